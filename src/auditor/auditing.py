@@ -1,0 +1,210 @@
+"""The audit from end to end: policy and checkpoint in, run folder and report out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import platformdirs
+
+from auditor.errors import InterruptedRun, PolicyError, RefusedError, UsageError
+from auditor.files import write_whole
+from auditor.journal import Journal, read_journal
+from auditor.judge import judge
+from auditor.plan import Seeds, derive_seeds, make_plan
+from auditor.plugin.loader import find_plugin, make_plugin
+from auditor.policy import Policy, load_policy
+from auditor.progress import Progress
+from auditor.report import CheckpointFacts, Provenance, Report
+from auditor.tally import tally
+
+_STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
+REPORTERS = ("json", "html")
+"""The forms that every audit writes."""
+
+
+def audit(
+    checkpoint: str,
+    policy: Policy | Path | str,
+    out: Path,
+    *,
+    base: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    title: str | None = None,
+) -> Report:
+    """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
+
+    ``base`` overrides the policy's. The same call goes on where an interrupted one stopped; ``out`` with another audit in it
+    is refused. Raises the errors of :mod:`auditor.errors`; a FAIL is no error.
+    """
+    from auditor.checkpoint import open_checkpoint
+    from auditor.checkpoint.load import load_model
+    from auditor.run import Runner
+
+    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    progress = progress or Progress()
+    source = base or (None if policy.base == "none" else policy.base.source)
+    plan = make_plan(policy)
+    _check_plugins(policy)
+    progress.planned(plan)
+    opened = open_checkpoint(checkpoint)
+    opened_base = None if source is None else open_checkpoint(source)
+    if opened_base is not None and _unet_files(opened.files) == _unet_files(opened_base.files):
+        raise RefusedError(f"{checkpoint} has the same UNet as its base {source}: nothing was erased.")
+    seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
+    manifest = {
+        "identity": {
+            "checkpoint": opened.digest,
+            "base": opened_base.digest if opened_base else None,
+            "policy": policy.digest(),
+            "plugins": _plugins_of(policy),
+            "versions": {name: version(name) for name in ("auditor", *_STACK)},
+        },
+        "title": title or f"{Path(checkpoint).name}",
+        "policy": policy.model_dump(mode="json"),
+        "checkpoint": _facts(opened),
+        "base": _facts(opened_base) if opened_base else None,
+        "seeds": {"audit": seeds.audit, "shared": seeds.shared},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": _device(),
+        "command": f"auditor audit {checkpoint} --policy POLICY{f' --base {base}' if base else ''} --out {out.name}",
+    }
+    _open_folder(out, manifest)
+    progress.stage("loading models")
+    erased = load_model(opened, policy.sampler.dtype)
+    loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
+    runner = Runner(plan, seeds, erased, loaded_base, out, cache or default_cache(), progress)
+    path = out / "journal.jsonl"
+    before = read_journal(path)
+    with _stoppable(), Journal(path) as journal:
+        runner.run(journal, before)
+    return judge_folder(out)
+
+
+def judge_folder(out: Path) -> Report:
+    """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes."""
+    manifest = _read_manifest(out)
+    if manifest is None:
+        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
+    policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
+    plan = make_plan(policy)
+    seeds = Seeds(**manifest["seeds"])
+    counted = tally(plan, seeds, read_journal(out / "journal.jsonl"))
+    identity = manifest["identity"]
+    provenance = Provenance(
+        versions=identity["versions"],
+        plugins=identity["plugins"],
+        audit_seed=seeds.audit,
+        shared_seed=seeds.shared,
+        started=manifest["started"],
+        device=manifest["device"],
+        command=manifest["command"],
+        seconds=round(counted.seconds, 3),
+    )
+    base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
+    checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
+    report = judge(plan, counted, title=manifest["title"], checkpoint=checkpoint, base=base, provenance=provenance)
+    for name in REPORTERS:
+        reporter = make_plugin("reporters", name, {})
+        write_whole(out / reporter.filename, reporter.render(report, out))
+    return report
+
+
+def default_cache() -> Path:
+    """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder."""
+    given = os.environ.get("AUDITOR_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
+
+
+def _facts(opened: Any) -> dict[str, Any]:
+    return {"source": opened.source, "digest": opened.digest, "parameters": opened.parameters, "files": opened.files}
+
+
+def _unet_files(files: dict[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in files.items() if name.startswith("unet/") and name.endswith(".safetensors")}
+
+
+def _plugins_of(policy: Policy) -> dict[str, str]:
+    uses = [("probes", use.use) for use in policy.probes] + [("detectors", use.use) for use in policy.detectors]
+    records = [find_plugin(kind, name) for kind, name in sorted(set(uses))]
+    return {f"{record.kind}/{record.name}": f"{record.distribution} {record.version}" for record in records}
+
+
+def _check_plugins(policy: Policy) -> None:
+    """Fail before anything is drawn where a detector is unknown or its options are wrong (the plan checks probes)."""
+    for use in policy.detectors:
+        make_plugin("detectors", use.use, use.options)
+    names = [use.use for use in policy.detectors]
+    if len(set(names)) != len(names):
+        raise PolicyError("A detector stands twice in the policy.")
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _read_manifest(out: Path) -> dict[str, Any] | None:
+    path = out / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}.") from error
+    return manifest
+
+
+def _open_folder(out: Path, manifest: dict[str, Any]) -> None:
+    """Start a run folder, or go on with one of the same identity."""
+    earlier = _read_manifest(out)
+    if earlier is None:
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
+        write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+        return
+    before, now = earlier["identity"], manifest["identity"]
+    changed = [f"{key}: {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
+    if changed:
+        raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM end the run as :class:`InterruptedRun`; a second signal at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each, old in earlier.items():
+            signal.signal(each, old)
+        raise InterruptedRun(number)
+
+    try:
+        earlier = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller's signals are its own
+        yield
+        return
+    try:
+        yield
+    finally:
+        for each, old in earlier.items():
+            signal.signal(each, old)
+
+
+def elapsed(began: float) -> str:
+    """Seconds since ``began`` (``time.monotonic``) for people: ``73 s`` or ``4 min 10 s``."""
+    seconds = round(time.monotonic() - began)
+    return f"{seconds} s" if seconds < 100 else f"{seconds // 60} min {seconds % 60} s"

@@ -1,0 +1,69 @@
+"""The command line. Each command is a short file; torch is imported by the ones that need it, when they run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from auditor.errors import AuditorError, ExitCode
+
+_COMMANDS = {
+    "demo": "erase one person twice, audit both, show one page",
+    "erase": "make an erased checkpoint out of a base",
+    "plan": "say what an audit would draw and what it would cost",
+    "audit": "audit a checkpoint and give a verdict",
+    "judge": "judge the journal of an earlier run again",
+    "plugins": "list what is installed",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is called, so that ``--help`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"auditor.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="auditor")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Does an erased concept stay gone? Audits text-to-image checkpoints for concept resurgence.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 usage or policy, 3 INCONCLUSIVE, 4 refused checkpoint, 5 error, 130/143 interrupted.
+    """
+    ctx.obj = {"debug": debug}
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def main() -> None:
+    """The entry point: errors become one sentence and their exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(ExitCode.USAGE) from None
+    except AuditorError as error:
+        if debug:
+            raise
+        click.echo(f"auditor: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except click.exceptions.Exit as exit_:
+        raise SystemExit(exit_.exit_code) from None

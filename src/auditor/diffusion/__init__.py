@@ -1,0 +1,1 @@
+"""The torch that probes, erasers and the sampler share: text states, latents, sampling, fine-tuning."""

@@ -1,0 +1,77 @@
+"""A text-to-image model in memory: the parts of a latent diffusion pipeline and what can be computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+_TEXT_BATCH = 64
+
+
+@dataclass(eq=False)
+class TextToImage:
+    """UNet, autoencoder and text encoder (Rombach et al. 2022), all in evaluation mode on one device.
+
+    ``digest`` names the weights as loaded. Text states are computed once per prompt and kept: the text encoder is frozen in
+    every probe and eraser.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler_config: Mapping[str, Any]
+    digest: str
+    _states: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.device
+
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of a ``size`` x ``size`` image."""
+        side = size // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.unet.config.in_channels, side, side
+
+    @torch.no_grad()
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
+        """Last hidden states of the text encoder, shape (N, tokens, width), padded to the model's length."""
+        new = sorted(set(prompts) - self._states.keys())
+        for start in range(0, len(new), _TEXT_BATCH):
+            batch = new[start : start + _TEXT_BATCH]
+            states = self.text_encoder(self.token_ids(batch)).last_hidden_state
+            self._states |= dict(zip(batch, states, strict=True))
+        return torch.stack([self._states[prompt] for prompt in prompts])
+
+    def token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids of shape (N, tokens), padded or cut to the model's length."""
+        length = self.tokenizer.model_max_length
+        batch = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        ids: Tensor = batch.input_ids.to(self.device)
+        return ids
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents of ``images`` (uint8, (N, 3, H, W))."""
+        scale = self.vae.config.scaling_factor
+        means, deviations = [], []
+        for part in images.split(batch):
+            pixels = part.to(self.device, self.vae.dtype) / 127.5 - 1
+            posterior = self.vae.encode(pixels).latent_dist
+            means.append(posterior.mean.float() * scale)
+            deviations.append(posterior.std.float() * scale)
+        return torch.cat(means), torch.cat(deviations)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of scaled ``latents``, uint8 of shape (N, 3, H, W), on the CPU. Latents that are not finite give black images."""
+        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        pixels = torch.nan_to_num(pixels.float(), nan=-1.0, posinf=-1.0, neginf=-1.0)
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()

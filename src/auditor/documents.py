@@ -1,0 +1,139 @@
+"""Reads YAML strictly and turns validation errors into sentences with a line number.
+
+YAML is a larger language than a policy needs: duplicate keys, aliases and ``.nan`` are refused here (safety.md S7).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from auditor.errors import PolicyError, UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe subset, less aliases, duplicate keys and numbers that are not finite."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value: float = super().construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise yaml.MarkedYAMLError(problem=f"{node.value} is not a finite number", problem_mark=node.start_mark)
+        return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read ``path`` as a ``model``.
+
+    Raises :class:`UsageError` where the file cannot be read and :class:`PolicyError`, with file and line, where its
+    content does not fit; for an unknown key it names the nearest known one.
+    """
+    root, data = _parse(path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise PolicyError(f"{path}:{_line_of(root, first['loc'])}: {sentence_of(first, model)}{more}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read ``path`` as a mapping whose keys are checked elsewhere."""
+    return _parse(path)[1]
+
+
+def parse_scalar(text: str) -> Any:
+    """One value as YAML reads it: ``3`` is a number, ``true`` a truth value, ``[a, b]`` a list."""
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        raise UsageError(f"{text!r} is no value: {getattr(error, 'problem', None) or error}.") from error
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    loader = _StrictLoader(text)
+    try:
+        root = loader.get_single_node()
+        data = loader.construct_document(root) if root is not None else None  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise PolicyError(f"{path}{line}: not a valid document: {problem or error}.") from error
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+    if not isinstance(data, dict):
+        raise PolicyError(f"{path}: expected a mapping of keys, found {type(data).__name__}.")
+    return root, data
+
+
+def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One pydantic error as one sentence; an unknown key comes with the nearest known key."""
+    where = ".".join(str(part) for part in error["loc"]) or "document"
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
+        return f"unknown key '{where}'; {hint}"
+    if error["type"] == "missing":
+        return f"'{where}' is missing."
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    return f"'{where}': {message[0].lower() + message[1:]}{shown}."
+
+
+def _line_of(node: yaml.Node | None, location: Sequence[str | int]) -> int:
+    """The line, from 1, of the deepest part of ``location`` that the document has."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                continue  # a union member's name or a missing key: not in the document
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = field.annotation if field else None
+        arguments = getattr(current, "__args__", ())
+        current = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,60 @@
+"""Every error that auditor raises on purpose, and the exit code of each.
+
+AuditorError                  5   something broke while measuring
+├─ UsageError                 2   the command, its options or a file it names
+│  └─ PolicyError             2   the policy: file, line and key are in the message
+├─ RefusedError               4   the checkpoint is unsafe or malformed; it was not loaded
+├─ PluginError                5   a plugin raised, or returned what its contract forbids
+└─ InterruptedRun       130/143   stopped by a signal; the same command goes on
+
+The message is one sentence for a person, with the next step in it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a process that ran ``auditor`` ended with."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    REFUSED = 4
+    ERROR = 5
+
+
+class AuditorError(Exception):
+    """Something broke while measuring; no verdict can be given."""
+
+    exit_code: int = ExitCode.ERROR
+
+
+class UsageError(AuditorError):
+    """The command, an option or a file that it names cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class PolicyError(UsageError):
+    """The policy cannot be used; the message names its file, line and key."""
+
+
+class RefusedError(AuditorError):
+    """The checkpoint is unsafe or malformed and was not loaded."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class PluginError(AuditorError):
+    """A plugin raised or broke its contract; the message names plugin and version."""
+
+
+class InterruptedRun(AuditorError):
+    """A signal stopped the run; everything measured so far is in the journal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("Stopped by a signal; run the same command again to go on from here.")
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,129 @@
+"""The append-only record of a run: one line, one sync, for each batch drawn and scored, arm made, or failure."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from auditor.errors import AuditorError
+
+
+class Record(BaseModel):
+    """A line of the journal: frozen, strict in its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Score(Record):
+    """What one detector said of one image."""
+
+    label: str
+    hits: dict[str, bool]
+    """For every concept it was asked about: did the detector fire?"""
+    score: float = Field(ge=0, le=1)
+    """Its score for the sample's own concept."""
+
+
+class Sample(Record):
+    """One image: where it belongs, what it was drawn from, and what each detector said."""
+
+    cell: str
+    prompt: str
+    index: int
+    seed: int
+    image: str | None
+    """sha256 of the PNG file under ``images/``; None where nothing usable was drawn."""
+    flaw: str | None = None
+    """Why the image counts as missing: ``not finite``, ``blank``."""
+    scores: dict[str, Score] = {}
+
+
+class BatchLine(Record):
+    """A batch that was drawn and scored whole."""
+
+    kind: Literal["batch"] = "batch"
+    arm: str
+    samples: tuple[Sample, ...]
+    seconds: float
+    cached: bool = False
+
+
+class ArmLine(Record):
+    """An arm that is ready, with what is known of how it was made."""
+
+    kind: Literal["arm"] = "arm"
+    arm: str
+    seconds: float
+    fit: tuple[float, ...] = ()
+    """Held-out denoising losses after the update, one per example."""
+    fit_before: tuple[float, ...] = ()
+
+
+class TrainingLine(Record):
+    """A probe's training set: what is in it and how often a detector saw an erased concept in it."""
+
+    kind: Literal["training"] = "training"
+    probe: str
+    concepts: tuple[str, ...]
+    images: int
+    forbidden_hits: dict[str, int]
+    seconds: float
+
+
+class ErrorLine(Record):
+    """Something that was planned and failed. It puts PASS out of reach."""
+
+    kind: Literal["error"] = "error"
+    where: str
+    message: str
+
+
+Line = BatchLine | ArmLine | TrainingLine | ErrorLine
+_KINDS: dict[str, type[Record]] = {"batch": BatchLine, "arm": ArmLine, "training": TrainingLine, "error": ErrorLine}
+
+
+def read_journal(path: Path) -> list[Line]:
+    """The lines of a journal. A torn last line is dropped; a line torn elsewhere raises :class:`AuditorError`."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes().split(b"\n")
+    lines: list[Line] = []
+    for number, text in enumerate(raw, 1):
+        if not text.strip():
+            continue
+        try:
+            value: dict[str, Any] = json.loads(text)
+            lines.append(_KINDS[value["kind"]].model_validate(value))  # type: ignore[arg-type]
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(raw):
+                break  # written without its newline: the process died in the middle of it
+            raise AuditorError(f"{path}:{number}: this line of the journal is damaged ({error}); audit again in a new folder.") from error
+    return lines
+
+
+class Journal:
+    """Appends lines to a journal, each flushed to the disk before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        whole = path.read_bytes() if path.exists() else b""
+        keep = whole.rfind(b"\n") + 1
+        self._file = path.open("r+b" if whole else "wb")
+        self._file.truncate(keep)
+        self._file.seek(keep)
+
+    def write(self, line: Line) -> None:
+        """Append one line and wait until it is on the disk."""
+        self._file.write(line.model_dump_json().encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()

@@ -1,0 +1,73 @@
+"""Pictures on disk: PNG files named by their sha256, and the cache that audits of one base share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from auditor.files import write_whole
+
+_BLANK_DEVIATION = 2.0  # of 255: below it an image is one flat colour
+
+
+def to_png(image: Tensor) -> bytes:
+    """A PNG of one image (uint8, (3, H, W))."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def from_png(content: bytes) -> Tensor:
+    """The image (uint8, (3, H, W)) of a PNG."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def flaw_of(image: Tensor, finite: bool) -> str | None:
+    """Why an image counts as missing, or None: a dead model's output must never read as "concept not shown"."""
+    if not finite:
+        return "not finite"
+    return "blank" if float(image.float().std()) < _BLANK_DEVIATION else None
+
+
+class PictureStore:
+    """``images/<sha256>.png`` of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, image: Tensor) -> str:
+        """Write one image and return its sha256."""
+        content = to_png(image)
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._folder / f"{digest}.png"
+        if not path.exists():
+            write_whole(path, content)
+        return digest
+
+
+class PictureCache:
+    """Pictures by the digest of what made them. Each file carries its own sha256 and is hashed again when read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, key: str) -> Tensor | None:
+        """The picture made by ``key``, or None; a file whose bytes do not match its name is not used."""
+        for path in self._folder.glob(f"{key[:2]}/{key}-*.png"):
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == path.stem.rsplit("-", 1)[1]:
+                return from_png(content)
+        return None
+
+    def save(self, key: str, image: Tensor) -> None:
+        """Keep the picture made by ``key``."""
+        content = to_png(image)
+        write_whole(self._folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png", content)

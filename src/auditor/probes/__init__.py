@@ -1,0 +1,13 @@
+"""The probes that come with auditor: the paper's benign fine-tunes."""
+
+from __future__ import annotations
+
+from auditor.plugin import hookimpl
+from auditor.plugin.contracts import Probe
+from auditor.probes.finetune import ClipTercile, InDomain, OutOfDomain
+
+
+@hookimpl
+def auditor_register_probes() -> list[type[Probe]]:
+    """The built-in probes."""
+    return [InDomain, OutOfDomain, ClipTercile]
