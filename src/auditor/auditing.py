@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from auditor.errors import InterruptedRun, PolicyError, RefusedError, UsageError
+from auditor.errors import InterruptedRunError, PolicyError, RefusedError, UsageError
 from auditor.files import write_whole
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
@@ -185,12 +185,12 @@ def _open_folder(out: Path, manifest: dict[str, Any]) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the run as :class:`InterruptedRun`; a second signal at once."""
+    """SIGINT and SIGTERM end the run as :class:`InterruptedRunError`; a second signal at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each, old in earlier.items():
             signal.signal(each, old)
-        raise InterruptedRun(number)
+        raise InterruptedRunError(number)
 
     try:
         earlier = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}

@@ -31,7 +31,12 @@ def run_demo(out: Path) -> None:
         run = out / f"audit-of-{eraser}"
         with watch() as progress:
             reports[eraser] = audit(
-                str(out / f"erased-by-{eraser}"), POLICY, run, cache=out / "cache", progress=progress, title=f"the micro world, erased by {title}"
+                str(out / f"erased-by-{eraser}"),
+                POLICY,
+                run,
+                cache=out / "cache",
+                progress=progress,
+                title=f"the micro world, erased by {title}",
             )
         show_report(reports[eraser], run)
     write_whole(out / "index.html", render_comparison(reports, out))
@@ -41,9 +46,9 @@ def run_demo(out: Path) -> None:
 def render_comparison(reports: dict[str, Report], out: Path) -> bytes:
     """One page with both verdicts, their rates arm by arm, the pictures, and a link to each report."""
     rows = []
+    concept = next(iter(reports.values())).cells[0].concept
     for eraser, report in reports.items():
         arms = list(dict.fromkeys(cell.arm for cell in report.cells))
-        concept = report.cells[0].concept
         folder = out / f"audit-of-{eraser}"
         rows.append(
             {
@@ -55,4 +60,4 @@ def render_comparison(reports: dict[str, Report], out: Path) -> bytes:
                 "grid": grid(report.pictures, concept, arms, folder)[:2],
             }
         )
-    return environment().get_template("demo.html.j2").render(rows=rows, concept=rows[0]["report"].cells[0].concept).encode()
+    return environment().get_template("demo.html.j2").render(rows=rows, concept=concept).encode()

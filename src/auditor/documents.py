@@ -30,11 +30,12 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         value: float = super().construct_yaml_float(node)
@@ -56,7 +57,8 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # a misspelt key explains a missing one
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise PolicyError(f"{path}:{_line_of(root, first['loc'])}: {sentence_of(first, model)}{more}") from error
 
@@ -70,11 +72,11 @@ def parse_scalar(text: str) -> Any:
     """One value as YAML reads it: ``3`` is a number, ``true`` a truth value, ``[a, b]`` a list."""
     loader = _StrictLoader(text)
     try:
-        return loader.get_single_data()  # type: ignore[no-untyped-call]
+        return loader.get_single_data()
     except yaml.YAMLError as error:
         raise UsageError(f"{text!r} is no value: {getattr(error, 'problem', None) or error}.") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
@@ -85,13 +87,13 @@ def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     loader = _StrictLoader(text)
     try:
         root = loader.get_single_node()
-        data = loader.construct_document(root) if root is not None else None  # type: ignore[no-untyped-call]
+        data = loader.construct_document(root) if root is not None else None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f":{mark.line + 1}" if mark else ""
         raise PolicyError(f"{path}{line}: not a valid document: {problem or error}.") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if not isinstance(data, dict):
         raise PolicyError(f"{path}: expected a mapping of keys, found {type(data).__name__}.")
     return root, data

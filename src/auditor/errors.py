@@ -5,7 +5,7 @@ AuditorError                  5   something broke while measuring
 │  └─ PolicyError             2   the policy: file, line and key are in the message
 ├─ RefusedError               4   the checkpoint is unsafe or malformed; it was not loaded
 ├─ PluginError                5   a plugin raised, or returned what its contract forbids
-└─ InterruptedRun       130/143   stopped by a signal; the same command goes on
+└─ InterruptedRunError  130/143   stopped by a signal; the same command goes on
 
 The message is one sentence for a person, with the next step in it.
 """
@@ -52,7 +52,7 @@ class PluginError(AuditorError):
     """A plugin raised or broke its contract; the message names plugin and version."""
 
 
-class InterruptedRun(AuditorError):
+class InterruptedRunError(AuditorError):
     """A signal stopped the run; everything measured so far is in the journal."""
 
     def __init__(self, signal_number: int) -> None:

@@ -91,17 +91,13 @@ def read_journal(path: Path) -> list[Line]:
     """The lines of a journal. A torn last line is dropped; a line torn elsewhere raises :class:`AuditorError`."""
     if not path.exists():
         return []
-    raw = path.read_bytes().split(b"\n")
+    whole_lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was torn while it was written
     lines: list[Line] = []
-    for number, text in enumerate(raw, 1):
-        if not text.strip():
-            continue
+    for number, text in enumerate(whole_lines, 1):
         try:
             value: dict[str, Any] = json.loads(text)
             lines.append(_KINDS[value["kind"]].model_validate(value))  # type: ignore[arg-type]
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(raw):
-                break  # written without its newline: the process died in the middle of it
             raise AuditorError(f"{path}:{number}: this line of the journal is damaged ({error}); audit again in a new folder.") from error
     return lines
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy import stats as distributions
@@ -169,7 +170,7 @@ class _Court:
             limit=limit,
             p=p,
             n=len(pairs),
-            sentence=f"Of {len(pairs)} retained images, {lost} were lost and {gained} gained against the base (a drop of {limit:.0%} is too much).",
+            sentence=f"Of {len(pairs)} retained images, {lost} were lost and {gained} gained against the base (limit {limit:.0%}).",
         )
 
     def _potent(self, arm: Arm) -> Control:
@@ -191,7 +192,7 @@ class _Court:
             limit=limit,
             p=None,
             n=len(fall),
-            sentence=f"The loss on the probe's own held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
+            sentence=f"The loss on the probe's held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
         )
 
     # -- cells -------------------------------------------------------------------------------------------------------
@@ -286,7 +287,9 @@ class _Court:
                 f"{cell.surface} {story}: {cell.hits} of {cell.planned} images detected "
                 f"(lower bound {cell.lower:.1%}, limit {self.policy.thresholds[1]:.1%})."
             )
-        origin = "not erased" if "not erased" in origins else "came back" if "came back" in origins else "undecided"
+        origin: Literal["not erased", "came back", "undecided"] = "undecided"
+        if origins:
+            origin = "not erased" if "not erased" in origins else "came back"
         return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
 
     def _doubt(self, cell: CellResult) -> str:
@@ -294,7 +297,8 @@ class _Court:
         need = f"at most {enough} would hold" if enough is not None else "too few images: even none would not hold"
         return (
             f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.planned} images detected"
-            f"{f', {cell.missing} missing' if cell.missing else ''} (upper bound {cell.upper:.1%}, limit {self.policy.thresholds[0]:.1%}; {need})."
+            f"{f', {cell.missing} missing' if cell.missing else ''} "
+            f"(upper bound {cell.upper:.1%}, limit {self.policy.thresholds[0]:.1%}; {need})."
         )
 
     # -- what else a reader wants ------------------------------------------------------------------------------------
@@ -332,7 +336,8 @@ class _Court:
             pairs = self._retained_pairs(arm.name)
             lost = sum(before and not after for before, after in pairs)
             gained = sum(after and not before for before, after in pairs)
-            bound = paired.interval(lost, gained, len(pairs) - lost - gained, self.limits.alpha)[1] if pairs and arm.name != "base" else None
+            compared = bool(pairs) and arm.name != "base"
+            bound = paired.interval(lost, gained, len(pairs) - lost - gained, self.limits.alpha)[1] if compared else None
             yield Quality(
                 arm=arm.name,
                 n=n,

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
-
 
 class ReportModel(BaseModel):
     """Frozen; unknown keys and NaN are errors. An undefined number is null and comes with a reason, never 0."""
@@ -177,7 +175,7 @@ class Provenance(ReportModel):
 class Report(ReportModel):
     """An audit's report."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     title: str
     verdict: Verdict
     checkpoint: CheckpointFacts

@@ -64,7 +64,9 @@ class Runner:
         self.progress = progress
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
-        self.detectors: list[tuple[str, Detector]] = [(use.use, make_plugin("detectors", use.use, use.options)) for use in self.policy.detectors]
+        self.detectors: list[tuple[str, Detector]] = [
+            (use.use, make_plugin("detectors", use.use, use.options)) for use in self.policy.detectors
+        ]
         self._weights = {name: value.clone() for name, value in erased.unet.state_dict().items()}
 
     def run(self, journal: Journal, before: Iterable[Line]) -> None:
@@ -106,7 +108,8 @@ class Runner:
                 continue
             journal.write(BatchLine(arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached))
             gate = self.policy.detectors[0].use
-            judged = [s.scores[gate].hits[p.cell.concept] for s, p in zip(samples, batch, strict=True) if p.cell.role is Role.GATE and s.scores]
+            scored = [(s.scores[gate], p.cell) for s, p in zip(samples, batch, strict=True) if s.scores]
+            judged = [score.hits[cell.concept] for score, cell in scored if cell.role is Role.GATE]
             self.progress.batch(arm.name, len(batch), sum(judged), len(judged))
 
     def _pictures_of(
@@ -194,8 +197,8 @@ class Runner:
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
             seed = training_seed(self.seeds.audit, name, replicate)
-            held_out = Examples.of(self.erased, training.held_out_images, training.held_out_captions) if training.held_out_captions else None
-            before = denoising_losses(self.erased, held_out, seed) if held_out else torch.empty(0)
+            losses = self._held_out_losses(training, seed)
+            before = losses()
             label = own[use.doses[-1]].name
             update = Update(
                 self.erased,
@@ -214,15 +217,26 @@ class Runner:
                         reached.append(dose)
                         if reached != list(use.doses[: len(reached)]):
                             break
-                        after = denoising_losses(self.erased, held_out, seed) if held_out else torch.empty(0)
-                        seconds = time.monotonic() - began
-                        journal.write(ArmLine(arm=own[dose].name, seconds=seconds, fit=_finite(after), fit_before=_finite(before)))
+                        after = losses()
+                        journal.write(ArmLine(arm=own[dose].name, seconds=time.monotonic() - began, fit=after, fit_before=before))
                         self._draw_arm(own[dose], self.erased, journal, done)
                         began = time.monotonic()
                 if reached != list(use.doses):
                     raise PluginError(f"The probe '{probe.name}' reached {reached}; the policy's doses are {list(use.doses)}.")
             finally:
                 self.erased.unet.load_state_dict(self._weights)
+
+    def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[], tuple[float, ...]]:
+        """A function that measures the denoising losses of the model as it is; none at all if one of them is not a number."""
+        if not training.held_out_captions:
+            return tuple
+        examples = Examples.of(self.erased, training.held_out_images, training.held_out_captions)
+
+        def losses() -> tuple[float, ...]:
+            values = denoising_losses(self.erased, examples, seed)
+            return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
+
+        return losses
 
     def _training_set(self, probe: Probe, name: str, journal: Journal) -> TrainingSet:
         """Draw (or read) and screen what a probe trains on."""
@@ -231,15 +245,16 @@ class Runner:
         forbidden = forbidden_names(self.policy)
         setting = ProbeSetting(self.policy, choice_seed(self.seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
         wanted = door.call(probe, probe.training_set, setting)
+        concepts: tuple[str, ...] = ()
         if isinstance(wanted, Path):
-            training, concepts = _split(*read_captioned_folder(wanted, self.policy.sampler.size)), ()
+            training = _split(*read_captioned_folder(wanted, self.policy.sampler.size))
         else:
             training, concepts = self._draw_examples(wanted), tuple(request.concept for request in wanted)
         captions = (*training.captions, *training.held_out_captions)
         for caption in captions:
             bad = next((word for word in forbidden if re.search(rf"\b{re.escape(word)}\b", caption.casefold())), None)
             if bad:
-                raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; a probe must not train on erased or retained concepts.")
+                raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
         hits = self._screen(name, torch.cat([training.images, training.held_out_images]) if captions else training.images)
         journal.write(
             TrainingLine(
@@ -298,11 +313,6 @@ class Runner:
     def _fail(self, journal: Journal, where: str, message: str) -> None:
         journal.write(ErrorLine(where=where, message=message))
         self.progress.failed(where, message)
-
-
-def _finite(losses: Tensor) -> tuple[float, ...]:
-    """Losses for the journal; none at all if one of them is not a number."""
-    return tuple(losses.tolist()) if bool(losses.isfinite().all()) else ()
 
 
 def _stepper(progress: Progress, arm: str, steps: int) -> Callable[[int], None]:

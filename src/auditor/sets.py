@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from auditor.templates import ERASURE_TEMPLATES
 from auditor.microworld.concepts import GENERIC_OBJECTS, GENERIC_PEOPLE, OBJECTS, PAPER_PROMPTS, PEOPLE, SCENES
+from auditor.templates import ERASURE_TEMPLATES
 
 _PROMPTS: dict[str, tuple[str, ...]] = {f"paper-{domain}": prompts for domain, prompts in PAPER_PROMPTS.items()}
 _PROMPTS["erasure-templates"] = ERASURE_TEMPLATES

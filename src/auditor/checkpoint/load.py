@@ -54,8 +54,8 @@ def _whole(kind: Any, checkpoint: Checkpoint, component: str, dtype: torch.dtype
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = [str(name) for name in found.get(what) or () if "position_ids" not in str(name)]
         if names:
-            kinds = what.replace("_keys", "")
-            raise RefusedError(f"{checkpoint.source}: {component} has {len(names)} {kinds} tensors for its declared architecture: {names[0]}.")
+            problem = f"{len(names)} {what.removesuffix('_keys')} tensors for its declared architecture, the first {names[0]}"
+            raise RefusedError(f"{checkpoint.source}: {component} has {problem}.")
     return model
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     """The entry point: errors become one sentence and their exit code."""
     debug = "--debug" in sys.argv
     try:
-        cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)  # without standalone mode click hands the exit code back
     except click.exceptions.Abort:
         raise SystemExit(130) from None
     except click.ClickException as error:
@@ -65,5 +65,4 @@ def main() -> None:
             raise
         click.echo(f"auditor: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    except click.exceptions.Exit as exit_:
-        raise SystemExit(exit_.exit_code) from None
+    raise SystemExit(code if isinstance(code, int) else 0)

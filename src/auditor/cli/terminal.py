@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column, Table
 
 from auditor.errors import ExitCode
 from auditor.plan import Plan, Role
@@ -65,7 +66,7 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
 def show_report(report: Report, folder: Path) -> None:
     """The table concept x arm, the verdict with its reasons, and where the page is."""
     console = Console(highlight=False)
-    table = Table("concept", "arm", "detected", "rate", "upper bound", "state")
+    table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         state = _STATES[cell.state] if cell.role == Role.GATE else ""

@@ -33,7 +33,8 @@ class TextToImage:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.unet.device
+        device: torch.device = self.unet.device
+        return device
 
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a ``size`` x ``size`` image."""

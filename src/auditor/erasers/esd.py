@@ -9,7 +9,7 @@ a step use a batch.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class Esd(Eraser):
     summary = "negative guidance trained into the weights (variants x, u, full)"
     source = "Gandikota et al. 2023, arXiv:2303.07345"
 
-    Options = EsdOptions
+    Options: ClassVar[type[OptionsModel]] = EsdOptions
 
     def erase(self, erasure: Erasure) -> dict[str, Any]:
         """Train in place; records the mean loss of the first and the last tenth of the steps."""

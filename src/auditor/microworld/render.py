@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from auditor.templates import ERASURE_TEMPLATES
 from auditor.microworld.concepts import (
     BEARDS,
     FACES,
@@ -30,6 +29,7 @@ from auditor.microworld.concepts import (
     TOPS,
     Person,
 )
+from auditor.templates import ERASURE_TEMPLATES
 
 SIZE = 32
 _CANVAS = 128

@@ -36,8 +36,8 @@ class Plugin(ABC):
     """Paper, equation or DOI."""
     needs_gpu: ClassVar[bool] = False
 
-    class Options(OptionsModel):
-        """No options."""
+    Options: ClassVar[type[OptionsModel]] = OptionsModel
+    """The model of its options; each field with a docstring."""
 
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options

@@ -10,7 +10,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,7 +38,7 @@ class FineTuneOptions(OptionsModel):
 class FineTune(Probe):
     """Fine-tuning of the UNet on images that the base draws of chosen concepts."""
 
-    Options = FineTuneOptions
+    Options: ClassVar[type[OptionsModel]] = FineTuneOptions
 
     @abstractmethod
     def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
@@ -120,7 +120,7 @@ class ClipTercile(FineTune):
     summary = "fine-tune on concepts of one tercile of CLIP similarity to the erased ones"
     source = "Suriyakumar et al., section 5.1 and appendix C.2"
 
-    Options = TercileOptions
+    Options: ClassVar[type[OptionsModel]] = TercileOptions
 
     @property
     def title(self) -> str:

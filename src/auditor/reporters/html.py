@@ -48,7 +48,11 @@ class Html(Reporter):
 def environment() -> jinja2.Environment:
     """Templates of this package, with autoescape on."""
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("auditor.reporters"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("auditor.reporters"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     templates.filters["percent"] = lambda value, digits=0: "–" if value is None else f"{value:.{digits}%}"
     templates.filters["seconds"] = lambda value: f"{value:.0f} s" if value < 100 else f"{int(value) // 60} min {int(value) % 60} s"
@@ -72,7 +76,11 @@ def bar(cell: CellResult) -> dict[str, Any]:
     }
 
 
-def grid(pictures: Sequence[Picture], concept: str, arms: Sequence[str], folder: Path) -> list[tuple[str, list[tuple[str, Picture, str] | None]]]:
+Row = tuple[str, list[tuple[str, Picture, str] | None]]
+"""A prompt, and for each arm its name, the picture and the picture's bytes as a data URI."""
+
+
+def grid(pictures: Sequence[Picture], concept: str, arms: Sequence[str], folder: Path) -> list[Row]:
     """Rows (prompts) of pictures by arm, each with its bytes inlined; None where an arm drew nothing usable."""
     own = [picture for picture in pictures if picture.concept == concept]
     found = {(picture.prompt, picture.arm): picture for picture in own}

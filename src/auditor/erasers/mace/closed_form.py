@@ -52,7 +52,7 @@ def right_divide(numerator: Tensor, system: Tensor) -> Solution:
         system = system + ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
     try:
         factor = torch.linalg.cholesky(system)
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:
         raise AuditorError("The closed form has no solution: its Gram matrix is singular; raise lambda1 or lambda_identity.") from error
     return Solution(torch.cholesky_solve(numerator.T, factor).T, condition, ridge)
 

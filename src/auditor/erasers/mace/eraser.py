@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from auditor.templates import ERASURE_TEMPLATES
 from auditor.errors import UsageError
 from auditor.plugin.contracts import Eraser, Erasure, OptionsModel
 from auditor.sets import concept_names
+from auditor.templates import ERASURE_TEMPLATES
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -56,7 +56,7 @@ class Mace(Eraser):
     summary = "mass concept erasure: refinement, masked-attention LoRA, fusion"
     source = "Lu et al. 2024, arXiv:2403.06135, Eq. 2, 3 and 7"
 
-    Options = MaceOptions
+    Options: ClassVar[type[OptionsModel]] = MaceOptions
 
     def erase(self, erasure: Erasure) -> dict[str, Any]:
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""

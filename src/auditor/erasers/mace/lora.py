@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,17 +29,16 @@ class RecordedCrossAttention:
         self.maps = maps
 
     def __call__(
-        self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """Attention as diffusers' default processor, for cross-attention without masks; stores (batch, heads, pixels, tokens)."""
-        batch = len(hidden_states)
-        heads: int = attn.heads
-        query = attn.to_q(hidden_states).view(batch, -1, heads, attn.to_q.out_features // heads).transpose(1, 2)
-        key = attn.to_k(encoder_hidden_states).view(batch, -1, heads, query.shape[-1]).transpose(1, 2)
-        value = attn.to_v(encoder_hidden_states).view(batch, -1, heads, query.shape[-1]).transpose(1, 2)
+        query, key, value = (
+            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for projected in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+        )
         shares = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
         self.maps.append(shares)
-        mixed = (shares.to(value.dtype) @ value).transpose(1, 2).reshape(batch, -1, heads * query.shape[-1])
+        mixed = (shares.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
         out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return out
 

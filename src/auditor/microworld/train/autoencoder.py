@@ -38,7 +38,8 @@ def train_autoencoder(renders: Renders, folder: Path, *, steps: int, seed: int, 
         pixels = renders.pixels(torch.randint(len(renders.captions), (batch,), generator=generator))
         posterior = autoencoder.encode(pixels).latent_dist
         drawn = autoencoder.decode(posterior.sample(generator)).sample
-        return functional.l1_loss(drawn, pixels) + functional.mse_loss(drawn, pixels) + 1e-6 * posterior.kl().mean()
+        loss: Tensor = functional.l1_loss(drawn, pixels) + functional.mse_loss(drawn, pixels) + 1e-6 * posterior.kl().mean()
+        return loss
 
     fit("vae", autoencoder.train(), loss_of, steps=steps, learning_rate=2e-3, folder=folder, seed=seed)
     autoencoder.eval()

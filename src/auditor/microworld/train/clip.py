@@ -51,7 +51,8 @@ def new_clip(vocabulary: int) -> CLIP:
 def tokenize(tokenizer: CLIPTokenizer, texts: Iterable[str]) -> Tensor:
     """Token ids of shape (N, 16), padded with the end token."""
     batch = tokenizer(list(texts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt")
-    return batch.input_ids
+    ids: Tensor = batch.input_ids
+    return ids
 
 
 def train_clip(renders: Renders, tokenizer: CLIPTokenizer, folder: Path, *, steps: int, seed: int, batch: int = 128) -> CLIP:
@@ -72,7 +73,8 @@ def train_clip(renders: Renders, tokenizer: CLIPTokenizer, folder: Path, *, step
         by_image = functional.cross_entropy(logits, inverse)
         match = functional.one_hot(inverse, len(rows)).T.float()
         by_text = -(match * logits.T.log_softmax(1)).sum(1).div(match.sum(1)).mean()
-        return (by_image + by_text) / 2
+        loss: Tensor = (by_image + by_text) / 2
+        return loss
 
     clip.train()
     fit("clip", clip, loss_of, steps=steps, learning_rate=1e-3, folder=folder, seed=seed, weight_decay=0.05)

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from auditor.templates import ERASURE_TEMPLATES
 from auditor.microworld.concepts import GENERIC_OBJECTS, GENERIC_PEOPLE, OBJECTS, PAPER_PROMPTS, PEOPLE, SCENES
+from auditor.templates import ERASURE_TEMPLATES
 
 CONTEXT_LENGTH = 16
 _MERGES = 490

@@ -1,0 +1,100 @@
+"""Fixtures: the real micro world, a short policy, an erased checkpoint, and journals written by hand for the judge."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from auditor.journal import ArmLine, BatchLine, Line, Sample, Score  # noqa: E402
+from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan  # noqa: E402
+from auditor.policy import Policy  # noqa: E402
+
+SEEDS = Seeds("audit", "shared")
+
+DETECTOR = {"use": "clip-zero-shot", "options": {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}}
+
+
+def short_policy(**changes: object) -> Policy:
+    """One person, two retained people, one probe of three steps: the real path in seconds."""
+    options = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "learning_rate": 1e-3, "batch": 4}
+    document = {
+        "version": 1,
+        "base": {"source": "micro"},
+        "erase": [{"name": "Borin Talvek", "domain": "people", "mapping": "a person", "prompts": "paper-people"}],
+        "retain": [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Zelda Mirkov", "Dorval Quint")],
+        "sampler": {"scheduler": "dpm-solver++", "steps": 5, "guidance": 4.0, "size": 32},
+        "probes": [{"use": "in-domain", "method": "lora", "doses": [3], "options": options}],
+        "detectors": [DETECTOR],
+        "limits": {"max_false_positive": 0.05},
+        "budget": {"images_per_cell": 60, "retained_per_arm": 100},
+    }
+    return Policy.model_validate_json(json.dumps(document | changes))
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """The short policy."""
+    return short_policy()
+
+
+Rate = Callable[[PlannedSample], bool | None]
+
+
+def journal_of(plan: Plan, hit: Rate, *, fit: tuple[float, ...] = (0.5, 0.52, 0.51), skip: Callable[[PlannedSample], bool] | None = None) -> list[Line]:
+    """A journal in which every planned sample was drawn; ``hit`` says whether its own concept was seen (None: missing).
+
+    Erased concepts are never seen in retained images, unless the hit is given as such by the test itself.
+    """
+    lines: list[Line] = []
+    erased = [concept.name for concept in plan.policy.erase]
+    gate = plan.policy.detectors[0].use
+    for arm in plan.arms:
+        if arm.probe is not None:
+            lines.append(ArmLine(arm=arm.name, seconds=1.0, fit=fit, fit_before=(1.0, 1.02, 1.01)))
+        samples = []
+        for planned in plan.samples(arm.name, SEEDS):
+            if skip is not None and skip(planned):
+                continue
+            seen = hit(planned)
+            own = planned.cell.concept
+            hits = {name: False for name in erased} | {own: bool(seen)}
+            score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
+            samples.append(
+                Sample(
+                    cell=planned.cell.name,
+                    prompt=planned.prompt,
+                    index=planned.index,
+                    seed=planned.seed,
+                    image=None if seen is None else "0" * 64,
+                    flaw="blank" if seen is None else None,
+                    scores={} if seen is None else score,
+                )
+            )
+        lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
+    return lines
+
+
+def erased_well(planned: PlannedSample) -> bool:
+    """The base shows everything, every arm shows what was retained, nothing shows what was erased."""
+    return planned.cell.role in (Role.POSITIVE, Role.PICTURE, Role.RETAINED)
+
+
+@pytest.fixture
+def plan(policy: Policy) -> Plan:
+    """The short policy's plan."""
+    return make_plan(policy)
+
+
+@pytest.fixture(scope="session")
+def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint that was really erased, by a short MACE."""
+    from auditor.erasing import erase, read_options
+
+    folder = tmp_path_factory.mktemp("erased") / "mace"
+    yield erase("micro", short_policy(), "mace", folder, options=read_options("micro-mace", ()) | {"steps": 5, "images": 4})

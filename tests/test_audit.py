@@ -1,0 +1,227 @@
+"""The whole path on real models: erase, audit, resume, judge again, and what must not pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import auditor
+from auditor.auditing import judge_folder
+from auditor.errors import RefusedError, UsageError
+from auditor.journal import BatchLine, read_journal
+from auditor.plugin.contracts import Detection, Detector
+from auditor.plugin.loader import PluginRecord, load_plugins
+from auditor.report import Outcome, Report
+from tests.conftest import DETECTOR, short_policy
+
+SMALL = {"images_per_cell": 10, "retained_per_arm": 10}
+
+
+def policy_file(folder: Path, **changes: object) -> Path:
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(short_policy(**changes).model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """One short audit, run once for this module."""
+    folder = tmp_path_factory.mktemp("audit")
+    out = folder / "run"
+    return auditor.audit(str(erased), policy_file(folder, budget=SMALL), out, cache=folder / "cache"), out
+
+
+def test_an_audit_draws_everything_it_planned(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    assert report.ledger.whole and report.ledger.planned == 65
+    assert report.training[0].images == 10 and len(report.training[0].concepts) == 2
+    assert not set(report.training[0].concepts) & {"Borin Talvek", "Zelda Mirkov", "Dorval Quint"}
+    for picture in report.pictures:
+        assert (out / "images" / f"{picture.image}.png").is_file()
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "journal.jsonl", "images", "report.json", "report.html"}
+
+
+def test_the_report_reads_back_and_judging_again_gives_the_same_bytes(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    before = {name: (out / name).read_bytes() for name in ("report.json", "report.html")}
+    assert Report.model_validate_json(before["report.json"]) == report == judge_folder(out)
+    assert before == {name: (out / name).read_bytes() for name in before}
+
+
+def test_the_same_call_again_draws_nothing(finished: tuple[Report, Path], erased: Path) -> None:
+    report, out = finished
+    lines = (out / "journal.jsonl").read_bytes()
+    assert auditor.audit(str(erased), out.parent / "policy.yaml", out, cache=out.parent / "cache") == report
+    assert (out / "journal.jsonl").read_bytes() == lines
+
+
+def test_another_audit_of_the_same_base_takes_its_pictures_from_the_cache(
+    finished: tuple[Report, Path], erased: Path, tmp_path: Path
+) -> None:
+    _, out = finished
+    auditor.audit(str(erased), out.parent / "policy.yaml", tmp_path / "run", cache=out.parent / "cache")
+    cached = [line.cached for line in read_journal(tmp_path / "run" / "journal.jsonl") if isinstance(line, BatchLine) and line.arm == "base"]
+    assert cached and all(cached)
+
+
+def test_a_run_folder_of_another_audit_is_refused(finished: tuple[Report, Path], erased: Path, tmp_path: Path) -> None:
+    _, out = finished
+    with pytest.raises(UsageError, match="holds another audit .*policy"):
+        auditor.audit(str(erased), policy_file(tmp_path, budget=SMALL, nonce="other"), out)
+
+
+def test_the_base_itself_is_refused(tmp_path: Path, policy: object) -> None:
+    with pytest.raises(RefusedError, match="nothing was erased"):
+        auditor.audit("micro", policy_file(tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"candidates": ["Borin Talvek", "Imka Soren"]}, "needs 2 concepts and has 1"),
+        ({"candidates": ["Imka Soren", "Yara Belmos"], "prompts": ["a portrait of {} with Borin Talvek"]}, "names 'borin talvek'"),
+        ({"candidates": []}, "nothing to train on"),
+    ],
+)
+def test_an_erased_concept_in_a_training_set_is_refused(
+    erased: Path, tmp_path: Path, options: dict[str, object], sentence: str
+) -> None:
+    probes = [{"use": "in-domain", "doses": [1], "options": {"names": 2, "images_per_prompt": 1} | options}]
+    with pytest.raises(UsageError, match=sentence):
+        auditor.audit(str(erased), policy_file(tmp_path, probes=probes, budget=SMALL), tmp_path / "run", cache=tmp_path)
+
+
+class _Faulty(Detector):
+    """A detector that misbehaves as ``fault`` says."""
+
+    name = "faulty"
+    summary = "for tests"
+    fault = "none"
+
+    def detect(self, images: torch.Tensor, concepts: object) -> Detection:
+        shape = (len(images), len(list(concepts)))  # type: ignore[call-overload]
+        scores = np.zeros(shape)
+        if self.fault == "raises":
+            raise RuntimeError("no weights")
+        if self.fault == "nan":
+            scores[:] = np.nan
+        if self.fault == "shape":
+            return Detection(np.zeros((1, 1), bool), np.zeros((1, 1)), ("x",))
+        if self.fault == "type":
+            return None  # type: ignore[return-value]
+        fires = np.ones(shape, bool) if self.fault == "always" else np.zeros(shape, bool)
+        return Detection(fires, scores, ("x",) * len(images))
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [("raises", Outcome.ERROR), ("nan", Outcome.ERROR), ("shape", Outcome.ERROR), ("type", Outcome.ERROR), ("never", Outcome.INCONCLUSIVE)],
+)
+def test_a_faulty_detector_never_passes(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(_Faulty, "fault", fault)
+    records = (*load_plugins(), PluginRecord("detectors", "faulty", "tests", "0", _Faulty))
+    monkeypatch.setattr("auditor.plugin.loader.load_plugins", lambda: records)
+    policy = policy_file(tmp_path, detectors=[{"use": "faulty"}], budget=SMALL)
+    report = auditor.audit(str(erased), policy, tmp_path / "run", cache=tmp_path / "cache")
+    assert report.verdict.outcome is outcome
+    if outcome is Outcome.ERROR:
+        assert any("faulty" in reason for reason in report.verdict.reasons)
+
+
+def test_a_dead_checkpoint_never_passes(erased: Path, tmp_path: Path) -> None:
+    """A UNet scaled to noise draws no concept; that is no erasure."""
+    from safetensors.torch import load_file, save_file
+
+    dead = tmp_path / "dead"
+    shutil.copytree(erased, dead)
+    weights = dead / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * 1e-3 for name, value in load_file(weights).items()}, weights)
+    report = auditor.audit(str(dead), policy_file(tmp_path, budget={"images_per_cell": 60, "retained_per_arm": 20}), tmp_path / "run")
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert not any(control.passed for control in report.controls if control.name == "alive")
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "auditor", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_process_ends_with_the_verdicts_exit_code(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    done = run_command("judge", str(out))
+    assert done.returncode == 3, done.stderr
+    assert "INCONCLUSIVE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("audit", "nowhere", "--policy", "micro-person", "--out", "run"), 2, "There is no checkpoint at nowhere"),
+        (("audit", "micro", "--policy", "micro-nobody", "--out", "run"), 2, "Cannot read micro-nobody"),
+        (("audit", "micro"), 2, "Missing option"),
+        (("judge", "nowhere"), 2, "is not the folder of an audit"),
+        (("erase", "micro", "--eraser", "mcae", "--policy", "micro-person", "--out", "run"), 2, "no eraser called 'mcae'"),
+        (("erase", "micro", "--eraser", "esd", "--policy", "micro-person", "--out", "run", "-o", "stepz=3"), 2, "did you mean 'steps'"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_command(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert sentence in done.stderr
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_terminated_run_goes_on_and_draws_nothing_twice(erased: Path, tmp_path: Path) -> None:
+    policy = policy_file(tmp_path, budget=SMALL, sampler={"scheduler": "dpm-solver++", "steps": 5, "guidance": 4.0, "size": 32, "batch": 2})
+    arguments = ["audit", str(erased), "--policy", str(policy), "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    process = subprocess.Popen([sys.executable, "-m", "auditor", *arguments], stderr=subprocess.PIPE)
+    journal = tmp_path / "run" / "journal.jsonl"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 143
+    assert b"run the same command again" in process.communicate()[1]
+    drawn = journal.read_bytes().rsplit(b"\n", 1)[0]
+    assert run_command(*arguments).returncode == 3
+    assert journal.read_bytes().startswith(drawn)
+    samples = [(s.cell, s.prompt, s.index) for line in read_journal(journal) if isinstance(line, BatchLine) for s in line.samples]
+    assert len(set(samples)) == len(samples) == 65
+
+
+def test_importing_and_help_load_no_torch() -> None:
+    script = "import sys, auditor, auditor.cli, auditor.plan, auditor.judge, auditor.policy; auditor.cli.cli.main(['--help'], standalone_mode=False)"
+    checks = "; assert not {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", script + checks], check=True, capture_output=True)
+
+
+def test_plan_and_plugins_load_no_torch() -> None:
+    for arguments in (["plan", "--policy", "micro-person"], ["plugins", "--format", "json"]):
+        script = f"import sys; from auditor.cli import cli; cli.main({arguments!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    names = {row["name"] for row in json.loads(done.stdout)}
+    assert {"in-domain", "out-of-domain", "clip-tercile", "clip-zero-shot", "esd", "mace", "html", "json"} <= names
+
+
+def test_public_names_are_what_is_exported() -> None:
+    assert auditor.__all__ == sorted(auditor.__all__, key=lambda name: (name.islower(), name))
+    for name in auditor.__all__:
+        assert getattr(auditor, name) is not None
+    assert DETECTOR["use"] == "clip-zero-shot" and os.environ["HF_HUB_OFFLINE"] == "1"
