@@ -11,9 +11,9 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from auditor.journal import ArmLine, BatchLine, Line, Sample, Score  # noqa: E402
-from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan  # noqa: E402
-from auditor.policy import Policy  # noqa: E402
+from auditor.journal import ArmLine, BatchLine, Line, Sample, Score
+from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan
+from auditor.policy import Policy
 
 SEEDS = Seeds("audit", "shared")
 
@@ -22,7 +22,14 @@ DETECTOR = {"use": "clip-zero-shot", "options": {"model": "micro", "labels": "mi
 
 def short_policy(**changes: object) -> Policy:
     """One person, two retained people, one probe of three steps: the real path in seconds."""
-    options = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "learning_rate": 1e-3, "batch": 4}
+    options = {
+        "candidates": "micro-people",
+        "prompts": "paper-people",
+        "names": 2,
+        "images_per_prompt": 1,
+        "learning_rate": 1e-3,
+        "batch": 4,
+    }
     document = {
         "version": 1,
         "base": {"source": "micro"},
@@ -46,7 +53,9 @@ def policy() -> Policy:
 Rate = Callable[[PlannedSample], bool | None]
 
 
-def journal_of(plan: Plan, hit: Rate, *, fit: tuple[float, ...] = (0.5, 0.52, 0.51), skip: Callable[[PlannedSample], bool] | None = None) -> list[Line]:
+def journal_of(
+    plan: Plan, hit: Rate, *, fit: tuple[float, ...] = (0.5, 0.52, 0.51), skip: Callable[[PlannedSample], bool] | None = None
+) -> list[Line]:
     """A journal in which every planned sample was drawn; ``hit`` says whether its own concept was seen (None: missing).
 
     Erased concepts are never seen in retained images, unless the hit is given as such by the test itself.
@@ -63,7 +72,7 @@ def journal_of(plan: Plan, hit: Rate, *, fit: tuple[float, ...] = (0.5, 0.52, 0.
                 continue
             seen = hit(planned)
             own = planned.cell.concept
-            hits = {name: False for name in erased} | {own: bool(seen)}
+            hits = dict.fromkeys(erased, False) | {own: bool(seen)}
             score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
             samples.append(
                 Sample(

@@ -71,13 +71,15 @@ def test_another_audit_of_the_same_base_takes_its_pictures_from_the_cache(
 ) -> None:
     _, out = finished
     auditor.audit(str(erased), out.parent / "policy.yaml", tmp_path / "run", cache=out.parent / "cache")
-    cached = [line.cached for line in read_journal(tmp_path / "run" / "journal.jsonl") if isinstance(line, BatchLine) and line.arm == "base"]
+    cached = [
+        line.cached for line in read_journal(tmp_path / "run" / "journal.jsonl") if isinstance(line, BatchLine) and line.arm == "base"
+    ]
     assert cached and all(cached)
 
 
 def test_a_run_folder_of_another_audit_is_refused(finished: tuple[Report, Path], erased: Path, tmp_path: Path) -> None:
     _, out = finished
-    with pytest.raises(UsageError, match="holds another audit .*policy"):
+    with pytest.raises(UsageError, match=r"holds another audit .*policy"):
         auditor.audit(str(erased), policy_file(tmp_path, budget=SMALL, nonce="other"), out)
 
 
@@ -94,9 +96,7 @@ def test_the_base_itself_is_refused(tmp_path: Path, policy: object) -> None:
         ({"candidates": []}, "nothing to train on"),
     ],
 )
-def test_an_erased_concept_in_a_training_set_is_refused(
-    erased: Path, tmp_path: Path, options: dict[str, object], sentence: str
-) -> None:
+def test_an_erased_concept_in_a_training_set_is_refused(erased: Path, tmp_path: Path, options: dict[str, object], sentence: str) -> None:
     probes = [{"use": "in-domain", "doses": [1], "options": {"names": 2, "images_per_prompt": 1} | options}]
     with pytest.raises(UsageError, match=sentence):
         auditor.audit(str(erased), policy_file(tmp_path, probes=probes, budget=SMALL), tmp_path / "run", cache=tmp_path)
@@ -207,14 +207,19 @@ def test_a_terminated_run_goes_on_and_draws_nothing_twice(erased: Path, tmp_path
 
 
 def test_importing_and_help_load_no_torch() -> None:
-    script = "import sys, auditor, auditor.cli, auditor.plan, auditor.judge, auditor.policy; auditor.cli.cli.main(['--help'], standalone_mode=False)"
-    checks = "; assert not {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules), sorted(sys.modules)"
-    subprocess.run([sys.executable, "-c", script + checks], check=True, capture_output=True)
+    script = """
+import sys, auditor, auditor.cli, auditor.plan, auditor.judge, auditor.policy
+auditor.cli.cli.main(["--help"], standalone_mode=False)
+assert not {"torch", "diffusers", "transformers", "open_clip"} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
 def test_plan_and_plugins_load_no_torch() -> None:
     for arguments in (["plan", "--policy", "micro-person"], ["plugins", "--format", "json"]):
-        script = f"import sys; from auditor.cli import cli; cli.main({arguments!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+        script = (
+            f"import sys; from auditor.cli import cli; cli.main({arguments!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+        )
         done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     names = {row["name"] for row in json.loads(done.stdout)}
     assert {"in-domain", "out-of-domain", "clip-tercile", "clip-zero-shot", "esd", "mace", "html", "json"} <= names

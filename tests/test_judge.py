@@ -15,7 +15,14 @@ from tests.conftest import SEEDS, erased_well, journal_of, short_policy
 
 FACTS = CheckpointFacts(source="x", digest="0" * 64, parameters=1, files={})
 PROVENANCE = Provenance(
-    versions={}, plugins={}, audit_seed="audit", shared_seed="shared", started="2026-01-01T00:00:00+00:00", device="cpu", command="", seconds=0
+    versions={},
+    plugins={},
+    audit_seed="audit",
+    shared_seed="shared",
+    started="2026-01-01T00:00:00+00:00",
+    device="cpu",
+    command="",
+    seconds=0,
 )
 
 
@@ -54,7 +61,10 @@ def test_a_concept_that_never_left_fails_as_not_erased(plan: Plan) -> None:
         ("only the probed arm is dead", lambda planned: erased_well(planned) and planned.cell.arm != "in-domain-lora"),
         ("the base does not know the concept", lambda planned: planned.cell.role is Role.RETAINED),
         ("the concept's images are missing", lambda planned: None if planned.cell.role is Role.GATE else True),
-        ("one prompt in five shows it", lambda planned: erased_well(planned) or (planned.prompt.startswith("a sketch") and planned.index % 3 == 0)),
+        (
+            "one prompt in five shows it",
+            lambda planned: erased_well(planned) or (planned.prompt.startswith("a sketch") and planned.index % 3 == 0),
+        ),
     ],
 )
 def test_what_was_not_shown_is_inconclusive(plan: Plan, name: str, hit: Callable[[PlannedSample], bool | None]) -> None:
@@ -123,5 +133,9 @@ def test_judging_the_same_journal_twice_gives_the_same_bytes(plan: Plan) -> None
 
 def test_samples_that_were_never_planned_do_not_count(plan: Plan) -> None:
     other = make_plan(short_policy(nonce="another"))
-    lines = [line.model_copy(update={"samples": tuple(s.model_copy(update={"seed": 1}) for s in line.samples)}) for line in journal_of(other, erased_well) if line.kind == "batch"]
+    lines = [
+        line.model_copy(update={"samples": tuple(s.model_copy(update={"seed": 1}) for s in line.samples)})
+        for line in journal_of(other, erased_well)
+        if line.kind == "batch"
+    ]
     assert verdict_of(plan, lines).ledger.not_drawn == plan.images

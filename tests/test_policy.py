@@ -52,7 +52,11 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ("prompts: paper-people}\nretain", "prompts: paper-peeple}\nretain", r":4: .*no prompt set is called 'paper-peeple'"),
         ("prompts: paper-people}\nretain", "prompts: [a photo]}\nretain", r"needs exactly one \{\}"),
         ("name: Zelda Mirkov", "name: borin talvek", "stands twice among erase"),
-        ("domain: people, prompts: paper-people}\nretain", "domian: people, prompts: paper-people}\nretain", r":4: unknown key 'erase.0.domian'; did you"),
+        (
+            "domain: people, prompts: paper-people}\nretain",
+            "domian: people, prompts: paper-people}\nretain",
+            r":4: unknown key 'erase.0.domian'; did you",
+        ),
         ("version: 1", "version: 1\nversion: 1", r":2: not a valid document: the key 'version' stands twice"),
         ("version: 1", "version: 1\nlimits: {tau: .nan}", r":2: not a valid document: .nan is not a finite number"),
         ("version: 1", "version: 1\nlimits: {tau: 1.5}", r":2: 'limits.tau': input should be less than 1"),
@@ -82,7 +86,7 @@ def test_nothing_to_do_is_refused(tmp_path: Path, key: str) -> None:
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Cannot read .*No such file"):
+    with pytest.raises(UsageError, match=r"Cannot read .*No such file"):
         load_policy(tmp_path / "nothing.yaml")
 
 

@@ -112,9 +112,7 @@ class Runner:
             judged = [score.hits[cell.concept] for score, cell in scored if cell.role is Role.GATE]
             self.progress.batch(arm.name, len(batch), sum(judged), len(judged))
 
-    def _pictures_of(
-        self, arm: Arm, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]
-    ) -> tuple[Tensor, list[bool], bool]:
+    def _pictures_of(self, arm: Arm, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
         """Draw one batch; the base's images come from the cache where all of them are there."""
         if arm.name != "base":
             images, finite = draw(model, prompts, seeds, self.policy.sampler)

@@ -161,9 +161,7 @@ class _Plain(Progress):
 
 
 def _bars(console: Console) -> Bars:
-    return Bars(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    )
+    return Bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
 
 
 @contextmanager

@@ -130,9 +130,7 @@ class Mace(Eraser):
 
         options: MaceOptions = self.options
         prompt = f"a photo of {concept.name}"
-        sampler = Sampler(
-            scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size
-        )
+        sampler = Sampler(scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size)
         seeds = [image_seed(str(erasure.seed), "mace", prompt, index) for index in range(options.images)]
         tokens = _phrase_tokens(erasure.model, prompt, concept.name)
         return draw_masked(erasure.model, prompt, tokens, seeds, sampler)

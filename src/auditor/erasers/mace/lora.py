@@ -48,9 +48,7 @@ def recorded_attention(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
     """While open, every forward pass appends its cross-attention maps, layer by layer, to the list that is yielded."""
     maps: list[Tensor] = []
     before = unet.attn_processors
-    unet.set_attn_processor(
-        {name: RecordedCrossAttention(maps) if ".attn2." in name else processor for name, processor in before.items()}
-    )
+    unet.set_attn_processor({name: RecordedCrossAttention(maps) if ".attn2." in name else processor for name, processor in before.items()})
     try:
         yield maps
     finally:
@@ -140,9 +138,7 @@ def train_lora(
     length = scheduler.config.num_train_timesteps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=setting.rank, lora_alpha=setting.rank, init_lora_weights="gaussian", target_modules=r".*\.attn2\.(to_k|to_v)"
-        )
+        config = LoraConfig(r=setting.rank, lora_alpha=setting.rank, init_lora_weights="gaussian", target_modules=r".*\.attn2\.(to_k|to_v)")
         unet.add_adapter(config, adapter_name=ADAPTER)
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=setting.learning_rate, weight_decay=0.01)

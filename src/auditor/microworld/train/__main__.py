@@ -11,19 +11,22 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from auditor.microworld.train.autoencoder import train_autoencoder
+from auditor.microworld.train.card import measure
 from auditor.microworld.train.clip import load_clip, save_clip, train_clip
 from auditor.microworld.train.denoiser import new_scheduler, train_denoiser
 from auditor.microworld.train.renders import draw_renders
 from auditor.microworld.train.tokenizer import build_tokenizer
 
 STAGES = ("renders", "clip", "vae", "unet")
+CARD = "card"
+"""Scores the weights that are installed and draws the contact sheets; not part of ``all``."""
 
 
 def main() -> None:
     """Run the stages that are asked for; each reads what the earlier ones wrote under ``--out``."""
     parser = argparse.ArgumentParser(prog="python -m auditor.microworld.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the weights; work files go to OUT/work")
-    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
+    parser.add_argument("--stage", choices=[*STAGES, CARD, "all"], default="all")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--renders", type=int, default=60_000)
@@ -32,6 +35,9 @@ def main() -> None:
     parser.add_argument("--unet-steps", type=int, default=6_500)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.stage == CARD:
+        print(json.dumps(measure(options.out), indent=2))
+        return
     stages = STAGES if options.stage == "all" else (options.stage,)
     out, work = options.out, options.out / "work"
     renders = draw_renders(work, options.renders, options.seed)

@@ -1,0 +1,60 @@
+"""Fine-tuning: learns what it is shown, reaches every dose, leaves nothing behind."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.load import load_model
+from auditor.diffusion.finetune import Examples, Training, denoising_losses, finetune
+from auditor.diffusion.model import TextToImage
+from auditor.diffusion.sampling import draw
+from auditor.policy import Sampler
+
+
+@pytest.fixture
+def model() -> TextToImage:
+    return load_model(open_checkpoint("micro"))
+
+
+@pytest.fixture
+def examples(model: TextToImage) -> Examples:
+    """Ships that are called dogs: something that there is to learn."""
+    images, _ = draw(model, ["a photo of the ship"] * 8, range(8), Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32))
+    return Examples.of(model, images, ["a photo of the dog"] * 8)
+
+
+@pytest.mark.parametrize(("method", "rate"), [("lora", 1e-3), ("full", 1e-4)])
+def test_the_loss_on_what_was_shown_falls(model: TextToImage, examples: Examples, method: str, rate: float) -> None:
+    before = denoising_losses(model, examples, 0)
+    for _ in finetune(model, examples, Training(method, rate, batch=8), [20], seed=1):
+        after = denoising_losses(model, examples, 0)
+    assert after.mean() < 0.9 * before.mean()
+
+
+def test_doses_are_reached_within_one_run(model: TextToImage, examples: Examples) -> None:
+    start = copy.deepcopy(model.unet.state_dict())
+    steps = [denoising_losses(model, examples, 0).mean().item() for _ in finetune(model, examples, Training("full", 1e-4, 4), [2, 4], 1)]
+    whole = model.unet.state_dict()
+    model.unet.load_state_dict(start)
+    list(finetune(model, examples, Training("full", 1e-4, 4), [4], 1))
+    assert len(steps) == 2
+    assert all(torch.equal(value, whole[name]) for name, value in model.unet.state_dict().items())
+
+
+def test_a_lora_leaves_the_base_weights_bit_for_bit(model: TextToImage, examples: Examples) -> None:
+    before = copy.deepcopy(model.unet.state_dict())
+    list(finetune(model, examples, Training("lora", 1e-2, 4), [3], 1))
+    after = model.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+
+
+def test_training_leaves_the_global_generator_alone(model: TextToImage, examples: Examples) -> None:
+    state = torch.random.get_rng_state()
+    list(finetune(model, examples, Training("lora", 1e-3, 4), [2], 1))
+    assert torch.equal(state, torch.random.get_rng_state())

@@ -1,0 +1,78 @@
+"""The loader: every plugin is listed, a broken one is named, and only who asks for it fails."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from types import ModuleType
+
+import pytest
+
+from auditor.errors import PluginError, PolicyError, UsageError
+from auditor.plugin import door, hookimpl
+from auditor.plugin.loader import find_plugin, load_plugins, make_plugin
+from auditor.probes.finetune import InDomain
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Entry points to fill in; the loader forgets what it knew before and after."""
+    found: list[object] = []
+    monkeypatch.setattr("auditor.plugin.loader.entry_points", lambda group: found)
+    load_plugins.cache_clear()
+    yield found  # type: ignore[misc]
+    load_plugins.cache_clear()
+
+
+def loaded(name: str, **members: object) -> EntryPoint:
+    """An entry point that loads a module with these members."""
+    module = ModuleType(name)
+    vars(module).update(members)
+    entry = EntryPoint(name=name, value=name, group="auditor")
+    object.__setattr__(entry, "load", lambda: module)
+    return entry
+
+
+def test_a_broken_entry_point_is_listed_by_name_and_stops_nobody(entries: list[object]) -> None:
+    entries.append(EntryPoint(name="broken", value="no_such_module", group="auditor"))
+    assert any(record.name == "broken" and "no_such_module" in (record.error or "") for record in load_plugins())
+    assert find_plugin("probes", "in-domain").plugin is InDomain
+
+
+def test_asking_for_what_is_not_there_names_what_did_not_load(entries: list[object]) -> None:
+    entries.append(EntryPoint(name="broken", value="no_such_module", group="auditor"))
+    with pytest.raises(PolicyError, match=r"no probe called 'mine'.*Did not load: .*no_such_module"):
+        find_plugin("probes", "mine")
+
+
+def test_a_plugin_that_takes_anothers_name_is_refused(entries: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    @hookimpl
+    def auditor_register_probes() -> list[type[InDomain]]:
+        return [InDomain]
+
+    module = ModuleType("copycat")
+    module.auditor_register_probes = auditor_register_probes  # type: ignore[attr-defined]
+
+    class Entry:
+        name, dist = "copycat", None
+
+        def load(self) -> ModuleType:
+            return module
+
+    entries.append(Entry())
+    with pytest.raises(UsageError, match="Two plugins are called 'in-domain'"):
+        find_plugin("probes", "in-domain")
+
+
+def test_options_are_checked_against_the_plugins_model() -> None:
+    with pytest.raises(PolicyError, match="detector 'clip-zero-shot': 'labels' is missing"):
+        make_plugin("detectors", "clip-zero-shot", {})
+
+
+def test_what_a_plugin_raises_comes_through_the_door_with_its_name() -> None:
+    probe = make_plugin("probes", "in-domain", {})
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(PluginError, match=r"plugin 'in-domain' raised KeyError at .*test_loader.py:\d+"):
+        door.call(probe, broken)
