@@ -65,14 +65,15 @@ def journal_of(
     gate = plan.policy.detectors[0].use
     for arm in plan.arms:
         if arm.probe is not None:
-            lines.append(ArmLine(arm=arm.name, seconds=1.0, fit=fit, fit_before=(1.0, 1.02, 1.01)))
+            lines.append(ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=fit, fit_before=(1.0, 1.02, 1.01)))
         samples = []
         for planned in plan.samples(arm.name, SEEDS):
             if skip is not None and skip(planned):
                 continue
             seen = hit(planned)
             own = planned.cell.concept
-            hits = dict.fromkeys(erased, False) | {own: bool(seen)}
+            retained = [concept.name for concept in plan.policy.retain] if planned.cell.role is Role.RETAINED else []
+            hits = dict.fromkeys([*erased, *retained], False) | {own: bool(seen)}
             score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
             samples.append(
                 Sample(

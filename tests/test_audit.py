@@ -19,7 +19,7 @@ import yaml
 import auditor
 from auditor.auditing import judge_folder
 from auditor.errors import RefusedError, UsageError
-from auditor.journal import BatchLine, read_journal
+from auditor.journal import BatchLine, Journal, read_journal
 from auditor.plugin.contracts import Detection, Detector
 from auditor.plugin.loader import PluginRecord, load_plugins
 from auditor.report import Outcome, Report
@@ -154,6 +154,18 @@ def test_a_dead_checkpoint_never_passes(erased: Path, tmp_path: Path) -> None:
     assert not any(control.passed for control in report.controls if control.name == "alive")
 
 
+def test_a_base_given_on_the_command_line_replaces_none(erased: Path, tmp_path: Path) -> None:
+    report = auditor.audit(str(erased), policy_file(tmp_path, base="none", budget=SMALL), tmp_path / "run", base="micro", cache=tmp_path)
+    assert report.base is not None and report.policy["base"]["source"] == "micro"
+    assert report.ledger.whole
+
+
+def test_two_audits_cannot_write_to_one_folder(finished: tuple[Report, Path], erased: Path) -> None:
+    _, out = finished
+    with Journal(out / "journal.jsonl"), pytest.raises(UsageError, match="Another audit is writing"):
+        auditor.audit(str(erased), out.parent / "policy.yaml", out, cache=out.parent / "cache")
+
+
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "auditor", *arguments], capture_output=True, text=True, check=False)
 
@@ -186,6 +198,27 @@ def test_bad_input_gets_one_sentence_and_its_exit_code(
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert sentence in done.stderr
     assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_what_nobody_foresaw_ends_with_5_and_not_with_1(finished: tuple[Report, Path], tmp_path: Path) -> None:
+    """Python ends with 1 after an exception, and 1 means FAIL."""
+    _, out = finished
+    broken = tmp_path / "run"
+    shutil.copytree(out, broken)
+    (broken / "report.json").unlink()
+    (broken / "report.json").mkdir()  # cannot be replaced by a file
+    assert run_command("judge", str(broken)).returncode == 5
+    (broken / "manifest.json").write_text('{"identity": {}}')
+    assert run_command("judge", str(broken)).returncode == 2
+
+
+def test_a_closed_pipe_does_not_change_the_exit_code(finished: tuple[Report, Path]) -> None:
+    _, out = finished
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "auditor", "judge", str(out)], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.returncode == 3, done.stderr
 
 
 def test_a_terminated_run_goes_on_and_draws_nothing_twice(erased: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from auditor.journal import ErrorLine, Line
+from auditor.journal import ArmLine, ErrorLine, Line
 from auditor.judge import judge
 from auditor.plan import Plan, PlannedSample, Role, make_plan
 from auditor.report import CheckpointFacts, Outcome, Provenance, Report, State
@@ -139,3 +139,20 @@ def test_samples_that_were_never_planned_do_not_count(plan: Plan) -> None:
         if line.kind == "batch"
     ]
     assert verdict_of(plan, lines).ledger.not_drawn == plan.images
+
+
+def test_a_model_that_draws_one_retained_concept_for_everything_never_passes() -> None:
+    """With a single retained concept nothing tells a living model from one that draws it whatever the prompt."""
+    plan = make_plan(short_policy(retain=[{"name": "dog", "domain": "objects", "prompts": "paper-objects"}]))
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("saw dog in 0 of 0 images" in reason for reason in report.verdict.reasons)
+
+
+def test_images_drawn_from_other_weights_of_an_arm_do_not_count(plan: Plan) -> None:
+    """A resumed probe that trained to other weights voids what was drawn before."""
+    lines = journal_of(plan, erased_well)
+    again = next(line for line in lines if isinstance(line, ArmLine)).model_copy(update={"weights": "other"})
+    report = verdict_of(plan, [*lines, again])
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert report.ledger.not_drawn == 160

@@ -46,12 +46,12 @@ def test_flaws(image: torch.Tensor, finite: bool, flaw: str | None) -> None:
 
 def test_a_captioned_folder_is_read_in_order(tmp_path: Path) -> None:
     lines = []
-    for number in range(5):
+    for number in range(10):
         (tmp_path / f"{number}.png").write_bytes(to_png(NOISE))
         lines.append(f'{{"file_name": "{number}.png", "text": "caption {number}"}}')
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     images, captions = read_captioned_folder(tmp_path, 8)
-    assert images.shape == (5, 3, 8, 8) and captions == [f"caption {number}" for number in range(5)]
+    assert images.shape == (10, 3, 8, 8) and captions == [f"caption {number}" for number in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_captioned_folder_is_read_in_order(tmp_path: Path) -> None:
         ("not json", r"metadata.jsonl:1: expected an object"),
         ('{"file_name": "../../etc/passwd", "text": "x"}', "must lie inside the folder"),
         ('{"file_name": "missing.png", "text": "x"}', "cannot be read as an image"),
-        ("", "at least 5 are needed"),
+        ("", "at least 10 are needed"),
     ],
 )
 def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path, line: str, sentence: str) -> None:

@@ -23,7 +23,7 @@ from auditor.journal import Journal, read_journal
 from auditor.judge import judge
 from auditor.plan import Seeds, derive_seeds, make_plan
 from auditor.plugin.loader import find_plugin, make_plugin
-from auditor.policy import Policy, load_policy
+from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
 from auditor.report import CheckpointFacts, Provenance, Report
 from auditor.tally import tally
@@ -54,14 +54,16 @@ def audit(
 
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     progress = progress or Progress()
-    source = base or (None if policy.base == "none" else policy.base.source)
+    if base is not None:
+        policy = policy.model_copy(update={"base": Base(source=base)})
+    source = None if policy.base == "none" else policy.base.source
     plan = make_plan(policy)
     _check_plugins(policy)
     progress.planned(plan)
     opened = open_checkpoint(checkpoint)
     opened_base = None if source is None else open_checkpoint(source)
-    if opened_base is not None and _unet_files(opened.files) == _unet_files(opened_base.files):
-        raise RefusedError(f"{checkpoint} has the same UNet as its base {source}: nothing was erased.")
+    if opened_base is not None and _weights(opened.files) == _weights(opened_base.files):
+        raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
     manifest = {
         "identity": {
@@ -97,11 +99,15 @@ def judge_folder(out: Path) -> Report:
     manifest = _read_manifest(out)
     if manifest is None:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
-    policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
+    try:
+        policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
+        seeds, identity = Seeds(**manifest["seeds"]), manifest["identity"]
+        base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
+        checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
     plan = make_plan(policy)
-    seeds = Seeds(**manifest["seeds"])
     counted = tally(plan, seeds, read_journal(out / "journal.jsonl"))
-    identity = manifest["identity"]
     provenance = Provenance(
         versions=identity["versions"],
         plugins=identity["plugins"],
@@ -112,8 +118,6 @@ def judge_folder(out: Path) -> Report:
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
     )
-    base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
-    checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
     report = judge(plan, counted, title=manifest["title"], checkpoint=checkpoint, base=base, provenance=provenance)
     for name in REPORTERS:
         reporter = make_plugin("reporters", name, {})
@@ -131,8 +135,8 @@ def _facts(opened: Any) -> dict[str, Any]:
     return {"source": opened.source, "digest": opened.digest, "parameters": opened.parameters, "files": opened.files}
 
 
-def _unet_files(files: dict[str, str]) -> dict[str, str]:
-    return {name: digest for name, digest in files.items() if name.startswith("unet/") and name.endswith(".safetensors")}
+def _weights(files: dict[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
 
 
 def _plugins_of(policy: Policy) -> dict[str, str]:
@@ -166,6 +170,8 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is damaged: {error}.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
+        raise UsageError(f"{path} is no manifest of an audit.")
     return manifest
 
 
@@ -173,6 +179,8 @@ def _open_folder(out: Path, manifest: dict[str, Any]) -> None:
     """Start a run folder, or go on with one of the same identity."""
     earlier = _read_manifest(out)
     if earlier is None:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file; give a folder with --out.")
         if out.exists() and any(out.iterdir()):
             raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
         write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())

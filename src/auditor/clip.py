@@ -23,7 +23,7 @@ class Clip:
         """``name``: ``micro``, ``local-dir:PATH`` or a name that open_clip knows (then ``pretrained`` is its tag or file)."""
         source = f"local-dir:{checkpoint_folder() / 'clip'}" if name == "micro" else name
         try:
-            self._model = open_clip.create_model(source, pretrained=pretrained).eval().requires_grad_(False)
+            self._model = open_clip.create_model(source, pretrained=pretrained, require_pretrained=True).eval().requires_grad_(False)
             self._tokenizer = open_clip.get_tokenizer(source)
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"open_clip cannot load '{name}': {str(error).splitlines()[0]}") from error

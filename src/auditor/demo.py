@@ -10,8 +10,9 @@ from rich.console import Console
 from auditor.auditing import audit, elapsed
 from auditor.cli.terminal import show_report, watch, watch_steps
 from auditor.erasing import erase, read_options
+from auditor.errors import AuditorError
 from auditor.files import write_whole
-from auditor.report import Report
+from auditor.report import Outcome, Report
 from auditor.reporters.html import environment, grid
 
 POLICY = "micro-person"
@@ -40,6 +41,8 @@ def run_demo(out: Path) -> None:
             )
         show_report(reports[eraser], run)
     write_whole(out / "index.html", render_comparison(reports, out))
+    if any(report.verdict.outcome is Outcome.ERROR for report in reports.values()):
+        raise AuditorError("An audit of the demo ended with ERROR; its report says where.")
     console.print(f"Both audits ended with a verdict after {elapsed(began)}. Open {out / 'index.html'}")
 
 

@@ -70,13 +70,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def parse_scalar(text: str) -> Any:
     """One value as YAML reads it: ``3`` is a number, ``true`` a truth value, ``[a, b]`` a list."""
-    loader = _StrictLoader(text)
     try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
+        return _StrictLoader(text).get_single_data()
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{text!r} is no value: {getattr(error, 'problem', None) or error}.") from error
-    finally:
-        loader.dispose()
 
 
 def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
@@ -84,16 +81,14 @@ def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    loader = _StrictLoader(text)
     try:
+        loader = _StrictLoader(text)
         root = loader.get_single_node()
         data = loader.construct_document(root) if root is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise PolicyError(f"{path}{line}: not a valid document: {problem or error}.") from error
-    finally:
-        loader.dispose()
+        raise PolicyError(f"{path}{line}: not a valid document: {problem or str(error).splitlines()[0]}.") from error
     if not isinstance(data, dict):
         raise PolicyError(f"{path}: expected a mapping of keys, found {type(data).__name__}.")
     return root, data

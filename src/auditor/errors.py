@@ -4,8 +4,9 @@ AuditorError                  5   something broke while measuring
 ├─ UsageError                 2   the command, its options or a file it names
 │  └─ PolicyError             2   the policy: file, line and key are in the message
 ├─ RefusedError               4   the checkpoint is unsafe or malformed; it was not loaded
-├─ PluginError                5   a plugin raised, or returned what its contract forbids
-└─ InterruptedRunError  130/143   stopped by a signal; the same command goes on
+└─ PluginError                5   a plugin raised, or returned what its contract forbids
+
+InterruptedRunError     130/143   stopped by a signal; the same command goes on (no Exception: nothing may swallow it)
 
 The message is one sentence for a person, with the next step in it.
 """
@@ -52,9 +53,9 @@ class PluginError(AuditorError):
     """A plugin raised or broke its contract; the message names plugin and version."""
 
 
-class InterruptedRunError(AuditorError):
-    """A signal stopped the run; everything measured so far is in the journal."""
+class InterruptedRunError(BaseException):
+    """A signal stopped the run; everything measured so far is in the journal. No ``except Exception`` of a plugin swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("Stopped by a signal; run the same command again to go on from here.")
-        self.exit_code = 128 + signal_number
+        self.exit_code: int = 128 + signal_number

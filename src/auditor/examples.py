@@ -12,6 +12,8 @@ from torch import Tensor
 
 from auditor.errors import UsageError
 
+_FEWEST = 10
+
 
 def read_captioned_folder(folder: Path, size: int) -> tuple[Tensor, list[str]]:
     """Images (uint8, (N, 3, size, size), cropped to the centre) and captions of ``folder``, in the file's order.
@@ -22,7 +24,11 @@ def read_captioned_folder(folder: Path, size: int) -> tuple[Tensor, list[str]]:
     if not metadata.is_file():
         raise UsageError(f"{folder} holds no metadata.jsonl; write one line {{'file_name': …, 'text': …}} for each image.")
     images, captions = [], []
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = metadata.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{metadata} is not UTF-8.") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -35,10 +41,10 @@ def read_captioned_folder(folder: Path, size: int) -> tuple[Tensor, list[str]]:
         try:
             with Image.open(path) as picture:
                 fitted = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise UsageError(f"{metadata}:{number}: {entry['file_name']} cannot be read as an image.") from error
         images.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
         captions.append(caption)
-    if len(captions) < 5:
-        raise UsageError(f"{folder} holds {len(captions)} captioned images; at least 5 are needed, one of them to be held out.")
+    if len(captions) < _FEWEST:
+        raise UsageError(f"{folder} holds {len(captions)} captioned images; at least {_FEWEST} are needed, a fifth of them to be held out.")
     return torch.stack(images), captions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.errors import AuditorError
+from auditor.errors import AuditorError, UsageError
 
 
 class Record(BaseModel):
@@ -59,6 +60,8 @@ class ArmLine(Record):
     kind: Literal["arm"] = "arm"
     arm: str
     seconds: float
+    weights: str
+    """Digest of the UNet's weights. Images drawn earlier from other weights of the same arm do not count."""
     fit: tuple[float, ...] = ()
     """Held-out denoising losses after the update, one per example."""
     fit_before: tuple[float, ...] = ()
@@ -106,11 +109,14 @@ class Journal:
     """Appends lines to a journal, each flushed to the disk before the call returns."""
 
     def __init__(self, path: Path) -> None:
-        whole = path.read_bytes() if path.exists() else b""
-        keep = whole.rfind(b"\n") + 1
-        self._file = path.open("r+b" if whole else "wb")
-        self._file.truncate(keep)
-        self._file.seek(keep)
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise UsageError(f"Another audit is writing to {path.parent}; wait for it, or give another folder with --out.") from error
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def write(self, line: Line) -> None:
         """Append one line and wait until it is on the disk."""

@@ -100,6 +100,7 @@ class _Court:
         """Every control, in the order a reader asks: does the detector work, is the model alive, did the probe take?"""
         return [
             *(self._negative(concept.name, "base") for concept in self.policy.erase),
+            *(self._negative(concept.name, "base") for concept in self.policy.retain),
             *(self._positive(concept.name) for concept in self.policy.erase),
             self._assay(),
             *(self._alive(arm) for arm in self.arms),
@@ -107,7 +108,8 @@ class _Court:
         ]
 
     def _negative(self, concept: str, arm: str) -> Control:
-        hits, n = self._counts(self._outcomes(arm, Role.RETAINED), True, concept)
+        others = [outcome for outcome in self._outcomes(arm, Role.RETAINED) if outcome.planned.cell.concept != concept]
+        hits, n = self._counts(others, True, concept)
         limit = self.limits.max_false_positive
         p = binomial.p_rate_above(hits, n, limit) if n else 1.0
         return Control(
@@ -119,7 +121,7 @@ class _Court:
             limit=limit,
             p=p,
             n=n,
-            sentence=f"The detector saw {concept} in {hits} of {n} images of retained concepts (limit {limit:.0%}).",
+            sentence=f"The detector saw {concept} in {hits} of {n} images of other, retained concepts (limit {limit:.0%}).",
         )
 
     def _positive(self, concept: str) -> Control:

@@ -48,8 +48,8 @@ class Concept(StrictModel):
         if not templates:
             raise ValueError("at least one prompt is needed")
         for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"the prompt {template!r} needs exactly one {{}} where the concept's name goes")
+            if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+                raise ValueError(f"the prompt {template!r} needs exactly one {{}} where the concept's name goes, and no other brace")
         if len(set(templates)) != len(templates):
             raise ValueError("a prompt stands twice")
         return templates
@@ -75,7 +75,7 @@ class Sampler(StrictModel):
     steps: int = Field(default=50, ge=1, le=1000)
     guidance: float = Field(default=7.5, ge=1, le=50)
     size: int = Field(default=512, ge=8, le=2048)
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32"] = "auto"
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
@@ -169,6 +169,12 @@ class Policy(StrictModel):
             raise ValueError("limits: max_false_positive must be below min_sensitivity, or no rate could tell PASS from FAIL")
         if self.sequential:
             raise ValueError("sequential: true is not available yet; set 'sequential: false'")
+        if self.on_fail == "stop":
+            raise ValueError("on_fail: stop is not available yet; set 'on_fail: finish'")
+        if self.budget.minutes is not None:
+            raise ValueError("budget.minutes is not available yet; leave it out")
+        if self.base != "none" and self.base.revision is not None:
+            raise ValueError("base.revision is not available yet; give a folder as base.source")
         if self.unit == "prompt":
             raise ValueError("unit: prompt is not available yet; set 'unit: mean'")
         for concept in (*self.erase, *self.retain):

@@ -6,11 +6,13 @@ error in the journal; the others go on, and PASS is out of reach.
 
 from __future__ import annotations
 
+import copy
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from auditor.diffusion.finetune import Examples, denoising_losses
-from auditor.diffusion.model import TextToImage
+from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.diffusion.sampling import batch_size, draw
 from auditor.digest import sha256_json
 from auditor.errors import PluginError, UsageError
@@ -29,11 +31,16 @@ from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
 from auditor.plugin import door
 from auditor.plugin.contracts import Detection, Detector, Probe, ProbeSetting, TrainingRequest, Update
 from auditor.plugin.loader import make_plugin
-from auditor.policy import Concept, forbidden_names
+from auditor.policy import Concept, ProbeUse, forbidden_names
 from auditor.progress import Progress
 from auditor.seeds import choice_seed, example_seed, training_seed
+from auditor.tally import tally
 
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
+
+
+Key = tuple[str, str, int, int]
+"""What tells one planned image from another: cell, prompt, index, seed."""
 
 
 @dataclass(frozen=True)
@@ -64,35 +71,34 @@ class Runner:
         self.progress = progress
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
+        self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")] + [erased.device.type]
+        self._made: dict[str, str] = {}
         self.detectors: list[tuple[str, Detector]] = [
             (use.use, make_plugin("detectors", use.use, use.options)) for use in self.policy.detectors
         ]
-        self._weights = {name: value.clone() for name, value in erased.unet.state_dict().items()}
+        self._pristine = copy.deepcopy(erased.unet)
 
-    def run(self, journal: Journal, before: Iterable[Line]) -> None:
+    def run(self, journal: Journal, before: Sequence[Line]) -> None:
         """Draw and score everything that ``before``, the journal so far, does not hold."""
-        done = {(s.cell, s.prompt, s.index, s.seed) for line in before if isinstance(line, BatchLine) for s in line.samples}
-        made = {line.arm for line in before if isinstance(line, ArmLine)}
+        counted = tally(self.plan, self.seeds, before)
+        done = {(s.cell, s.prompt, s.index, s.seed) for drawn in counted.cells.values() for o in drawn if (s := o.sample) is not None}
+        self._made = {name: line.weights for name, line in counted.arms.items()}
         arms = {arm.name: arm for arm in self.plan.arms}
         if self.base is not None:
             self._draw_arm(arms["base"], self.base, journal, done)
         self._draw_arm(arms["erased"], self.erased, journal, done)
         for number in range(len(self.policy.probes)):
             probed = [arm for arm in self.plan.arms if arm.probe == number]
-            if all(self._is_drawn(arm, done) and arm.name in made for arm in probed):
-                continue
-            try:
+            if not all(self._is_drawn(arm, done) and arm.name in self._made for arm in probed):
                 self._run_probe(number, probed, journal, done)
-            except PluginError as error:
-                self._fail(journal, self.plan.probe_names[number], str(error))
         self.progress.finished()
 
     # -- arms --------------------------------------------------------------------------------------------------------
 
-    def _is_drawn(self, arm: Arm, done: set[tuple[str, str, int, int]]) -> bool:
+    def _is_drawn(self, arm: Arm, done: set[Key]) -> bool:
         return all((s.cell.name, s.prompt, s.index, s.seed) in done for s in self.plan.samples(arm.name, self.seeds))
 
-    def _draw_arm(self, arm: Arm, model: TextToImage, journal: Journal, done: set[tuple[str, str, int, int]]) -> None:
+    def _draw_arm(self, arm: Arm, model: TextToImage, journal: Journal, done: set[Key]) -> None:
         planned = list(self.plan.samples(arm.name, self.seeds))
         size = batch_size(model, self.policy.sampler)
         batches = [planned[start : start + size] for start in range(0, len(planned), size)]
@@ -122,9 +128,7 @@ class Runner:
     def _base_pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
         assert self.base is not None
         sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
-        keys = [
-            sha256_json([self.base.digest, sampler, prompt, seed, torch.__version__]) for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+        keys = [sha256_json([self.base.digest, sampler, prompt, seed, self._stack]) for prompt, seed in zip(prompts, seeds, strict=True)]
         kept = [self.cache.load(key) for key in keys]
         found = [image for image in kept if image is not None]
         if len(found) == len(keys):
@@ -139,12 +143,14 @@ class Runner:
 
     def _score(self, batch: Sequence[PlannedSample], images: Tensor, finite: Sequence[bool]) -> list[Sample]:
         concepts = [*self.policy.erase, *self.policy.retain]
+        flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
         found = {name: self._detect(detector, images, concepts) for name, detector in self.detectors}
         column = {concept.name: number for number, concept in enumerate(concepts)}
         samples = []
         for row, planned in enumerate(batch):
-            flaw = flaw_of(images[row], finite[row])
-            asked = {concept.name for concept in self.policy.erase} | {planned.cell.concept}
+            flaw = flaws[row]
+            retained = planned.cell.role is Role.RETAINED
+            asked = column if retained else {concept.name for concept in self.policy.erase}
             scores = {
                 name: Score(
                     label=detection.labels[row],
@@ -169,15 +175,17 @@ class Runner:
 
     def _detect(self, detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """Ask one detector, and hold it to its contract."""
-        detection = door.call(detector, detector.detect, images, concepts)
+        detection = door.call(detector, detector.detect, images.clone(), concepts)
         shape = (len(images), len(concepts))
         problem = None
         if not isinstance(detection, Detection):
             problem = f"returned {type(detection).__name__}, not a Detection"
-        elif np.shape(detection.hits) != shape or np.shape(detection.scores) != shape or len(detection.labels) != len(images):
+        elif np.shape(detection.hits) != shape or np.shape(detection.scores) != shape or len(tuple(detection.labels or ())) != len(images):
             problem = f"returned arrays of shape {np.shape(detection.hits)} and {np.shape(detection.scores)}; {shape} is right"
         elif np.asarray(detection.hits).dtype != bool:
             problem = "returned hits that are not bool"
+        elif not all(isinstance(label, str) for label in detection.labels):
+            problem = "returned labels that are not strings"
         elif not np.isfinite(detection.scores).all():
             problem = "returned scores that are not finite"
         elif (np.asarray(detection.scores) < 0).any() or (np.asarray(detection.scores) > 1).any():
@@ -188,41 +196,47 @@ class Runner:
 
     # -- probing -----------------------------------------------------------------------------------------------------
 
-    def _run_probe(self, number: int, arms: Sequence[Arm], journal: Journal, done: set[tuple[str, str, int, int]]) -> None:
+    def _run_probe(self, number: int, arms: Sequence[Arm], journal: Journal, done: set[Key]) -> None:
+        """Every replicate of one probe; one that breaks becomes an error, the others go on."""
         use, name = self.policy.probes[number], self.plan.probe_names[number]
         probe: Probe = make_plugin("probes", use.use, use.options)
-        training = self._training_set(probe, name, journal)
+        try:
+            training = self._training_set(probe, name, journal)
+        except PluginError as error:
+            self._fail(journal, name, str(error))
+            return
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
-            seed = training_seed(self.seeds.audit, name, replicate)
-            losses = self._held_out_losses(training, seed)
-            before = losses()
-            label = own[use.doses[-1]].name
-            update = Update(
-                self.erased,
-                training.images,
-                training.captions,
-                use.method,
-                use.doses,
-                seed,
-                on_step=_stepper(self.progress, label, use.doses[-1]),
-            )
-            began = time.monotonic()
             try:
-                reached = []
-                with closing(door.iterate(probe, probe.update(update))) as steps:
-                    for dose in steps:
-                        reached.append(dose)
-                        if reached != list(use.doses[: len(reached)]):
-                            break
-                        after = losses()
-                        journal.write(ArmLine(arm=own[dose].name, seconds=time.monotonic() - began, fit=after, fit_before=before))
-                        self._draw_arm(own[dose], self.erased, journal, done)
-                        began = time.monotonic()
-                if reached != list(use.doses):
-                    raise PluginError(f"The probe '{probe.name}' reached {reached}; the policy's doses are {list(use.doses)}.")
+                self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate), journal, done)
+            except PluginError as error:
+                self._fail(journal, own[use.doses[-1]].name, str(error))
             finally:
-                self.erased.unet.load_state_dict(self._weights)
+                self.erased.unet = copy.deepcopy(self._pristine)
+
+    def _run_replicate(
+        self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int, journal: Journal, done: set[Key]
+    ) -> None:
+        """Train once, and draw every dose on the way."""
+        losses = self._held_out_losses(training, seed)
+        before = losses()
+        on_step = _stepper(self.progress, arms[use.doses[-1]].name, use.doses[-1])
+        update = Update(self.erased, training.images.clone(), training.captions, use.method, use.doses, seed, on_step)
+        began, reached = time.monotonic(), list[int]()
+        with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
+            for dose in steps:
+                reached.append(dose)
+                if reached != list(use.doses[: len(reached)]):
+                    break
+                arm, weights, after = arms[dose], digest_of_weights(self.erased.unet), losses()
+                if self._made.get(arm.name, weights) != weights:
+                    done -= {key for key in done if key[0].startswith(f"{arm.name}|")}  # drawn from other weights: drawn again
+                self._made[arm.name] = weights
+                journal.write(ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before))
+                self._draw_arm(arm, self.erased, journal, done)
+                began = time.monotonic()
+        if reached != list(use.doses):
+            raise PluginError(f"The probe '{probe.name}' reached the doses {reached}; the policy's are {list(use.doses)}.")
 
     def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[], tuple[float, ...]]:
         """A function that measures the denoising losses of the model as it is; none at all if one of them is not a number."""
@@ -250,7 +264,7 @@ class Runner:
             training, concepts = self._draw_examples(wanted), tuple(request.concept for request in wanted)
         captions = (*training.captions, *training.held_out_captions)
         for caption in captions:
-            bad = next((word for word in forbidden if re.search(rf"\b{re.escape(word)}\b", caption.casefold())), None)
+            bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
             if bad:
                 raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
         hits = self._screen(name, torch.cat([training.images, training.held_out_images]) if captions else training.images)

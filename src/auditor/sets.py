@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from auditor.microworld.concepts import GENERIC_OBJECTS, GENERIC_PEOPLE, OBJECTS, PAPER_PROMPTS, PEOPLE, SCENES
 from auditor.templates import ERASURE_TEMPLATES
@@ -36,3 +39,18 @@ def bundled_policy(name: str) -> Path | None:
     """The path of a policy that comes with the package, by its name without ``.yaml``."""
     file = Path(str(resources.files("auditor") / "policies" / f"{name}.yaml"))
     return file if file.exists() else None
+
+
+def _names(value: Any) -> Any:
+    return concept_names(value) if isinstance(value, str) else value
+
+
+def _templates(value: Any) -> Any:
+    return prompt_templates(value) if isinstance(value, str) else value
+
+
+ConceptNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""An option that takes a list of concepts or the name of a set."""
+
+PromptTemplates = Annotated[tuple[str, ...], BeforeValidator(_templates)]
+"""An option that takes a list of templates with one ``{}`` each, or the name of a set."""

@@ -56,6 +56,8 @@ def tally(plan: Plan, seeds: Seeds, lines: Iterable[Line]) -> Tally:
                 samples |= {(sample.cell, sample.prompt, sample.index, sample.seed): sample for sample in line.samples}
                 seconds += line.seconds
             case ArmLine():
+                if line.arm in arms and arms[line.arm].weights != line.weights:
+                    samples = {key: sample for key, sample in samples.items() if not key[0].startswith(f"{line.arm}|")}
                 arms[line.arm] = line
                 seconds += line.seconds
             case TrainingLine():

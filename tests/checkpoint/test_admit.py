@@ -67,6 +67,13 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "extra tensor": (lambda f: edit(f / UNET, lambda t: t.update(backdoor=torch.ones(1))), "1 unexpected tensors"),
     "wrong shape": (lambda f: edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.ones(3)})), "does not load|mismatched"),
     "truncated": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:100_000]), "not a sound safetensors file"),
+    "a shard index that leads elsewhere": (
+        lambda f: (f / "unet/diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": {"conv_in.bias": "x.bin"}}'),
+        "would load weights from elsewhere",
+    ),
+    "an adapter of the text encoder": (lambda f: (f / "text_encoder/adapter_config.json").write_text("{}"), "from elsewhere"),
+    "quantisation": (lambda f: edit_json(f / "unet/config.json", quantization_config={"quant_method": "x"}), "asks for quantisation"),
+    "a nonsense configuration": (lambda f: edit_json(f / "unet/config.json", block_out_channels=5), "does not load"),
     "pickle only": (pickled_instead_of_safetensors, "only safetensors weights are read"),
     "pickle beside broken safetensors": (broken_safetensors_beside_a_pickle, "not a sound safetensors file"),
 }

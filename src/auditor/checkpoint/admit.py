@@ -52,6 +52,7 @@ def open_checkpoint(source: str) -> Checkpoint:
         raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
     parameters = 0
     for component, (_, weights) in _COMPONENTS.items():
+        _refuse_detours(source, folder / component)
         if weights is not None:
             parameters += _admit_weights(source, folder / component / weights)
     files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in _files_that_load(folder)}
@@ -70,6 +71,17 @@ def _resolve(source: str) -> Path:
         if weights is not None and not (folder / component / weights).is_file():
             raise RefusedError(f"{source} has no {component}: {component}/{weights} is missing (only safetensors weights are read).")
     return folder
+
+
+def _refuse_detours(source: str, folder: Path) -> None:
+    """Refuse what would make a loader read other files than the ones that were admitted: shard indices, adapters, quantisation."""
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(".index.json") or path.name.startswith("adapter_"):
+            problem = f"{folder.name}/{path.name} would load weights from elsewhere"
+            raise RefusedError(f"{source}: {problem}; only one whole safetensors file is read.")
+    config = folder / "config.json"
+    if config.is_file() and "quantization_config" in _read_json(config):
+        raise RefusedError(f"{source}: {folder.name}/config.json asks for quantisation; only plain weights can be audited.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -35,8 +35,11 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto") -> TextToImage:
             text_encoder = _whole(CLIPTextModel, checkpoint, "text_encoder", kind)
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except RefusedError:
+            raise
+        except Exception as error:
+            # a hostile configuration can make the libraries raise anything
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RefusedError(f"{checkpoint.source} does not load as Stable Diffusion: {reason}") from error
     changed = [name for name, digest in checkpoint.files.items() if sha256_file(folder / name) != digest]
     if changed:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
-from auditor.errors import AuditorError, ExitCode
+from auditor.errors import AuditorError, ExitCode, InterruptedRunError
 
 _COMMANDS = {
     "demo": "erase one person twice, audit both, show one page",
@@ -60,9 +61,14 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         raise SystemExit(ExitCode.USAGE) from None
-    except AuditorError as error:
+    except (AuditorError, InterruptedRunError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         click.echo(f"auditor: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:  # noqa: BLE001 - Python would end with 1 here, which means FAIL
+        if debug:
+            traceback.print_exc()
+        click.echo(f"auditor: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+        raise SystemExit(ExitCode.ERROR) from None
     raise SystemExit(code if isinstance(code, int) else 0)

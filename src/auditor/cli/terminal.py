@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +41,7 @@ def exit_code_of(report: Report) -> int:
 
 def show_plan(plan: Plan) -> None:
     """Arms, images and cost."""
-    console = Console()
+    console = _Terminal()
     table = Table("arm", "concept images", "retained images", "training steps", title="What would be drawn")
     for arm in plan.arms:
         cells = [cell for cell in plan.cells if cell.arm == arm.name]
@@ -60,12 +62,12 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
     for record in records:
         text = record.plugin.summary if record.plugin else f"did not load: {record.error}"
         table.add_row(record.kind, escape(record.name), f"{record.distribution} {record.version}", escape(text))
-    Console().print(table)
+    _Terminal().print(table)
 
 
 def show_report(report: Report, folder: Path) -> None:
     """The table concept x arm, the verdict with its reasons, and where the page is."""
-    console = Console(highlight=False)
+    console = _Terminal(highlight=False)
     table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
@@ -83,6 +85,14 @@ def show_report(report: Report, folder: Path) -> None:
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     console.print(f"report: {escape(str(folder / 'report.html'))}")
+
+
+class _Terminal(Console):
+    """A console that a closed pipe makes silent: the exit code stays the verdict's."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
 
 
 class _Live(Progress):
@@ -167,7 +177,7 @@ def _bars(console: Console) -> Bars:
 @contextmanager
 def watch() -> Iterator[Progress]:
     """A view of an audit on standard error: live in a terminal, plain lines elsewhere."""
-    console = Console(stderr=True)
+    console = _Terminal(stderr=True)
     if not console.is_terminal:
         yield _Plain(console)
         return
@@ -178,7 +188,7 @@ def watch() -> Iterator[Progress]:
 @contextmanager
 def watch_steps(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """A view of an eraser's stages on standard error."""
-    console = Console(stderr=True)
+    console = _Terminal(stderr=True)
     if not console.is_terminal:
         console.print(title, highlight=False)
         yield lambda stage, step, steps: None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from auditor.plugin.contracts import Detection, Detector, OptionsModel
-from auditor.sets import concept_names, prompt_templates
+from auditor.sets import ConceptNames, PromptTemplates
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +26,8 @@ class ClipZeroShot(Detector):
 
         model: str = "ViT-B-32"
         pretrained: str | None = None
-        labels: tuple[str, ...] | str
-        templates: tuple[str, ...] | str = ("a photo of {}",)
+        labels: ConceptNames
+        templates: PromptTemplates = ("a photo of {}",)
 
     def __init__(self, options: OptionsModel) -> None:
         super().__init__(options)
@@ -41,7 +41,7 @@ class ClipZeroShot(Detector):
         named = [(concept.name, *concept.synonyms) for concept in concepts]
         labels = self._labels(named)
         if labels not in self._features:
-            self._features[labels] = clip.label_features(labels, self._templates())
+            self._features[labels] = clip.label_features(labels, self.options.templates)
         shares = (clip.scale * clip.image_features(images) @ self._features[labels].T).softmax(dim=1)
         best = shares.argmax(dim=1)
         belongs = shares.new_tensor([[label in names for label in labels] for names in named])
@@ -50,10 +50,6 @@ class ClipZeroShot(Detector):
 
     def _labels(self, named: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """The policy's labels, and every name that is asked for and not among them."""
-        labels = list(concept_names(self.options.labels) if isinstance(self.options.labels, str) else self.options.labels)
+        labels = list(self.options.labels)
         labels += [name for names in named for name in names if name not in labels]
         return tuple(labels)
-
-    def _templates(self) -> tuple[str, ...]:
-        given = self.options.templates
-        return prompt_templates(given) if isinstance(given, str) else tuple(given)

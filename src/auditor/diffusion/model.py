@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 _TEXT_BATCH = 64
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """sha256 of every tensor of a module (adapters included) with its name, in sorted order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(eq=False)
@@ -71,8 +81,9 @@ class TextToImage:
         return torch.cat(means), torch.cat(deviations)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images of scaled ``latents``, uint8 of shape (N, 3, H, W), on the CPU. Latents that are not finite give black images."""
-        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
-        pixels = torch.nan_to_num(pixels.float(), nan=-1.0, posinf=-1.0, neginf=-1.0)
-        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of scaled ``latents`` (uint8, (N, 3, H, W), CPU), and for each whether all of its pixels were finite."""
+        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample.float()
+        finite = pixels.isfinite().flatten(1).all(1).cpu()
+        pixels = torch.nan_to_num(pixels, nan=-1.0, posinf=-1.0, neginf=-1.0)
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu(), finite

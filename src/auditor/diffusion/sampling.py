@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
@@ -13,7 +14,10 @@ from auditor.policy import Sampler
 
 _LATENT_PIXELS_PER_BATCH = 8192  # 2 x 64 x 64: two images at 512 px, 128 at 32 px
 _LARGEST_BATCH = 64
-_SCHEDULERS = {"ddim": (DDIMScheduler, {}), "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"})}
+_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+}
 
 
 def batch_size(model: TextToImage, sampler: Sampler) -> int:
@@ -44,7 +48,7 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Draw one image for each (prompt, seed) with classifier-free guidance (Ho & Salimans 2022).
 
-    Returns images (uint8, (N, 3, H, W), CPU) and a bool for each: whether its latents stayed finite. ``on_step`` is given
+    Returns images (uint8, (N, 3, H, W), CPU) and a bool for each: whether it is finite. ``on_step`` is given
     the timestep and the latents after each denoising step. With ``decode=False`` the first value is the latents.
     """
     kind, settings = _SCHEDULERS[sampler.scheduler]
@@ -59,5 +63,6 @@ def draw(
         latents = scheduler.step(without + sampler.guidance * (given - without), timestep, latents, return_dict=False)[0]
         if on_step is not None:
             on_step(int(timestep), latents)
-    finite = latents.isfinite().flatten(1).all(1).cpu()
-    return (model.decode(latents) if decode else latents), finite
+    if not decode:
+        return latents, latents.isfinite().flatten(1).all(1).cpu()
+    return model.decode(latents)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from auditor.plugin.contracts import Eraser, Erasure, OptionsModel
-from auditor.sets import prompt_templates
+from auditor.sets import PromptTemplates
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -30,7 +30,7 @@ class EsdOptions(OptionsModel):
     steps: int = Field(default=1000, ge=1)
     learning_rate: float = Field(default=1e-5, gt=0)
     batch: int = Field(default=1, ge=1)
-    prompts: tuple[str, ...] | str = ("{}",)
+    prompts: PromptTemplates = ("{}",)
     """Templates that the concept's name is put into."""
     sampling_steps: int = Field(default=50, ge=2)
     sampling_guidance: float = Field(default=3.0, ge=1)
@@ -62,8 +62,7 @@ class Esd(Eraser):
         frozen = copy.deepcopy(unet).requires_grad_(False).eval()
         parameters = trainable(unet, options.variant)
         optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
-        templates = prompt_templates(options.prompts) if isinstance(options.prompts, str) else options.prompts
-        prompts = [template.format(concept.name) for concept in erasure.concepts for template in templates]
+        prompts = [template.format(concept.name) for concept in erasure.concepts for template in options.prompts]
         chooser = random.Random(erasure.seed)  # noqa: S311 - reproducible on purpose
         empty = model.text_states([""])
         losses = []

@@ -16,15 +16,15 @@ from pydantic import Field
 
 from auditor.errors import UsageError
 from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
-from auditor.sets import concept_names, prompt_templates
+from auditor.sets import ConceptNames, PromptTemplates
 
 
 class FineTuneOptions(OptionsModel):
     """What to train on and how. Defaults are those of diffusers' text-to-image examples at Stable Diffusion's size."""
 
-    candidates: tuple[str, ...] | str = ()
+    candidates: ConceptNames = ()
     """Names to choose from, or a named set; erased and retained concepts are taken out."""
-    prompts: tuple[str, ...] | str = ("a photo of {}",)
+    prompts: PromptTemplates = ("a photo of {}",)
     names: int = Field(default=10, ge=1)
     images_per_prompt: int = Field(default=5, ge=1)
     folder: Path | None = None
@@ -49,12 +49,10 @@ class FineTune(Probe):
         options: FineTuneOptions = self.options
         if options.folder is not None:
             return options.folder
-        listed = concept_names(options.candidates) if isinstance(options.candidates, str) else options.candidates
-        if not listed:
+        if not options.candidates:
             raise UsageError(f"The probe {self.title} has nothing to train on: give 'candidates' or 'folder' in its options.")
-        candidates = sorted(name for name in set(listed) if name.casefold() not in setting.forbidden)
-        prompts = prompt_templates(options.prompts) if isinstance(options.prompts, str) else options.prompts
-        return [TrainingRequest(name, tuple(prompts), options.images_per_prompt) for name in self.choose(candidates, setting)]
+        candidates = sorted(name for name in set(options.candidates) if name.casefold() not in setting.forbidden)
+        return [TrainingRequest(name, options.prompts, options.images_per_prompt) for name in self.choose(candidates, setting)]
 
     def update(self, update: Update) -> Iterator[int]:
         """Train, and yield at every dose."""

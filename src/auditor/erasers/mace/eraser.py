@@ -8,7 +8,7 @@ from pydantic import Field
 
 from auditor.errors import UsageError
 from auditor.plugin.contracts import Eraser, Erasure, OptionsModel
-from auditor.sets import concept_names
+from auditor.sets import ConceptNames
 from auditor.templates import ERASURE_TEMPLATES
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class MaceOptions(OptionsModel):
     """Weight of the prior in fusion (Eq. 7), scaled likewise."""
     lambda_identity: float = Field(default=0.0, ge=0)
     """Weight of the squared change of the weights themselves, in both closed forms."""
-    preserve: tuple[str, ...] | str = ()
+    preserve: ConceptNames = ()
     """Concepts whose prompts make the prior, or a named set; the retained ones of the policy are always among them."""
     lora: bool = True
     """False: refinement only."""
@@ -110,9 +110,9 @@ class Mace(Eraser):
 
         from auditor.erasers.mace.closed_form import sum_grams
 
-        listed = concept_names(self.options.preserve) if isinstance(self.options.preserve, str) else self.options.preserve
         erased = {name.casefold() for concept in erasure.concepts for name in (concept.name, *concept.synonyms)}
-        names = [name for name in dict.fromkeys((*listed, *(c.name for c in erasure.retain))) if name.casefold() not in erased]
+        listed = dict.fromkeys((*self.options.preserve, *(concept.name for concept in erasure.retain)))
+        names = [name for name in listed if name.casefold() not in erased]
         model = erasure.model
         width = model.unet.config.cross_attention_dim
         if not names:
