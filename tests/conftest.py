@@ -39,7 +39,7 @@ def short_policy(**changes: object) -> Policy:
         "probes": [{"use": "in-domain", "method": "lora", "doses": [3], "options": options}],
         "detectors": [DETECTOR],
         "limits": {"max_false_positive": 0.05},
-        "budget": {"images_per_cell": 60, "retained_per_arm": 100},
+        "budget": {"images_per_cell": 60, "retained_per_arm": 120},
     }
     return Policy.model_validate_json(json.dumps(document | changes))
 
