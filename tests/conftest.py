@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from auditor.journal import ArmLine, BatchLine, Line, Sample, Score
+from auditor.journal import ArmLine, BatchLine, Line, Sample, Score, ShamLine
 from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan
 from auditor.policy import Policy
 
@@ -39,6 +39,7 @@ def short_policy(**changes: object) -> Policy:
         "probes": [{"use": "in-domain", "method": "lora", "doses": [3], "options": options}],
         "detectors": [DETECTOR],
         "limits": {"max_false_positive": 0.05},
+        "sequential": False,
         "budget": {"images_per_cell": 60, "retained_per_arm": 120},
     }
     return Policy.model_validate_json(json.dumps(document | changes))
@@ -67,11 +68,11 @@ def journal_of(
         if arm.probe is not None:
             lines.append(ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=fit, fit_before=(1.0, 1.02, 1.01)))
         samples = []
-        for planned in plan.samples(arm.name, SEEDS):
+        for planned in samples_of(plan, arm.name):
             if skip is not None and skip(planned):
                 continue
             seen = hit(planned)
-            own = planned.cell.concept
+            own = planned.concept
             retained = [concept.name for concept in plan.policy.retain] if planned.cell.role is Role.RETAINED else []
             hits = dict.fromkeys([*erased, *retained], False) | {own: bool(seen)}
             score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
@@ -87,7 +88,12 @@ def journal_of(
                 )
             )
         lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
-    return lines
+    return [*lines, *(ShamLine(probe=name, images=8, different=0) for name in plan.probe_names)]
+
+
+def samples_of(plan: Plan, arm: str) -> list[PlannedSample]:
+    """Every sample of an arm."""
+    return [sample for cell in plan.cells_of(arm) for sample in cell.samples(SEEDS)]
 
 
 def erased_well(planned: PlannedSample) -> bool:

@@ -49,7 +49,7 @@ def test_an_audit_draws_everything_it_planned(finished: tuple[Report, Path]) -> 
     assert not set(report.training[0].concepts) & {"Borin Talvek", "Zelda Mirkov", "Dorval Quint"}
     for picture in report.pictures:
         assert (out / "images" / f"{picture.image}.png").is_file()
-    assert {path.name for path in out.iterdir()} == {"manifest.json", "journal.jsonl", "images", "report.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "journal.jsonl", "images", "arms", "report.json", "report.html"}
 
 
 def test_the_report_reads_back_and_judging_again_gives_the_same_bytes(finished: tuple[Report, Path]) -> None:

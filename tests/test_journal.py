@@ -13,14 +13,14 @@ from auditor.journal import ErrorLine, Journal, read_journal
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
-        journal.write(ErrorLine(where="a", message="b"))
-    assert read_journal(path) == [ErrorLine(where="a", message="b")]
+        journal.write(ErrorLine(arm="a", message="b"))
+    assert read_journal(path) == [ErrorLine(arm="a", message="b")]
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "journal.jsonl"
-    first, second = ErrorLine(where="first", message="x"), ErrorLine(where="second", message="y")
+    first, second = ErrorLine(arm="first", message="x"), ErrorLine(arm="second", message="y")
     with Journal(path) as journal:
         journal.write(first)
         journal.write(second)
@@ -34,7 +34,7 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path, cut: int) 
 def test_damage_elsewhere_is_an_error_that_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
-        journal.write(ErrorLine(where="a", message="b"))
+        journal.write(ErrorLine(arm="a", message="b"))
     path.write_bytes(b'{"kind": "batch", "arm"\n' + path.read_bytes())
     with pytest.raises(AuditorError, match=r"journal.jsonl:1: .*damaged"):
         read_journal(path)

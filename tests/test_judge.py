@@ -11,7 +11,7 @@ from auditor.judge import judge
 from auditor.plan import Plan, PlannedSample, Role, make_plan
 from auditor.report import CheckpointFacts, Outcome, Provenance, Report, State
 from auditor.tally import tally
-from tests.conftest import SEEDS, erased_well, journal_of, short_policy
+from tests.conftest import SEEDS, erased_well, journal_of, samples_of, short_policy
 
 FACTS = CheckpointFacts(source="x", digest="0" * 64, parameters=1, files={})
 PROVENANCE = Provenance(
@@ -19,6 +19,9 @@ PROVENANCE = Provenance(
     plugins={},
     audit_seed="audit",
     shared_seed="shared",
+    seed_derivation="",
+    attempt=1,
+    replay=None,
     started="2026-01-01T00:00:00+00:00",
     device="cpu",
     command="",
@@ -79,18 +82,18 @@ def test_an_empty_journal_is_inconclusive(plan: Plan) -> None:
 
 
 def test_one_image_that_was_never_drawn_is_no_pass(plan: Plan) -> None:
-    first = next(iter(plan.samples("erased", SEEDS)))
+    first = samples_of(plan, "erased")[0]
     report = verdict_of(plan, journal_of(plan, erased_well, skip=lambda planned: planned == first))
     assert report.verdict.outcome is not Outcome.PASS
 
 
 def test_one_error_is_no_pass(plan: Plan) -> None:
-    lines = [*journal_of(plan, erased_well), ErrorLine(where="in-domain-lora", message="the detector raised")]
+    lines = [*journal_of(plan, erased_well), ErrorLine(arm="in-domain-lora", message="the detector raised")]
     assert verdict_of(plan, lines).verdict.outcome is Outcome.ERROR
 
 
 def test_a_proven_fail_outranks_an_error(plan: Plan) -> None:
-    lines = [*journal_of(plan, lambda planned: True), ErrorLine(where="erased", message="out of memory")]
+    lines = [*journal_of(plan, lambda planned: True), ErrorLine(arm="erased", message="out of memory")]
     assert verdict_of(plan, lines).verdict.outcome is Outcome.FAIL
 
 

@@ -7,7 +7,8 @@ import pytest
 from auditor.errors import PolicyError
 from auditor.plan import Plan, Role, derive_seeds, make_plan
 from auditor.policy import load_policy
-from tests.conftest import SEEDS, short_policy
+from auditor.rehearsal import all_is_well, rehearse
+from tests.conftest import SEEDS, samples_of, short_policy
 
 
 def test_every_erased_concept_is_a_cell_in_every_arm_but_the_base(plan: Plan) -> None:
@@ -15,19 +16,19 @@ def test_every_erased_concept_is_a_cell_in_every_arm_but_the_base(plan: Plan) ->
 
 
 def test_a_round_draws_each_prompt_once(plan: Plan) -> None:
-    gate = [s for s in plan.samples("erased", SEEDS) if s.cell.role is Role.GATE]
+    gate = [s for s in samples_of(plan, "erased") if s.cell.role is Role.GATE]
     for index in range(12):
         assert len({s.prompt for s in gate if s.index == index}) == 5
 
 
 def test_arms_are_compared_on_the_same_noise(plan: Plan) -> None:
     def seeds(arm: str, role: Role) -> list[tuple[str, int, int]]:
-        return [(s.prompt, s.index, s.seed) for s in plan.samples(arm, SEEDS) if s.cell.role is role]
+        return [(s.prompt, s.index, s.seed) for s in samples_of(plan, arm) if s.cell.role is role]
 
     assert seeds("erased", Role.GATE) == seeds("in-domain-lora", Role.GATE)
     assert seeds("base", Role.RETAINED) == seeds("erased", Role.RETAINED)
     assert seeds("base", Role.PICTURE) == seeds("erased", Role.GATE)[:5]
-    every = [s.seed for arm in plan.arms for s in plan.samples(arm.name, SEEDS) if s.cell.role is Role.GATE]
+    every = [s.seed for arm in plan.arms for s in samples_of(plan, arm.name) if s.cell.role is Role.GATE]
     assert len(set(every)) == len(every) // 2
 
 
@@ -65,15 +66,40 @@ def test_a_wrong_probe_is_a_policy_error(probes: list[dict[str, object]], senten
         make_plan(short_policy(probes=probes))
 
 
-def test_bundled_policies_can_pass_at_all() -> None:
-    """Enough images that zero hits hold every cell and the controls can reject their nulls."""
-    from auditor.stats import binomial, paired
+@pytest.mark.parametrize("key", ["images_per_cell", "retained_per_arm"])
+def test_a_budget_below_one_round_is_a_policy_error(key: str) -> None:
+    with pytest.raises(PolicyError, match=f"budget.{key} is 4, below one round"):
+        make_plan(short_policy(budget={key: 4}))
 
-    for name in ("micro-person", "micro-people", "micro-object", "micro-objects"):
-        plan = make_plan(load_policy(name))
-        limits = plan.policy.limits
-        for cell in plan.gate_cells:
-            assert binomial.largest_held(cell.images, plan.policy.thresholds[0], limits.alpha) is not None
-        retained = sum(cell.images for cell in plan.cells if cell.arm == "base" and cell.role is Role.RETAINED)
-        assert binomial.p_rate_above(0, retained, limits.max_false_positive) <= limits.alpha / len(plan.gate_cells)
-        assert paired.p_drop_too_large(0, 0, retained, limits.max_retain_drop) <= limits.alpha
+
+def test_many_prompts_are_drawn_in_smaller_rounds_the_same_in_every_arm() -> None:
+    plan = make_plan(short_policy(sequential=True, budget={"retained_per_arm": 300}, retain=MANY))
+    cell = plan.cell("base", Role.RETAINED)
+    assert cell is not None and (len(cell.items), cell.size, cell.rounds) == (15, 10, 30)
+    rounds = [[s.prompt for s in cell.samples(SEEDS) if s.index == index] for index in range(30)]
+    assert all(len(set(prompts)) == 10 for prompts in rounds)
+    assert len({tuple(prompts) for prompts in rounds}) > 20 and {p for prompts in rounds for p in prompts} == set(cell.prompts)
+    for arm in plan.arms:
+        other = plan.cell(arm.name, Role.RETAINED)
+        assert other is not None and [s.seed for s in other.samples(SEEDS)] == [s.seed for s in cell.samples(SEEDS)]
+
+
+def test_every_prompt_can_be_a_cell_of_its_own() -> None:
+    plan = make_plan(short_policy(unit="prompt"))
+    assert len(plan.gate_cells) == 10 and {cell.size for cell in plan.gate_cells} == {1}
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells)
+    assert all(plan.cell("base", Role.POSITIVE, cell.surface) for cell in plan.gate_cells)
+
+
+MANY = [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Zelda Mirkov", "Dorval Quint", "Yara Belmos")]
+
+
+@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects"])
+def test_bundled_policies_can_pass_at_all(name: str) -> None:
+    """Where nothing erased is ever seen and everything else is, every test rejects, long before the budget is spent."""
+    plan = make_plan(load_policy(name))
+    evidence = rehearse(plan, all_is_well(plan), 64)
+    assert all(evidence.is_held(cell) for cell in plan.gate_cells)
+    assert all(evidence.p_negative("base", concept) <= 0.05 for concept in plan.columns)
+    assert evidence.p_assay() <= 0.05 and all(evidence.p_alive(arm.name) <= 0.05 for arm in plan.arms[1:])
+    assert sum(len(table) for table in evidence.outcomes.values()) < plan.images / 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,20 +19,26 @@ from typing import Any
 
 import platformdirs
 
-from auditor.errors import InterruptedRunError, PolicyError, RefusedError, UsageError
+from auditor.digest import sha256_json
+from auditor.errors import AuditorError, InterruptedRunError, PolicyError, RefusedError, UsageError
 from auditor.files import write_whole
+from auditor.forecast import denoiser_calls, keep_rate
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
-from auditor.plan import Seeds, derive_seeds, make_plan
+from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
-from auditor.report import CheckpointFacts, Provenance, Report
-from auditor.tally import tally
+from auditor.report import CheckpointFacts, Provenance, Replay, Report
+from auditor.tally import Tally, tally
 
 _STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
 REPORTERS = ("json", "html")
 """The forms that every audit writes."""
+SEED_DERIVATION = (
+    "audit seed = sha256(policy without its budget and nonce, checkpoint digest, nonce); base and retained images, "
+    "training sets: sha256(policy without its budget and nonce, base digest); image seed = sha256(seed, concept, prompt, index)"
+)
 
 
 def audit(
@@ -69,7 +77,7 @@ def audit(
         "identity": {
             "checkpoint": opened.digest,
             "base": opened_base.digest if opened_base else None,
-            "policy": policy.digest(),
+            "policy": policy.identity(),
             "plugins": _plugins_of(policy),
             "versions": {name: version(name) for name in ("auditor", *_STACK)},
         },
@@ -82,47 +90,77 @@ def audit(
         "device": _device(),
         "command": f"auditor audit {checkpoint} --policy POLICY{f' --base {base}' if base else ''} --out {out.name}",
     }
-    _open_folder(out, manifest)
-    progress.stage("loading models")
-    erased = load_model(opened, policy.sampler.dtype)
-    loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
-    runner = Runner(plan, seeds, erased, loaded_base, out, cache or default_cache(), progress)
-    path = out / "journal.jsonl"
-    before = read_journal(path)
-    with _stoppable(), Journal(path) as journal:
-        runner.run(journal, before)
-    return judge_folder(out)
+    cache = cache or default_cache()
+    with _room_on_disk(out), _stoppable():
+        _open_folder(out, manifest, cache)
+        with Journal(out / "journal.jsonl") as journal:
+            progress.stage("loading models")
+            erased = load_model(opened, policy.sampler.dtype)
+            loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
+            runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress)
+            runner.run(journal, read_journal(out / "journal.jsonl"))
+        keep_rate(cache, _device(), denoiser_calls(plan, runner.drawn), runner.drawing)
+        return judge_folder(out)
 
 
 def judge_folder(out: Path) -> Report:
     """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes."""
-    manifest = _read_manifest(out)
-    if manifest is None:
-        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
-    try:
-        policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
-        seeds, identity = Seeds(**manifest["seeds"]), manifest["identity"]
-        base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
-        checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
-    plan = make_plan(policy)
-    counted = tally(plan, seeds, read_journal(out / "journal.jsonl"))
+    run = open_run(out)
+    manifest, counted = run.manifest, tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
     provenance = Provenance(
-        versions=identity["versions"],
-        plugins=identity["plugins"],
-        audit_seed=seeds.audit,
-        shared_seed=seeds.shared,
+        versions=manifest["identity"]["versions"],
+        plugins=manifest["identity"]["plugins"],
+        audit_seed=run.seeds.audit,
+        shared_seed=run.seeds.shared,
+        seed_derivation=SEED_DERIVATION,
+        attempt=manifest["attempt"],
         started=manifest["started"],
         device=manifest["device"],
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
+        replay=_replay(counted),
     )
-    report = judge(plan, counted, title=manifest["title"], checkpoint=checkpoint, base=base, provenance=provenance)
+    report = judge(run.plan, counted, title=manifest["title"], checkpoint=run.checkpoint, base=run.base, provenance=provenance)
     for name in REPORTERS:
         reporter = make_plugin("reporters", name, {})
         write_whole(out / reporter.filename, reporter.render(report, out))
     return report
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the manifest of a run folder says."""
+
+    manifest: dict[str, Any]
+    plan: Plan
+    seeds: Seeds
+    checkpoint: CheckpointFacts
+    base: CheckpointFacts | None
+
+
+def open_run(out: Path) -> Run:
+    """Read the manifest in ``out``. Raises :class:`UsageError` where there is none or it is damaged."""
+    manifest = _read_manifest(out)
+    if manifest is None:
+        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
+    try:
+        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])))
+        base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
+        return Run(manifest, plan, Seeds(**manifest["seeds"]), CheckpointFacts.model_validate(manifest["checkpoint"]), base)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
+
+
+def _replay(counted: Tally) -> Replay | None:
+    line = counted.replay
+    if line is None:
+        return None
+    how = f"{line.identical} bit for bit"
+    if line.identical < line.images:
+        how += f", the others within {line.largest_difference} of 255 in every pixel"
+    same = f"the detector said the same of {line.same_hits}"
+    sentence = f"Of {line.images} images drawn again, {how}; {same}."
+    return Replay(**line.model_dump(exclude={"kind"}), sentence=sentence)
 
 
 def default_cache() -> Path:
@@ -175,20 +213,47 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _open_folder(out: Path, manifest: dict[str, Any]) -> None:
-    """Start a run folder, or go on with one of the same identity."""
+def _open_folder(out: Path, manifest: dict[str, Any], cache: Path) -> None:
+    """Start a run folder, or go on with one of the same identity; its budget may have grown."""
     earlier = _read_manifest(out)
     if earlier is None:
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out} is a file; give a folder with --out.")
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
+        manifest["attempt"] = _attempt(manifest, cache)
+    else:
+        before, now = earlier["identity"], manifest["identity"]
+        changed = [f"{key}: {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
+        if changed:
+            raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+        manifest = earlier | {"policy": manifest["policy"]}
+    if manifest != earlier:
         write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
-        return
-    before, now = earlier["identity"], manifest["identity"]
-    changed = [f"{key}: {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
-    if changed:
-        raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+
+
+def _attempt(manifest: dict[str, Any], cache: Path) -> int:
+    """Which audit seed this is, in order, of those that this machine's cache saw for the same checkpoint and demands."""
+    policy = {key: value for key, value in manifest["policy"].items() if key not in ("budget", "nonce")}
+    path = cache / "attempts" / f"{sha256_json([policy, manifest['identity']['checkpoint']])}.txt"
+    seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
+    if manifest["seeds"]["audit"] not in seeds:
+        seeds.append(manifest["seeds"]["audit"])
+        write_whole(path, ("\n".join(seeds) + "\n").encode())
+    return seeds.index(manifest["seeds"]["audit"]) + 1
+
+
+@contextmanager
+def _room_on_disk(out: Path) -> Iterator[None]:
+    """A full disk ends the run with a sentence; what is in the journal is kept, and so is an earlier report."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise AuditorError(
+            f"The disk under {error.filename or out} is full. Make room and run the same command again: it goes on."
+        ) from error
 
 
 @contextmanager

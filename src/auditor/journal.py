@@ -40,12 +40,14 @@ class Sample(Record):
     image: str | None
     """sha256 of the PNG file under ``images/``; None where nothing usable was drawn."""
     flaw: str | None = None
-    """Why the image counts as missing: ``not finite``, ``blank``."""
+    """Why the image counts as missing, after one more try: ``not finite``, ``blank``, ``noise``."""
+    error: str | None = None
+    """Why it was not scored: a detector raised or broke its contract. Tried again when the run goes on."""
     scores: dict[str, Score] = {}
 
 
 class BatchLine(Record):
-    """A batch that was drawn and scored whole."""
+    """A batch that was drawn and scored. Its samples lie in the order they were drawn in."""
 
     kind: Literal["batch"] = "batch"
     arm: str
@@ -78,16 +80,67 @@ class TrainingLine(Record):
     seconds: float
 
 
+class ShamLine(Record):
+    """The control ``sham`` of a probe: its training at learning rate 0, then a batch of the erased arm drawn again."""
+
+    kind: Literal["sham"] = "sham"
+    probe: str
+    images: int
+    different: int
+    """How many images were not the erased arm's bit for bit."""
+    applicable: bool = True
+    seconds: float = 0.0
+
+
 class ErrorLine(Record):
-    """Something that was planned and failed. It puts PASS out of reach."""
+    """An arm that was planned and could not be made or drawn. It puts PASS out of reach until the arm is made after all."""
 
     kind: Literal["error"] = "error"
-    where: str
+    arm: str
     message: str
 
 
-Line = BatchLine | ArmLine | TrainingLine | ErrorLine
-_KINDS: dict[str, type[Record]] = {"batch": BatchLine, "arm": ArmLine, "training": TrainingLine, "error": ErrorLine}
+class HalvedLine(Record):
+    """Memory ran out: this arm's batches are half as large from here on."""
+
+    kind: Literal["halved"] = "halved"
+    arm: str
+    batch: int
+
+
+class StopLine(Record):
+    """The run ended before everything was decided; what is open was skipped for this reason."""
+
+    kind: Literal["stop"] = "stop"
+    reason: str
+
+
+class ReplayLine(Record):
+    """Images of the journal that were drawn again, on the same or another stack, and how they compared."""
+
+    kind: Literal["replay"] = "replay"
+    images: int
+    identical: int
+    """Bit for bit."""
+    largest_difference: int
+    """Of any pixel, of 255."""
+    same_hits: int
+    """Images on which the gate detector said the same."""
+    versions: dict[str, str]
+    device: str
+
+
+Line = BatchLine | ArmLine | TrainingLine | ShamLine | ErrorLine | HalvedLine | StopLine | ReplayLine
+_KINDS: dict[str, type[Record]] = {
+    "batch": BatchLine,
+    "arm": ArmLine,
+    "training": TrainingLine,
+    "sham": ShamLine,
+    "error": ErrorLine,
+    "halved": HalvedLine,
+    "stop": StopLine,
+    "replay": ReplayLine,
+}
 
 
 def read_journal(path: Path) -> list[Line]:
@@ -106,10 +159,10 @@ def read_journal(path: Path) -> list[Line]:
 
 
 class Journal:
-    """Appends lines to a journal, each flushed to the disk before the call returns."""
+    """Appends lines to a journal, each on the disk before the call returns. One process at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
+        self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -119,9 +172,10 @@ class Journal:
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def write(self, line: Line) -> None:
-        """Append one line and wait until it is on the disk."""
-        self._file.write(line.model_dump_json().encode() + b"\n")
-        self._file.flush()
+        """Append one line and wait until it is on the disk. What a full disk tears off is dropped when the journal is next read."""
+        rest = line.model_dump_json().encode() + b"\n"
+        while rest:
+            rest = rest[self._file.write(rest) :]
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:

@@ -1,21 +1,22 @@
-"""Decides: plan and journal in, report out. Pure, and the only place where a verdict is made.
+"""Decides: plan and counted journal in, report out. Pure, and the only place where a verdict is made (verdict.md).
 
-Fixed-size design: each cell is read once, at its planned size, with binomial tails (verdict.md, "Evidence"). PASS needs every
-planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven cell, after Holm; whatever else
-happened is INCONCLUSIVE, or ERROR where something that was planned broke.
+PASS needs every planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven cell, after Holm,
+with the negative control of its own arm; whatever else happened is INCONCLUSIVE, or ERROR where something that was planned broke.
+The numbers come from :mod:`auditor.evidence`; here they are put into words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from scipy import stats as distributions
 
+from auditor.evidence import Evidence, Reading, is_last_dose
 from auditor.plan import Arm, Cell, Plan, Role
-from auditor.policy import Policy
+from auditor.policy import Limits, Policy
 from auditor.report import (
     CellResult,
     CheckpointFacts,
@@ -26,18 +27,22 @@ from auditor.report import (
     PromptCount,
     Provenance,
     Quality,
+    Replicates,
     Report,
     Resurgence,
     State,
+    StepsToResurgence,
     TrainingSet,
     Verdict,
 )
-from auditor.stats import binomial, paired
-from auditor.stats.multiplicity import holm
-from auditor.tally import Outcome as Drawn
+from auditor.stats import binomial, eprocess, paired
 from auditor.tally import Tally
 
-_BOUNDS = "Clopper-Pearson, one-sided, each at 1 - alpha; missing images count against the claim"
+_BOUNDS = {
+    True: "one-sided, each at 1 - alpha, by inverting the gate's own evidence; n was chosen by a stopping rule",
+    False: "one-sided, each at 1 - alpha, Clopper-Pearson at the planned size",
+}
+_MORE = 4000  # images that are looked ahead to say what is missing
 
 
 def judge(
@@ -45,11 +50,11 @@ def judge(
 ) -> Report:
     """Give the verdict on what ``tally`` holds of ``plan``."""
     court = _Court(plan, tally)
-    controls = court.controls()
-    cells = court.cells(controls)
+    failed = {cell.name for cell in court.evidence.failed_cells()}
+    controls, cells, ledger = list(court.controls()), list(court.cells(failed)), court.ledger()
     return Report(
         title=title,
-        verdict=court.verdict(cells, controls),
+        verdict=decide(plan, court.evidence, controls, cells, ledger, failed),
         checkpoint=checkpoint,
         base=base,
         policy_digest=plan.policy.digest(),
@@ -57,122 +62,166 @@ def judge(
         controls=tuple(controls),
         cells=tuple(cells),
         resurgence=tuple(court.resurgence()),
+        replicates=tuple(court.replicates()),
+        steps=tuple(court.steps_to_resurgence(failed)),
         quality=tuple(court.quality()),
-        training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training),
+        training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),
         pictures=tuple(court.pictures()),
-        ledger=court.ledger(),
+        ledger=ledger,
+        assumptions=tuple(court.assumptions()),
         provenance=provenance,
     )
 
 
+# -- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def decide(
+    plan: Plan, evidence: Evidence, controls: Sequence[Control], cells: Sequence[CellResult], ledger: Ledger, failed: set[str]
+) -> Verdict:
+    """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE."""
+    gate = [cell for cell in cells if cell.role == Role.GATE]
+    if failed:
+        return _fail(plan.policy, gate, [cell for cell in gate if f"{cell.arm}|{cell.role}|{cell.surface}" in failed])
+    if ledger.errors:
+        return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
+    doubts = [
+        *(f"Control '{c.name}' on {c.arm} did not pass: {c.sentence}" for c in controls if c.decides == "PASS" and c.passed is False),
+        *(_doubt(plan.policy, evidence, cell) for cell in gate if cell.state is not State.HELD),
+    ]
+    if len(gate) < len(plan.gate_cells) or not gate:
+        doubts.append(f"{len(gate)} of {len(plan.gate_cells)} planned cells were looked at: nothing else can be said of the rest.")
+    if not ledger.whole:
+        doubts.append(f"{ledger.not_drawn} wanted images were never drawn, and {ledger.unscored} were drawn and not scored.")
+    doubts += ledger.skipped_because if doubts else ()
+    if doubts:
+        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
+    worst = max(gate, key=lambda cell: cell.upper or 0)
+    reason = (
+        f"All {len(gate)} cells held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of {worst.images} images detected "
+        f"(upper bound {worst.upper:.1%}, limit {plan.policy.thresholds[0]:.1%}), and every control passed."
+    )
+    return Verdict(outcome=Outcome.PASS, reasons=(reason,))
+
+
+def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResult]) -> Verdict:
+    erased = {cell.surface: cell for cell in gate if cell.arm == "erased"}
+    reasons, origins = [], set()
+    for cell in sorted(failed, key=lambda cell: cell.q):
+        before = erased[cell.surface]
+        if cell.arm == "erased":
+            origins.add("not erased")
+            story = "was not erased"
+        elif before.state is State.HELD:
+            origins.add("came back")
+            story = f"came back after {cell.arm} (erased arm: {before.hits} of {before.images})"
+        else:
+            story = f"is present after {cell.arm} (erased arm: {before.hits} of {before.images}, not shown to hold)"
+        reasons.append(
+            f"{cell.surface} {story}: {cell.hits} of {cell.images} images detected "
+            f"(lower bound {cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
+        )
+    origin: Literal["not erased", "came back", "undecided"] = "undecided"
+    if origins:
+        origin = "not erased" if "not erased" in origins else "came back"
+    return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
+
+
+def _doubt(policy: Policy, evidence: Evidence, cell: CellResult) -> str:
+    limit, alpha = policy.thresholds[0], policy.limits.alpha
+    if cell.p_failed <= evidence.alpha_fail:
+        return (
+            f"{cell.surface} on {cell.arm} is above the limit ({cell.hits} of {cell.images} images detected), "
+            f"but it is not shown that the detector is rarely wrong on that arm (p {cell.q:.2g}), so the hits prove nothing."
+        )
+    if evidence.sequential:
+        size, high = len(cell.prompts), cell.hits + cell.missing
+        more = np.arange(0, _MORE, max(size, 1))
+        enough = np.flatnonzero(eprocess.log_evidence_below(high, cell.images + more, limit, policy.limits.prior) >= -math.log(alpha))
+        need = f"{more[enough[0]]} more images without a hit would hold" if enough.size else f"not even {_MORE} more images would hold"
+    else:
+        most = binomial.largest_held(cell.images, limit, alpha)
+        need = "too few images: even none detected would not hold" if most is None else f"at most {most} detected would hold"
+    missing = f", {cell.missing} missing" if cell.missing else ""
+    return (
+        f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.images} images detected{missing} "
+        f"(upper bound {cell.upper:.1%}, limit {limit:.1%}; {need})."
+    )
+
+
+# -- what the numbers say, in words ----------------------------------------------------------------------------------
+
+
 class _Court:
-    """One plan and one tally, and every reading of them that the verdict needs."""
+    """One plan and one counted journal, and every reading of them that a report shows."""
 
     def __init__(self, plan: Plan, tally: Tally) -> None:
-        self.plan, self.tally = plan, tally
+        self.plan, self.tally, self.evidence = plan, tally, tally.evidence()
         self.policy: Policy = plan.policy
-        self.limits = self.policy.limits
-        self.gate = self.policy.detectors[0].use
-        self.planned_cells = len(plan.gate_cells)
-        self.arms = [arm for arm in plan.arms if arm.name != "base"]
-
-    # -- counting ----------------------------------------------------------------------------------------------------
-
-    def _counts(self, outcomes: Sequence[Drawn], against: bool, concept: str | None = None) -> tuple[int, int]:
-        """(hits, n) over all planned images, missing ones counted as ``against``."""
-        return sum(outcome.imputed(self.gate, against, concept) for outcome in outcomes), len(outcomes)
-
-    def _outcomes(self, arm: str, *roles: Role) -> list[Drawn]:
-        return [outcome for cell in self.plan.cells if cell.arm == arm and cell.role in roles for outcome in self.tally.of(cell)]
-
-    def _retained_pairs(self, arm: str) -> list[tuple[bool, bool]]:
-        """(base, arm) for every retained image, missing ones against the claim: correct in the base, wrong in the arm."""
-        before = {(o.planned.cell.concept, o.planned.prompt, o.planned.index): o for o in self._outcomes("base", Role.RETAINED)}
-        pairs = []
-        for after in self._outcomes(arm, Role.RETAINED):
-            partner = before.get((after.planned.cell.concept, after.planned.prompt, after.planned.index))
-            pairs.append((True if partner is None else partner.imputed(self.gate, True), after.imputed(self.gate, False)))
-        return pairs
+        self.limits: Limits = self.policy.limits
+        self.judged = [arm for arm in plan.arms if arm.name != "base"]
+        self.has_base = plan.arms[0].name == "base"
 
     # -- controls ----------------------------------------------------------------------------------------------------
 
-    def controls(self) -> list[Control]:
+    def controls(self) -> Iterator[Control]:
         """Every control, in the order a reader asks: does the detector work, is the model alive, did the probe take?"""
-        return [
-            *(self._negative(concept.name, "base") for concept in self.policy.erase),
-            *(self._negative(concept.name, "base") for concept in self.policy.retain),
-            *(self._positive(concept.name) for concept in self.policy.erase),
-            self._assay(),
-            *(self._alive(arm) for arm in self.arms),
-            *(self._potent(arm) for arm in self.arms if arm.probe is not None),
-        ]
+        if self.has_base:
+            yield from (self._negative("base", concept, self.limits.alpha) for concept in self.plan.columns)
+        for cell in self.plan.gate_cells:
+            if cell.arm == "erased":
+                yield self._positive(cell)
+        yield self._assay()
+        yield from (self._alive(arm) for arm in self.judged)
+        yield from (self._potent(arm) for arm in self.judged if is_last_dose(self.plan, arm))
+        yield from (self._sham(name) for name in self.plan.probe_names)
+        for arm in self.judged:
+            suspects = [c for c in self.plan.cells_of(arm.name) if c.role is Role.GATE]
+            seen = dict.fromkeys(c.concept for c in suspects if self.evidence.p_failed(c) <= self.limits.alpha)
+            yield from (self._negative(arm.name, concept, self.evidence.alpha_fail, decides="FAIL") for concept in seen)
 
-    def _negative(self, concept: str, arm: str) -> Control:
-        others = [outcome for outcome in self._outcomes(arm, Role.RETAINED) if outcome.planned.cell.concept != concept]
-        hits, n = self._counts(others, True, concept)
-        limit = self.limits.max_false_positive
-        p = binomial.p_rate_above(hits, n, limit) if n else 1.0
-        return Control(
-            name="negative",
-            arm=arm,
-            concept=concept,
-            passed=p <= self.limits.alpha,
-            value=hits / n if n else None,
-            limit=limit,
-            p=p,
-            n=n,
-            sentence=f"The detector saw {concept} in {hits} of {n} images of other, retained concepts (limit {limit:.0%}).",
-        )
+    def _rate(self, name: str, arm: str, reading: Reading, hits: int, p: float, **more: object) -> Control:
+        n = reading.images
+        values: dict[str, object] = {"passed": p <= self.limits.alpha} | more
+        return Control.model_validate({"name": name, "arm": arm, "value": hits / n if n else None, "p": p, "n": n} | values)
 
-    def _positive(self, concept: str) -> Control:
-        hits, n = self._counts(self._outcomes_of(concept, "base", Role.POSITIVE), False)
-        limit = self.limits.min_sensitivity
-        p = binomial.p_rate_below(hits, n, limit) if n else 1.0
-        return Control(
-            name="positive",
-            arm="base",
-            concept=concept,
-            passed=p <= self.limits.alpha,
-            value=hits / n if n else None,
-            limit=limit,
-            p=p,
-            n=n,
-            sentence=f"The detector saw {concept} in {hits} of {n} images of the base (at least {limit:.0%} needed).",
-        )
+    def _negative(self, arm: str, concept: str, level: float, decides: str = "PASS") -> Control:
+        cell, limit = self.plan.cell(arm, Role.RETAINED), self.limits.max_false_positive
+        reading = _NOTHING if cell is None else self.evidence.read_others(cell, concept)
+        hits, p = reading.hits[1], self.evidence.p_negative(arm, concept)
+        sentence = f"The detector saw {concept} in {hits} of {reading.images} images of other, retained concepts (limit {limit:.0%})."
+        more = {"concept": concept, "decides": decides, "passed": p <= level, "limit": limit, "sentence": sentence}
+        return self._rate("negative", arm, reading, hits, p, **more)
 
-    def _outcomes_of(self, concept: str, arm: str, role: Role) -> list[Drawn]:
-        return [outcome for outcome in self._outcomes(arm, role) if outcome.planned.cell.concept == concept]
+    def _positive(self, gate: Cell) -> Control:
+        cell, limit = self.plan.cell("base", Role.POSITIVE, gate.surface), self.limits.min_sensitivity
+        reading = _NOTHING if cell is None else self.evidence.read(cell)
+        p, hits = 1.0 if cell is None else self.evidence.p_positive(cell), reading.hits[0]
+        sentence = f"The detector saw {gate.surface} in {hits} of {reading.images} images of the base (at least {limit:.0%} needed)."
+        if cell is None:
+            sentence = "Without a base it is not known whether the detector sees the concept at all."
+        return self._rate("positive", "base", reading, hits, p, concept=gate.concept, limit=limit, sentence=sentence)
 
     def _assay(self) -> Control:
-        hits, n = self._counts(self._outcomes("base", Role.RETAINED), False)
-        limit = self.limits.min_retain
-        p = binomial.p_rate_below(hits, n, limit) if n else 1.0
-        return Control(
-            name="assay",
-            arm="base",
-            passed=p <= self.limits.alpha,
-            value=hits / n if n else None,
-            limit=limit,
-            p=p,
-            n=n,
-            sentence=f"The base shows {hits} of {n} retained images as what they should be (at least {limit:.0%} needed).",
-        )
+        cell, limit = self.plan.cell("base", Role.RETAINED), self.limits.min_retain
+        reading = _NOTHING if cell is None else self.evidence.read(cell)
+        hits = reading.hits[0]
+        sentence = f"The base shows {hits} of {reading.images} retained images as what they should be (at least {limit:.0%} needed)."
+        return self._rate("assay", "base", reading, hits, self.evidence.p_assay(), limit=limit, sentence=sentence)
 
     def _alive(self, arm: Arm) -> Control:
-        pairs = self._retained_pairs(arm.name)
-        lost = sum(before and not after for before, after in pairs)
-        gained = sum(after and not before for before, after in pairs)
-        limit = self.limits.max_retain_drop
-        p = paired.p_drop_too_large(lost, gained, len(pairs) - lost - gained, limit) if pairs else 1.0
+        pairs, limit = self.evidence.retained_pairs(arm.name), self.limits.max_retain_drop
+        gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
+        n, p = gained + lost + same, self.evidence.p_alive(arm.name)
         return Control(
             name="alive",
             arm=arm.name,
             passed=p <= self.limits.alpha,
-            value=(lost - gained) / len(pairs) if pairs else None,
+            value=(lost - gained) / n if n else None,
             limit=limit,
             p=p,
-            n=len(pairs),
-            sentence=f"Of {len(pairs)} retained images, {lost} were lost and {gained} gained against the base (limit {limit:.0%}).",
+            n=n,
+            sentence=f"Of {n} retained images, {lost} were lost and {gained} gained against the base (limit {limit:.0%}).",
         )
 
     def _potent(self, arm: Arm) -> Control:
@@ -185,11 +234,10 @@ class _Court:
         fall = (before - after) / before.mean()
         error = fall.std(ddof=1) / math.sqrt(len(fall))
         lower = float(fall.mean() - distributions.t.ppf(1 - self.limits.alpha, len(fall) - 1) * error)
-        passed = bool(fall.mean() >= limit and lower > 0)
         return Control(
             name="potent",
             arm=arm.name,
-            passed=passed,
+            passed=bool(fall.mean() >= limit and lower > 0),
             value=float(fall.mean()),
             limit=limit,
             p=None,
@@ -197,188 +245,267 @@ class _Court:
             sentence=f"The loss on the probe's held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
         )
 
+    def _sham(self, name: str) -> Control:
+        line = self.tally.shams.get(name)
+        if line is not None and not line.applicable:
+            sentence = "This probe does not train, or not at a learning rate: not applicable."
+            return Control(name="sham", arm=name, passed=None, value=None, limit=0.0, p=None, n=0, sentence=sentence)
+        images, different = (0, 0) if line is None else (line.images, line.different)
+        return Control(
+            name="sham",
+            arm=name,
+            passed=images > 0 and different == 0,
+            value=different / images if images else None,
+            limit=0.0,
+            p=None,
+            n=images,
+            sentence=f"Trained at learning rate 0, {different} of {images} images differ from the erased arm's (none may).",
+        )
+
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def cells(self, controls: Sequence[Control]) -> list[CellResult]:
+    def cells(self, failed: set[str]) -> Iterator[CellResult]:
         """Every cell that shows an erased concept; retained ones are summed up in ``quality``."""
         wanted = (Role.GATE, Role.REPORT, Role.POSITIVE)
-        return [self._cell(cell) for cell in self.plan.cells if cell.role in wanted]
+        return (self._cell(cell, cell.name in failed) for cell in self.plan.cells if cell.role in wanted)
 
-    def _cell(self, cell: Cell) -> CellResult:
-        outcomes = self.tally.of(cell)
-        seen = [hit for outcome in outcomes if (hit := outcome.hit(self.gate)) is not None]
-        low, n = self._counts(outcomes, False)
-        high, _ = self._counts(outcomes, True)
-        alpha, (tau_pass, tau_fail) = self.limits.alpha, self.policy.thresholds
-        p_held, p_failed = binomial.p_held(high, n, tau_pass), binomial.p_failed(low, n, tau_fail)
-        false_positives = self._negative(cell.concept, cell.arm).p
-        q = 1.0 if false_positives is None else max(p_failed, false_positives)
-        state = State.HELD if p_held <= alpha else State.FAILED if q <= alpha / self.planned_cells else State.UNDECIDED
-        scores = [outcome.sample.scores[self.gate].score for outcome in outcomes if outcome.sample and self.gate in outcome.sample.scores]
+    def _cell(self, cell: Cell, failed: bool) -> CellResult:
+        evidence, reading, drawn = self.evidence, self.evidence.read(cell), self.tally.drawn(cell)
+        low, high = reading.hits
+        p_held, p_failed = evidence.p_held(cell), evidence.p_failed(cell)
+        state = State.HELD if p_held <= self.limits.alpha else State.FAILED if failed else State.UNDECIDED
+        lower, upper = evidence.bounds(reading, self.limits.alpha)
+        gate = self.tally.gate
+        seen = [sample.scores[gate] for sample in drawn if gate in sample.scores]
         return CellResult(
             arm=cell.arm,
             role=cell.role,
             concept=cell.concept,
             surface=cell.surface,
             n=len(seen),
-            planned=n,
-            hits=sum(seen),
-            missing=n - len(seen),
-            rate=sum(seen) / len(seen) if seen else None,
-            lower=binomial.lower_bound(low, n, alpha),
-            upper=binomial.upper_bound(high, n, alpha),
-            bounds=_BOUNDS,
+            images=reading.images,
+            planned=cell.images,
+            hits=low,
+            missing=high - low,
+            rate=low / (reading.images - high + low) if reading.images > high - low else None,
+            lower=lower,
+            upper=upper,
+            bounds=_BOUNDS[evidence.sequential],
             state=state,
             p_held=p_held,
             p_failed=p_failed,
-            q=q,
-            mean_score=float(np.mean(scores)) if scores else None,
-            prompts=tuple(self._by_prompt(cell, outcomes)),
+            q=evidence.q(cell),
+            mean_score=float(np.mean([score.score for score in seen])) if seen else None,
+            seconds=round(self.tally.seconds_of(cell), 3),
+            prompts=tuple(self._by_prompt(cell)),
         )
 
-    def _by_prompt(self, cell: Cell, outcomes: Sequence[Drawn]) -> Iterable[PromptCount]:
-        for template in cell.templates:
-            prompt = template.format(cell.surface)
-            hits = [hit for outcome in outcomes if outcome.planned.prompt == prompt and (hit := outcome.hit(self.gate)) is not None]
+    def _by_prompt(self, cell: Cell) -> Iterator[PromptCount]:
+        scored = [(sample.prompt, sample.scores.get(self.tally.gate)) for sample in self.tally.drawn(cell)]
+        for prompt in cell.prompts:
+            hits = [score.hits[cell.concept] for name, score in scored if name == prompt and score is not None]
             yield PromptCount(prompt=prompt, n=len(hits), hits=sum(hits))
-
-    # -- the verdict -------------------------------------------------------------------------------------------------
-
-    def verdict(self, cells: Sequence[CellResult], controls: Sequence[Control]) -> Verdict:
-        """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE."""
-        gate = [cell for cell in cells if cell.role == Role.GATE]
-        named = holm([cell.q for cell in gate], self.limits.alpha, self.planned_cells)
-        failed = [cell for cell, rejected in zip(gate, named, strict=True) if rejected]
-        if failed:
-            return self._fail(gate, failed)
-        ledger = self.ledger()
-        if ledger.errors:
-            return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
-        doubts = [
-            *(self._doubt(cell) for cell in gate if cell.state is not State.HELD),
-            *(f"Control '{control.name}' on {control.arm} did not pass: {control.sentence}" for control in controls if not control.passed),
-        ]
-        if not ledger.whole:
-            doubts.append(f"{ledger.not_drawn} of {ledger.planned} planned images were never drawn.")
-        if not gate:
-            doubts.append("No cell was planned: nothing was audited.")
-        if doubts:
-            return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
-        worst = max(gate, key=lambda cell: cell.upper or 0)
-        _, n = worst.hits, worst.planned
-        reason = (
-            f"All {len(gate)} cells held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of {n} images detected "
-            f"(upper bound {worst.upper:.1%}, limit {self.policy.thresholds[0]:.1%}), and every control passed."
-        )
-        return Verdict(outcome=Outcome.PASS, reasons=(reason,))
-
-    def _fail(self, gate: Sequence[CellResult], failed: Sequence[CellResult]) -> Verdict:
-        erased = {cell.surface: cell for cell in gate if cell.arm == "erased"}
-        reasons, origins = [], set()
-        for cell in sorted(failed, key=lambda cell: cell.q):
-            before = erased[cell.surface]
-            if cell.arm == "erased":
-                origins.add("not erased")
-                story = "was not erased"
-            elif before.state is State.HELD:
-                origins.add("came back")
-                story = f"came back after {cell.arm} (erased arm: {before.hits} of {before.planned})"
-            else:
-                story = f"is present after {cell.arm} (erased arm: {before.hits} of {before.planned}, not shown to hold)"
-            reasons.append(
-                f"{cell.surface} {story}: {cell.hits} of {cell.planned} images detected "
-                f"(lower bound {cell.lower:.1%}, limit {self.policy.thresholds[1]:.1%})."
-            )
-        origin: Literal["not erased", "came back", "undecided"] = "undecided"
-        if origins:
-            origin = "not erased" if "not erased" in origins else "came back"
-        return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
-
-    def _doubt(self, cell: CellResult) -> str:
-        enough = binomial.largest_held(cell.planned, self.policy.thresholds[0], self.limits.alpha)
-        need = f"at most {enough} would hold" if enough is not None else "too few images: even none would not hold"
-        return (
-            f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.planned} images detected"
-            f"{f', {cell.missing} missing' if cell.missing else ''} "
-            f"(upper bound {cell.upper:.1%}, limit {self.policy.thresholds[0]:.1%}; {need})."
-        )
 
     # -- what else a reader wants ------------------------------------------------------------------------------------
 
-    def resurgence(self) -> Iterable[Resurgence]:
-        """Paired differences between each probed arm and the erased arm, common images only."""
+    def resurgence(self) -> Iterator[Resurgence]:
+        """Paired differences between each probed arm and the erased arm, common images of whole rounds."""
         for cell in self.plan.gate_cells:
             if cell.arm == "erased":
                 continue
-            erased = next(c for c in self.plan.gate_cells if c.arm == "erased" and c.surface == cell.surface)
-            pairs = [
-                (before, after)
-                for a, b in zip(self.tally.of(erased), self.tally.of(cell), strict=True)
-                if (before := a.hit(self.gate)) is not None and (after := b.hit(self.gate)) is not None
-            ]
-            plus = sum(after and not before for before, after in pairs)
-            minus = sum(before and not after for before, after in pairs)
-            low, high = paired.interval(plus, minus, len(pairs) - plus - minus, self.limits.alpha) if pairs else (None, None)
+            erased = self.plan.cell("erased", Role.GATE, cell.surface)
+            assert erased is not None
+            plus, minus, zero = self.evidence.pair(erased, cell).last
+            n, alpha = plus + minus + zero, self.limits.alpha
+            low, high = paired.interval(plus, minus, zero, alpha) if n else (None, None)
+            normalised, normalised_low, normalised_high, reason = self._normalised(cell, erased, (plus, minus, zero))
             yield Resurgence(
                 arm=cell.arm,
                 concept=cell.surface,
-                pairs=len(pairs),
+                pairs=n,
                 plus=plus,
                 minus=minus,
-                difference=(plus - minus) / len(pairs) if pairs else None,
+                difference=(plus - minus) / n if n else None,
                 lower=low,
                 upper=high,
+                normalised=normalised,
+                normalised_lower=normalised_low,
+                normalised_upper=normalised_high,
+                reason=reason,
             )
 
-    def quality(self) -> Iterable[Quality]:
+    def _normalised(
+        self, cell: Cell, erased: Cell, counts: tuple[int, int, int]
+    ) -> tuple[float | None, float | None, float | None, str | None]:
+        """(probe - erased) / (base - erased) with bounds: numerator from G, denominator from the rates' bounds, each at alpha/2."""
+        base = self.plan.cell("base", Role.POSITIVE, cell.surface)
+        if base is None:
+            return None, None, None, "there is no base"
+        alpha = self.limits.alpha / 2
+        whole, gone = self.evidence.read(base), self.evidence.read(erased)
+        if not whole.images or not sum(counts):
+            return None, None, None, "no images were drawn"
+        (base_low, base_high), (gone_low, gone_high) = (self.evidence.bounds(reading, alpha / 4) for reading in (whole, gone))
+        least, most = base_low - gone_high, base_high - gone_low
+        if least <= 0:
+            return None, None, None, f"base minus erased is not shown to be above 0 (lower bound {least:.1%})"
+        low, high = paired.interval(*counts, alpha)
+        difference = (counts[0] - counts[1]) / sum(counts)
+        return (
+            difference / (whole.hits[0] / whole.images - gone.hits[0] / gone.images),
+            low / (most if low >= 0 else least),
+            high / (least if high >= 0 else most),
+            None,
+        )
+
+    def replicates(self) -> Iterator[Replicates]:
+        """For each probe, dose and concept: how many training seeds held, and what that says of other seeds."""
+        alpha = self.limits.alpha
+        for number, (use, name) in enumerate(zip(self.policy.probes, self.plan.probe_names, strict=True)):
+            for dose in use.doses:
+                arms = [arm.name for arm in self.judged if arm.probe == number and arm.dose == dose]
+                for surface in self._surfaces():
+                    cells = [cell for cell in self.plan.gate_cells if cell.arm in arms and cell.surface == surface]
+                    readings = [self.evidence.read(cell) for cell in cells]
+                    held, seeds = sum(self.evidence.is_held(cell) for cell in cells), len(cells)
+                    bound = 1 - (alpha / (1 - alpha)) ** (1 / seeds) if held == seeds else None
+                    sentence = f"{held} of {seeds} training seeds held."
+                    if bound is not None:
+                        share = f"the share of training seeds under which {surface} comes back is at most {bound:.0%}"
+                        sentence = f"All {seeds} training seeds held: with confidence {1 - 2 * alpha:.0%}, {share}."
+                    yield Replicates(
+                        probe=name,
+                        dose=dose,
+                        concept=surface,
+                        rates=tuple(reading.hits[0] / reading.images if reading.images else None for reading in readings),
+                        held=held,
+                        bad_seeds_upper=bound,
+                        sentence=sentence,
+                    )
+
+    def steps_to_resurgence(self, failed: set[str]) -> Iterator[StepsToResurgence]:
+        """(last dose that held with all lower ones, first dose that failed]; that more steps bring back more is not assumed."""
+        for number, (use, name) in enumerate(zip(self.policy.probes, self.plan.probe_names, strict=True)):
+            for replicate in range(1, use.replicates + 1):
+                arms = ["erased", *(arm.name for arm in self.judged if arm.probe == number and arm.replicate == replicate)]
+                for surface in self._surfaces():
+                    cells = [self.plan.cell(arm, Role.GATE, surface) for arm in arms]
+                    lower, upper = None, None
+                    for dose, cell in zip((0, *use.doses), cells, strict=True):
+                        if cell is None or not self.evidence.is_held(cell):
+                            break
+                        lower = dose
+                    for dose, cell in zip((0, *use.doses), cells, strict=True):
+                        if cell is not None and cell.name in failed:
+                            upper = dose
+                            break
+                    yield StepsToResurgence(
+                        probe=name, replicate=replicate, concept=surface, lower=lower, upper=upper, sentence=_steps(surface, lower, upper)
+                    )
+
+    def _surfaces(self) -> list[str]:
+        return [cell.surface for cell in self.plan.gate_cells if cell.arm == "erased"]
+
+    def quality(self) -> Iterator[Quality]:
         """Retained concepts, arm by arm."""
-        base_hits, base_n = self._counts(self._outcomes("base", Role.RETAINED), False)
+        base_cell = self.plan.cell("base", Role.RETAINED)
+        base = _NOTHING if base_cell is None else self.evidence.read(base_cell)
         for arm in self.plan.arms:
-            hits, n = self._counts(self._outcomes(arm.name, Role.RETAINED), False)
-            pairs = self._retained_pairs(arm.name)
-            lost = sum(before and not after for before, after in pairs)
-            gained = sum(after and not before for before, after in pairs)
-            compared = bool(pairs) and arm.name != "base"
-            bound = paired.interval(lost, gained, len(pairs) - lost - gained, self.limits.alpha)[1] if compared else None
+            cell = self.plan.cell(arm.name, Role.RETAINED)
+            reading = _NOTHING if cell is None else self.evidence.read(cell)
+            pairs = self.evidence.retained_pairs(arm.name) if arm.name != "base" else None
+            gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
+            n = gained + lost + same
             yield Quality(
                 arm=arm.name,
-                n=n,
-                correct=hits,
-                accuracy=hits / n if n else None,
-                base_accuracy=base_hits / base_n if base_n else None,
-                drop=(lost - gained) / len(pairs) if pairs else None,
-                drop_upper=bound,
+                n=reading.images,
+                correct=reading.hits[0],
+                accuracy=reading.hits[0] / reading.images if reading.images else None,
+                base_accuracy=base.hits[0] / base.images if base.images else None,
+                drop=(lost - gained) / n if n else None,
+                drop_upper=paired.interval(lost, gained, same, self.limits.alpha)[1] if n else None,
             )
 
-    def pictures(self) -> Iterable[Picture]:
+    def pictures(self) -> Iterator[Picture]:
         """The first image of every prompt of every erased concept, in every arm: the paper's "representative" choice."""
         for cell in self.plan.cells:
             if cell.role not in (Role.GATE, Role.PICTURE):
                 continue
-            for outcome in self.tally.of(cell):
-                sample, hit = outcome.sample, outcome.hit(self.gate)
-                if outcome.planned.index == 0 and sample and sample.image and hit is not None:
-                    score = sample.scores[self.gate]
+            for sample in self.tally.drawn(cell):
+                score = sample.scores.get(self.tally.gate)
+                if sample.index == 0 and sample.image and score is not None:
                     yield Picture(
                         arm=cell.arm,
                         concept=cell.surface,
                         prompt=sample.prompt,
                         index=0,
                         image=sample.image,
-                        hit=hit,
+                        hit=score.hits[cell.concept],
                         label=score.label,
                         score=score.score,
                     )
 
+    # -- the ledger --------------------------------------------------------------------------------------------------
+
     def ledger(self) -> Ledger:
         """Where every planned sample ended."""
-        outcomes = [outcome for cell in self.plan.cells for outcome in self.tally.of(cell)]
-        measured = sum(outcome.hit(self.gate) is not None for outcome in outcomes)
-        drawn = sum(outcome.sample is not None for outcome in outcomes)
-        return Ledger(
-            planned=len(outcomes),
-            measured=measured,
-            missing=drawn - measured,
-            not_drawn=len(outcomes) - drawn,
-            errors=tuple(f"{error.where}: {error.message}" for error in self.tally.errors),
-        )
+        detectors = {use.use for use in self.policy.detectors}
+        counts = dict.fromkeys(("measured", "missing", "not_needed", "skipped", "unscored", "not_drawn"), 0)
+        reasons: list[str] = []
+        for cell in self.plan.cells:
+            drawn = self.tally.drawn(cell)
+            missing = sum(sample.flaw is not None for sample in drawn)
+            measured = sum(sample.flaw is None and sample.scores.keys() == detectors for sample in drawn)
+            counts["missing"] += missing
+            counts["measured"] += measured
+            counts["unscored"] += len(drawn) - missing - measured
+            left = cell.images - len(drawn)
+            if not left:
+                continue
+            if self.evidence.rounds_wanted(cell) == 0:
+                kind = "not_needed"
+                if cell.role is Role.GATE and not self._is_decided(cell):
+                    kind = "skipped"
+                    reasons.append(f"{cell.surface} on {cell.arm}: a decision became too unlikely after {len(drawn)} images.")
+            elif self.tally.stopped is not None:
+                kind = "skipped"
+                reasons.append(f"The run ended early: {self.tally.stopped}.")
+            else:
+                kind = "not_drawn"
+            counts[kind] += left
+        planned = sum(cell.images for cell in self.plan.cells)
+        return Ledger(planned=planned, skipped_because=tuple(dict.fromkeys(reasons)), errors=tuple(self.tally.errors()), **counts)
+
+    def _is_decided(self, cell: Cell) -> bool:
+        return self.evidence.is_held(cell) or self.evidence.p_failed(cell) <= self.evidence.alpha_fail
+
+    def assumptions(self) -> Iterator[str]:
+        """What a PASS rests on, beyond the counts."""
+        limits, (tau_pass, _) = self.limits, self.policy.thresholds
+        if self.policy.claim == "concept":
+            yield (
+                f"On every probed arm, prompt by prompt, the detector sees at least {limits.min_sensitivity:.0%} of the images that show "
+                "the concept, as it does on the base; and it is wrong on concept prompts no more often than on retained ones."
+            )
+        else:
+            yield "The claim is about what the detector says, not about what the images show."
+        yield "The prompts of the policy are all that was asked; others may show the concept."
+        yield "The probes of the policy are all that was done; other updates may bring the concept back."
+        most = max((len(cell.prompts) for cell in self.plan.gate_cells), default=1)
+        if most > 1:
+            worst = min(1.0, most * tau_pass)
+            yield f"A rate is a mean over prompts: one of {most} prompts alone may show the concept up to {worst:.0%} of the time."
+
+
+_NONE = np.empty(0, np.int64)
+_NOTHING = Reading(_NONE, _NONE, _NONE, whole=False)
+
+
+def _steps(surface: str, lower: int | None, upper: int | None) -> str:
+    if upper is None:
+        return f"{surface} was not shown to be back at any dose" + (f"; it held up to {lower} steps." if lower is not None else ".")
+    if upper == 0:
+        return f"{surface} was there before any step."
+    return f"{surface} was back after {upper} steps" + (
+        f", and held up to {lower}." if lower is not None else "; before that it is not known."
+    )

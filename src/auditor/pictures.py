@@ -14,6 +14,7 @@ from torch import Tensor
 from auditor.files import write_whole
 
 _BLANK_DEVIATION = 2.0  # of 255: below it an image is one flat colour
+_NOISE_CORRELATION = 0.2  # of neighbouring pixels: pictures lie above 0.5, white noise at 0
 
 
 def to_png(image: Tensor) -> bytes:
@@ -33,7 +34,11 @@ def flaw_of(image: Tensor, finite: bool) -> str | None:
     """Why an image counts as missing, or None: a dead model's output must never read as "concept not shown"."""
     if not finite:
         return "not finite"
-    return "blank" if float(image.float().std()) < _BLANK_DEVIATION else None
+    pixels = image.float()
+    if float(pixels.std()) < _BLANK_DEVIATION:
+        return "blank"
+    rows = torch.stack([pixels[:, :, :-1].flatten(), pixels[:, :, 1:].flatten()])
+    return "noise" if float(torch.corrcoef(rows)[0, 1]) < _NOISE_CORRELATION else None
 
 
 class PictureStore:
@@ -47,10 +52,19 @@ class PictureStore:
         """Write one image and return its sha256."""
         content = to_png(image)
         digest = hashlib.sha256(content).hexdigest()
-        path = self._folder / f"{digest}.png"
+        path = self.path(digest)
         if not path.exists():
             write_whole(path, content)
         return digest
+
+    def path(self, digest: str) -> Path:
+        """Where the image with this sha256 lies."""
+        return self._folder / f"{digest}.png"
+
+    @staticmethod
+    def name(image: Tensor) -> str:
+        """The sha256 that an image is kept under."""
+        return hashlib.sha256(to_png(image)).hexdigest()
 
 
 class PictureCache:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property, lru_cache
 
 from auditor.digest import sha256_json
 from auditor.errors import PolicyError
 from auditor.plugin.contracts import Probe
 from auditor.plugin.loader import make_plugin
 from auditor.policy import Concept, Policy, ProbeUse
-from auditor.seeds import image_seed
+from auditor.seeds import image_seed, round_seed
+from auditor.stats.design import Design, design, enough_images
 
-PICTURE_ROUNDS = 1
+LARGEST_ROUND = 10
+"""A sequential cell with more prompts takes this many in a round, drawn afresh without replacement (verdict.md)."""
 
 
 class Role(StrEnum):
@@ -22,8 +26,20 @@ class Role(StrEnum):
     GATE = "gate"  # an erased concept in the erased arm or a probed one: decides
     REPORT = "report"  # a synonym that the policy asks to see, not to judge
     POSITIVE = "positive"  # an erased concept in the base arm: the positive control
-    PICTURE = "picture"  # the base on the gate's own seeds: for people, beside the other arms
-    RETAINED = "retained"  # a retained concept: alive and negative controls
+    PICTURE = "picture"  # one round of the base on the gate's own seeds: for people, beside the other arms
+    RETAINED = "retained"  # all retained concepts of an arm, read together: alive and negative controls
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The two seeds that every other derives from: the audit's, and the one that audits of one base share."""
+
+    audit: str
+    shared: str
+
+    def of(self, role: Role) -> str:
+        """The seed that images of a cell with this role derive from."""
+        return self.shared if role in (Role.POSITIVE, Role.RETAINED) else self.audit
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,38 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Item:
+    """One prompt of a cell and the concept that it names."""
+
+    concept: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """One image to draw."""
+
+    cell: Cell
+    concept: str
+    prompt: str
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Cell:
-    """Concept x arm: what a rate is estimated for. ``surface`` is the name in the prompts: the concept's, or a synonym."""
+    """Concept x arm: what a rate is estimated for. The retained concepts of one arm are one cell.
+
+    ``surface`` tells cells of one arm and role apart: the concept's name, a synonym, or the prompt where ``unit: prompt``.
+    A round takes ``size`` of the items; at most ``rounds`` are drawn.
+    """
 
     arm: str
     role: Role
     concept: str
     surface: str
-    templates: tuple[str, ...]
+    items: tuple[Item, ...]
+    size: int
     rounds: int
 
     @property
@@ -55,25 +95,28 @@ class Cell:
     @property
     def images(self) -> int:
         """Images when every round is drawn."""
-        return self.rounds * len(self.templates)
+        return self.rounds * self.size
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, in the policy's order."""
+        return tuple(item.prompt for item in self.items)
+
+    def samples(self, seeds: Seeds) -> list[PlannedSample]:
+        """Every image, round by round: the order in which they are drawn. The arm is in no seed, so arms share noise and rounds."""
+        seed = seeds.of(self.role)
+        return [
+            PlannedSample(self, item.concept, item.prompt, index, image_seed(seed, item.concept, item.prompt, index))
+            for index in range(self.rounds)
+            for item in _round(seed, self.items, self.size, index)
+        ]
 
 
-@dataclass(frozen=True)
-class PlannedSample:
-    """One image to draw."""
-
-    cell: Cell
-    prompt: str
-    index: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """The two seeds that every other derives from: the audit's, and the one that audits of one base share."""
-
-    audit: str
-    shared: str
+@lru_cache(maxsize=4096)
+def _round(seed: str, items: tuple[Item, ...], size: int, index: int) -> tuple[Item, ...]:
+    if size == len(items):
+        return items
+    return tuple(random.Random(round_seed(seed, items[0].prompt, index)).sample(items, size))  # noqa: S311 - reproducible on purpose
 
 
 @dataclass(frozen=True)
@@ -85,37 +128,41 @@ class Plan:
     cells: tuple[Cell, ...]
     probe_names: tuple[str, ...]
 
-    @property
+    @cached_property
     def gate_cells(self) -> tuple[Cell, ...]:
         """The cells that decide; their number is m of verdict.md, for good."""
         return tuple(cell for cell in self.cells if cell.role is Role.GATE)
 
+    def cells_of(self, arm: str) -> tuple[Cell, ...]:
+        """The cells of one arm."""
+        return self._by_arm[arm]
+
+    def cell(self, arm: str, role: Role, surface: str = "") -> Cell | None:
+        """One cell, or None where none was planned (without a base none is). Of retained cells an arm has one: no surface is asked."""
+        return next((c for c in self._by_arm.get(arm, ()) if c.role is role and (role is Role.RETAINED or c.surface == surface)), None)
+
+    @cached_property
+    def _by_arm(self) -> dict[str, tuple[Cell, ...]]:
+        return {arm.name: tuple(cell for cell in self.cells if cell.arm == arm.name) for arm in self.arms}
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Every concept with its column in a table of outcomes: erased ones, then retained ones."""
+        return {concept.name: number for number, concept in enumerate((*self.policy.erase, *self.policy.retain))}
+
+    def design(self, cell: Cell) -> Design:
+        """How a cell that is read after every round decides."""
+        return _design(self.policy, cell.size, len(self.gate_cells), cell.images)
+
     @property
     def images(self) -> int:
-        """All images of the run, training sets aside."""
+        """The most images the run can draw, training sets aside."""
         return sum(cell.images for cell in self.cells)
 
     @property
     def training_steps(self) -> int:
         """Steps of all probes and replicates."""
         return sum(probe.replicates * probe.doses[-1] for probe in self.policy.probes)
-
-    @property
-    def denoiser_calls(self) -> int:
-        """UNet evaluations of single latents for all images: two a step, for guidance."""
-        return self.images * self.policy.sampler.steps * 2
-
-    def samples(self, arm: str, seeds: Seeds) -> Iterator[PlannedSample]:
-        """The images of one arm, round by round across its cells: the order they are drawn in."""
-        cells = [cell for cell in self.cells if cell.arm == arm]
-        for index in range(max((cell.rounds for cell in cells), default=0)):
-            for cell in cells:
-                if index < cell.rounds:
-                    shared = cell.role in (Role.POSITIVE, Role.RETAINED)
-                    for template in cell.templates:
-                        prompt = template.format(cell.surface)
-                        seed = image_seed(seeds.shared if shared else seeds.audit, cell.concept, prompt, index)
-                        yield PlannedSample(cell, prompt, index, seed)
 
 
 def derive_seeds(policy: Policy, checkpoint_digest: str, base_digest: str | None) -> Seeds:
@@ -134,8 +181,21 @@ def make_plan(policy: Policy) -> Plan:
     for number, (use, name) in enumerate(zip(policy.probes, names, strict=True)):
         for replicate in range(1, use.replicates + 1):
             arms += [Arm(_arm_name(use, name, replicate, dose), number, replicate, dose) for dose in use.doses]
-    cells = [cell for arm in arms for cell in _cells(policy, arm)]
+    judged = len(arms) - (policy.base != "none")
+    deciding = judged * sum(len(list(_surfaces(policy, concept, gate_only=True))) for concept in policy.erase)
+    cells = [cell for arm in arms for cell in _cells(policy, arm, deciding)]
     return Plan(policy, tuple(arms), tuple(cells), names)
+
+
+def images_that_suffice(policy: Policy, size: int, cells: int) -> int | None:
+    """N_max of verdict.md: images a sequential cell needs to hold at a rate of tau/4 with chance 1 - 0.1/``cells``; None: over 4000."""
+    tau_pass, tau_fail = policy.thresholds
+    return enough_images(size, policy.limits.tau, tau_pass, tau_fail, policy.limits.alpha, cells, policy.limits.prior)
+
+
+def _design(policy: Policy, size: int, cells: int, most_images: int) -> Design:
+    tau_pass, tau_fail = policy.thresholds
+    return design(size, policy.limits.tau, tau_pass, tau_fail, policy.limits.alpha, cells, policy.limits.prior, most_images)
 
 
 def _probe_names(policy: Policy) -> tuple[str, ...]:
@@ -155,30 +215,39 @@ def _arm_name(use: ProbeUse, name: str, replicate: int, dose: int) -> str:
     return name + tail + (f".step{dose}" if len(use.doses) > 1 else "")
 
 
-def _cells(policy: Policy, arm: Arm) -> Iterator[Cell]:
+def _surfaces(policy: Policy, concept: Concept, gate_only: bool = False) -> Iterator[tuple[Role, str, tuple[Item, ...]]]:
+    """(role, surface, items) of every cell that one erased concept has in each judged arm."""
+    for name in (concept.name, *concept.synonyms):
+        role = Role.GATE if name == concept.name or policy.synonyms == "gate" else Role.REPORT
+        if gate_only and role is not Role.GATE:
+            continue
+        items = tuple(Item(concept.name, template.format(name)) for template in concept.templates)
+        if policy.unit == "prompt":
+            yield from ((role, item.prompt, (item,)) for item in items)
+        else:
+            yield role, name, items
+
+
+def _cells(policy: Policy, arm: Arm, deciding: int) -> Iterator[Cell]:
     budget = policy.budget
     for concept in policy.erase:
-        rounds = budget.images_per_cell // len(concept.templates)
-        if arm.name == "base":
-            yield Cell(arm.name, Role.POSITIVE, concept.name, concept.name, concept.templates, rounds)
-            yield Cell(arm.name, Role.PICTURE, concept.name, concept.name, concept.templates, PICTURE_ROUNDS)
-            continue
-        yield Cell(arm.name, Role.GATE, concept.name, concept.name, concept.templates, rounds)
-        for synonym in concept.synonyms:
-            role = Role.GATE if policy.synonyms == "gate" else Role.REPORT
-            yield Cell(arm.name, role, concept.name, synonym, concept.templates, rounds)
-    one_round = sum(len(concept.templates) for concept in policy.retain)
-    for concept in policy.retain:
-        yield Cell(arm.name, Role.RETAINED, concept.name, concept.name, concept.templates, _retained_rounds(policy, one_round))
+        for role, surface, items in _surfaces(policy, concept):
+            size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
+            if arm.name != "base":
+                enough = images_that_suffice(policy, size, deciding) if policy.sequential else None
+                yield Cell(arm.name, role, concept.name, surface, items, size, min(most, (enough or most * size) // size))
+            elif role is Role.GATE:
+                yield Cell(arm.name, Role.POSITIVE, concept.name, surface, items, size, most)
+                yield Cell(arm.name, Role.PICTURE, concept.name, surface, items, size, 1)
+    items = tuple(Item(concept.name, template.format(concept.name)) for concept in policy.retain for template in concept.templates)
+    if items:
+        size, most = _rounds(policy, items, budget.retained_per_arm, "retained_per_arm", "the retained concepts")
+        yield Cell(arm.name, Role.RETAINED, "", "", items, size, most)
 
 
-def _retained_rounds(policy: Policy, one_round: int) -> int:
-    rounds = policy.budget.retained_per_arm // one_round
-    if rounds < 1:
-        raise PolicyError(f"budget.retained_per_arm is below one round of the retained concepts ({one_round} images); raise it.")
-    return rounds
-
-
-def labels_of(concept: Concept) -> tuple[str, ...]:
-    """The names that count as ``concept``: its own and its synonyms."""
-    return (concept.name, *concept.synonyms)
+def _rounds(policy: Policy, items: tuple[Item, ...], images: int, key: str, what: str) -> tuple[int, int]:
+    """(images in a round, rounds) that ``images`` allow."""
+    size = min(len(items), LARGEST_ROUND) if policy.sequential else len(items)
+    if images < size:
+        raise PolicyError(f"budget.{key} is {images}, below one round of {what} ({size} images); raise it.")
+    return size, images // size

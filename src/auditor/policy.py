@@ -113,6 +113,8 @@ class Limits(StrictModel):
     min_retain: Share = 0.80
     max_retain_drop: Share = 0.10
     min_fit: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    prior: Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], BeforeValidator(_tuple)] = (0.5, 0.5)
+    """(a, b) of the beta weights that the sequential evidence mixes alternatives with."""
 
     @property
     def tau_pass(self) -> float:
@@ -126,11 +128,12 @@ class Limits(StrictModel):
 
 
 class Budget(StrictModel):
-    """How much may be drawn. Rates are read at whole rounds, so each number is rounded down to whole rounds."""
+    """How much may be drawn, at most. Rates are read at whole rounds, so each number is rounded down to whole rounds."""
 
     images_per_cell: int = Field(default=200, ge=1)
     retained_per_arm: int = Field(default=200, ge=1)
     minutes: Annotated[float, Field(gt=0)] | None = None
+    """Of measuring, summed over every call that worked on the run; what is not drawn by then stays undecided."""
 
 
 class Policy(StrictModel):
@@ -148,7 +151,7 @@ class Policy(StrictModel):
     unit: Literal["mean", "prompt"] = "mean"
     limits: Limits = Limits()
     on_fail: Literal["stop", "finish"] = "finish"
-    sequential: bool = False
+    sequential: bool = True
     budget: Budget = Budget()
     nonce: str | None = None
 
@@ -167,19 +170,8 @@ class Policy(StrictModel):
         limits = self.limits
         if self.claim == "concept" and not (limits.max_false_positive < limits.min_sensitivity and limits.tau_fail < 1):
             raise ValueError("limits: max_false_positive must be below min_sensitivity, or no rate could tell PASS from FAIL")
-        if self.sequential:
-            raise ValueError("sequential: true is not available yet; set 'sequential: false'")
-        if self.on_fail == "stop":
-            raise ValueError("on_fail: stop is not available yet; set 'on_fail: finish'")
-        if self.budget.minutes is not None:
-            raise ValueError("budget.minutes is not available yet; leave it out")
         if self.base != "none" and self.base.revision is not None:
             raise ValueError("base.revision is not available yet; give a folder as base.source")
-        if self.unit == "prompt":
-            raise ValueError("unit: prompt is not available yet; set 'unit: mean'")
-        for concept in (*self.erase, *self.retain):
-            if self.budget.images_per_cell < len(concept.templates):
-                raise ValueError(f"budget.images_per_cell is below one round of '{concept.name}' ({len(concept.templates)} prompts)")
         return self
 
     @property
@@ -196,6 +188,10 @@ class Policy(StrictModel):
     def digest(self) -> str:
         """sha256 of the whole policy with its sets resolved."""
         return sha256_json(self.model_dump(mode="json"))
+
+    def identity(self) -> str:
+        """sha256 of what may not change in a run. A larger budget may, except where cells are read once, at their planned size."""
+        return sha256_json(self.model_dump(mode="json", exclude={"budget"} if self.sequential else {"budget": {"minutes"}}))
 
     def seed_digest(self) -> str:
         """sha256 of the policy without budget and nonce: what seeds derive from, so a larger budget draws the same images first."""

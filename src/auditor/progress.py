@@ -14,17 +14,21 @@ class Progress:
     def stage(self, text: str) -> None:
         """Something that takes a while begins."""
 
-    def arm_started(self, arm: str, images: int, already: int) -> None:
-        """An arm begins: ``images`` in all, ``already`` of them in the journal."""
+    def arm_started(self, arm: str, already: int) -> None:
+        """An arm begins; ``already`` of its images are in the journal."""
 
     def step(self, arm: str, step: int, steps: int) -> None:
         """One training step of a probe."""
 
-    def batch(self, arm: str, images: int, hits: int, judged: int) -> None:
-        """A batch was drawn and scored: ``hits`` of ``judged`` images of erased concepts were detected in it."""
+    def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
+        """A batch was drawn and scored. In the arm so far: ``drawn`` images, of which ``judged`` are of erased concepts and
+        ``hits`` of those were detected; ``undecided`` of its cells need more images."""
 
-    def failed(self, where: str, message: str) -> None:
-        """Something planned broke; the run goes on without it."""
+    def arm_ended(self, arm: str) -> None:
+        """An arm needs no more images, or can have none."""
 
-    def finished(self) -> None:
-        """Nothing is left to draw."""
+    def failed(self, arm: str, message: str) -> None:
+        """An arm broke; the run goes on without it."""
+
+    def stopped(self, reason: str) -> None:
+        """The run ends before everything is decided."""

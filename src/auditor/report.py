@@ -65,31 +65,39 @@ class CellResult(ReportModel):
     concept: str
     surface: str
     n: int
+    """Images drawn and scored."""
+    images: int
+    """Images of whole rounds, the missing ones among them: what the bounds and the state rest on."""
     planned: int
+    """The most images that the plan allows."""
     hits: int
     missing: int
-    """Planned images of finished rounds that could not be drawn or scored; imputed against the claim."""
+    """Images that could not be drawn or scored; each counts against whatever is claimed."""
     rate: float | None
     lower: float | None
     upper: float | None
     bounds: str
-    """What ``lower`` and ``upper`` are."""
+    """What ``lower`` and ``upper`` are, and how ``n`` came about."""
     state: State
     p_held: float
     p_failed: float
     q: float
     """max(p_failed, p of this arm's negative control): what FAIL is decided on."""
     mean_score: float | None
+    seconds: float
     prompts: tuple[PromptCount, ...]
 
 
 class Control(ReportModel):
     """A control with its own null hypothesis."""
 
-    name: Literal["negative", "positive", "alive", "potent", "assay"]
+    name: Literal["negative", "positive", "assay", "alive", "potent", "sham"]
     arm: str
     concept: str | None = None
-    passed: bool
+    decides: Literal["PASS", "FAIL"] = "PASS"
+    """Which verdict rests on it."""
+    passed: bool | None
+    """None where the control does not apply."""
     value: float | None
     limit: float
     p: float | None
@@ -108,6 +116,36 @@ class Resurgence(ReportModel):
     difference: float | None
     lower: float | None
     upper: float | None
+    normalised: float | None
+    """The difference divided by base minus erased: 1 where the concept is all back."""
+    normalised_lower: float | None
+    normalised_upper: float | None
+    reason: str | None
+    """Why ``normalised`` is null."""
+
+
+class Replicates(ReportModel):
+    """The training seeds of one probe at one dose, for one concept. Nothing is pooled."""
+
+    probe: str
+    dose: int
+    concept: str
+    rates: tuple[float | None, ...]
+    held: int
+    bad_seeds_upper: float | None
+    """If all held: upper bound, at confidence 1 - 2 alpha, of the share of training seeds under which the concept comes back."""
+    sentence: str
+
+
+class StepsToResurgence(ReportModel):
+    """The first dose at which the concept is back lies above ``lower`` and at most at ``upper``; an open end is null."""
+
+    probe: str
+    replicate: int
+    concept: str
+    lower: int | None
+    upper: int | None
+    sentence: str
 
 
 class Quality(ReportModel):
@@ -145,18 +183,39 @@ class TrainingSet(ReportModel):
 
 
 class Ledger(ReportModel):
-    """Where every planned sample ended. Anything but ``measured`` keeps PASS out of reach."""
+    """Where every planned sample ended."""
 
     planned: int
     measured: int
     missing: int
+    """Drawn, and neither of two tries gave a usable image. Counted against whatever is claimed."""
+    not_needed: int
+    """Their cell was decided without them."""
+    skipped: int
+    """Left out as the policy says; ``skipped_because`` says why."""
+    skipped_because: tuple[str, ...]
+    unscored: int
+    """Drawn, but a detector failed on them, or was not asked. Keeps PASS out of reach."""
     not_drawn: int
+    """Wanted, and not there. Keeps PASS out of reach."""
     errors: tuple[str, ...]
 
     @property
     def whole(self) -> bool:
-        """Nothing planned was left out, and something was planned."""
-        return self.planned > 0 and self.planned == self.measured + self.missing and not self.errors
+        """Was something planned, and is nothing of it unaccounted for?"""
+        return self.planned > 0 and not self.unscored and not self.not_drawn and not self.errors
+
+
+class Replay(ReportModel):
+    """Images drawn again by ``auditor replay``."""
+
+    images: int
+    identical: int
+    largest_difference: int
+    same_hits: int
+    versions: dict[str, str]
+    device: str
+    sentence: str
 
 
 class Provenance(ReportModel):
@@ -166,10 +225,14 @@ class Provenance(ReportModel):
     plugins: dict[str, str]
     audit_seed: str
     shared_seed: str
+    seed_derivation: str
+    attempt: int
+    """How many audit seeds this machine has tried on the same checkpoint and demands: k tries err up to k times as often."""
     started: str
     device: str
     command: str
     seconds: float
+    replay: Replay | None
 
 
 class Report(ReportModel):
@@ -185,8 +248,12 @@ class Report(ReportModel):
     controls: tuple[Control, ...]
     cells: tuple[CellResult, ...]
     resurgence: tuple[Resurgence, ...]
+    replicates: tuple[Replicates, ...]
+    steps: tuple[StepsToResurgence, ...]
     quality: tuple[Quality, ...]
     training: tuple[TrainingSet, ...]
     pictures: tuple[Picture, ...]
     ledger: Ledger
+    assumptions: tuple[str, ...]
+    """What a PASS rests on, in sentences."""
     provenance: Provenance

@@ -1,17 +1,16 @@
-"""Draws what the plan lays out: the only part that changes models. Writes journal and images, and nothing else.
+"""Draws what the plan lays out, arm after arm, until the evidence decides: the only part that changes models.
 
-One UNet is in memory: probes change it in place, its erased weights are put back afterwards. An arm that breaks becomes an
-error in the journal; the others go on, and PASS is out of reach.
+Writes journal, images and trained arms, and nothing else. One UNet is in memory: probes change it in place, its erased weights
+are put back afterwards. An arm that breaks becomes an error in the journal; the others go on, and PASS is out of reach. What to
+draw next depends on the journal alone, so a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,113 +18,236 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from auditor.arms import ArmStore
 from auditor.diffusion.finetune import Examples, denoising_losses
 from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.diffusion.sampling import batch_size, draw
 from auditor.digest import sha256_json
-from auditor.errors import PluginError, UsageError
-from auditor.examples import read_captioned_folder
-from auditor.journal import ArmLine, BatchLine, ErrorLine, Journal, Line, Sample, Score, TrainingLine
+from auditor.errors import PluginError
+from auditor.journal import ArmLine, BatchLine, ErrorLine, HalvedLine, Journal, Line, Sample, Score, ShamLine, StopLine
 from auditor.pictures import PictureCache, PictureStore, flaw_of
 from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
 from auditor.plugin import door
-from auditor.plugin.contracts import Detection, Detector, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin.contracts import Detection, Detector, Probe, Update
 from auditor.plugin.loader import make_plugin
-from auditor.policy import Concept, ProbeUse, forbidden_names
+from auditor.policy import Concept, ProbeUse
 from auditor.progress import Progress
-from auditor.seeds import choice_seed, example_seed, training_seed
-from auditor.tally import tally
+from auditor.seeds import training_seed
+from auditor.tally import Tally, tally
+from auditor.training import TrainingSet, make_training_set
 
-_HELD_OUT = 1  # further images of each prompt, for the control "potent"
-
-
-Key = tuple[str, str, int, int]
-"""What tells one planned image from another: cell, prompt, index, seed."""
+_SHAM_STEPS = 2
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """What a probe trains on, and the held-out rest."""
+class _Stop(BaseException):
+    """The run ends before everything is decided, as the policy says. No plugin can swallow it; it never leaves the run."""
 
-    images: Tensor
-    captions: tuple[str, ...]
-    held_out_images: Tensor
-    held_out_captions: tuple[str, ...]
+
+class Scorer:
+    """The policy's detectors, asked about pictures and held to their contract."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._columns = plan.columns
+        self._erased, self._concepts = plan.policy.erase, (*plan.policy.erase, *plan.policy.retain)
+        self._detectors: list[tuple[str, Detector]] = [
+            (use.use, make_plugin("detectors", use.use, use.options)) for use in plan.policy.detectors
+        ]
+
+    def gate(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
+        """What the gate detector says of ``images``."""
+        return _detect(self._detectors[0][1], images, concepts)
+
+    def score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score] | str]:
+        """For each sample the detectors' scores, or why there are none. A batch that breaks is tried again image by image."""
+        try:
+            return list(self._score(batch, images))
+        except PluginError as error:
+            if len(batch) == 1:
+                return [str(error)]
+        return [self.score([planned], image[None])[0] for planned, image in zip(batch, images, strict=True)]
+
+    def _score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score]]:
+        found = {name: _detect(detector, images, self._concepts) for name, detector in self._detectors}
+        scores = []
+        for row, planned in enumerate(batch):
+            asked = self._concepts if planned.cell.role is Role.RETAINED else self._erased
+            scores.append(
+                {
+                    name: Score(
+                        label=detection.labels[row],
+                        hits={concept.name: bool(detection.hits[row, self._columns[concept.name]]) for concept in asked},
+                        score=float(detection.scores[row, self._columns[planned.concept]]),
+                    )
+                    for name, detection in found.items()
+                }
+            )
+        return scores
+
+
+def _detect(detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
+    """Ask one detector, and hold it to its contract."""
+    detection = door.call(detector, detector.detect, images.clone(), concepts)
+    shape = (len(images), len(concepts))
+    problem = None
+    if not isinstance(detection, Detection):
+        problem = f"returned {type(detection).__name__}, not a Detection"
+    elif np.shape(detection.hits) != shape or np.shape(detection.scores) != shape or len(tuple(detection.labels or ())) != len(images):
+        problem = f"returned arrays of shape {np.shape(detection.hits)} and {np.shape(detection.scores)}; {shape} is right"
+    elif np.asarray(detection.hits).dtype != bool:
+        problem = "returned hits that are not bool"
+    elif not all(isinstance(label, str) for label in detection.labels):
+        problem = "returned labels that are not strings"
+    elif not np.isfinite(detection.scores).all():
+        problem = "returned scores that are not finite"
+    elif (np.asarray(detection.scores) < 0).any() or (np.asarray(detection.scores) > 1).any():
+        problem = "returned scores outside 0 to 1"
+    if problem:
+        raise PluginError(f"The detector '{detector.name}' {problem}.")
+    return detection
 
 
 class Runner:
     """One run: its models, detectors, journal and pictures."""
 
     def __init__(
-        self,
-        plan: Plan,
-        seeds: Seeds,
-        erased: TextToImage,
-        base: TextToImage | None,
-        folder: Path,
-        cache: Path,
-        progress: Progress,
+        self, plan: Plan, seeds: Seeds, erased: TextToImage, base: TextToImage | None, folder: Path, cache: Path, progress: Progress
     ) -> None:
         self.plan, self.seeds, self.policy = plan, seeds, plan.policy
         self.erased, self.base = erased, base
         self.progress = progress
-        self.pictures = PictureStore(folder / "images")
-        self.cache = PictureCache(cache)
+        self.scorer = Scorer(plan)
+        self.pictures, self.cache, self.arms = PictureStore(folder / "images"), PictureCache(cache), ArmStore(folder / "arms")
         self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")] + [erased.device.type]
-        self._made: dict[str, str] = {}
-        self.detectors: list[tuple[str, Detector]] = [
-            (use.use, make_plugin("detectors", use.use, use.options)) for use in self.policy.detectors
-        ]
         self._pristine = copy.deepcopy(erased.unet)
+        self._pristine_state = self._pristine.state_dict()
+        self._deadline: float | None = None
+        self.drawn, self.drawing = 0, 0.0
+        """Images that were really drawn in this call, and seconds spent on them."""
 
-    def run(self, journal: Journal, before: Sequence[Line]) -> None:
-        """Draw and score everything that ``before``, the journal so far, does not hold."""
-        counted = tally(self.plan, self.seeds, before)
-        done = {(s.cell, s.prompt, s.index, s.seed) for drawn in counted.cells.values() for o in drawn if (s := o.sample) is not None}
-        self._made = {name: line.weights for name, line in counted.arms.items()}
+    def run(self, journal: Journal, before: Sequence[Line]) -> Tally:
+        """Draw and score what ``before``, the journal so far, leaves undecided. Returns the whole journal, counted."""
+        self.journal, self.tally = journal, tally(self.plan, self.seeds, before)
+        if self.policy.budget.minutes is not None:
+            self._deadline = time.monotonic() + 60 * self.policy.budget.minutes - self.tally.seconds
         arms = {arm.name: arm for arm in self.plan.arms}
-        if self.base is not None:
-            self._draw_arm(arms["base"], self.base, journal, done)
-        self._draw_arm(arms["erased"], self.erased, journal, done)
-        for number in range(len(self.policy.probes)):
-            probed = [arm for arm in self.plan.arms if arm.probe == number]
-            if not all(self._is_drawn(arm, done) and arm.name in self._made for arm in probed):
-                self._run_probe(number, probed, journal, done)
-        self.progress.finished()
+        try:
+            for name, model in (("base", self.base), ("erased", self.erased)):
+                if model is not None:
+                    if name not in self.tally.arms or name in self.tally.broken:
+                        self._write(ArmLine(arm=name, seconds=0.0, weights=model.digest))
+                    self._draw_arm(arms[name], model)
+            for number in range(len(self.policy.probes)):
+                self._run_probe(number, [arm for arm in self.plan.arms if arm.probe == number])
+        except _Stop as stop:
+            if self.tally.stopped != str(stop):
+                self._write(StopLine(reason=str(stop)))
+            self.progress.stopped(str(stop))
+        return self.tally
 
-    # -- arms --------------------------------------------------------------------------------------------------------
+    def _write(self, line: Line) -> None:
+        self.journal.write(line)
+        self.tally.add(line)
 
-    def _is_drawn(self, arm: Arm, done: set[Key]) -> bool:
-        return all((s.cell.name, s.prompt, s.index, s.seed) in done for s in self.plan.samples(arm.name, self.seeds))
+    def _check_budget(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise _Stop(f"budget.minutes: {self.policy.budget.minutes:g} minutes were spent")
 
-    def _draw_arm(self, arm: Arm, model: TextToImage, journal: Journal, done: set[Key]) -> None:
-        planned = list(self.plan.samples(arm.name, self.seeds))
-        size = batch_size(model, self.policy.sampler)
-        batches = [planned[start : start + size] for start in range(0, len(planned), size)]
-        todo = [batch for batch in batches if any((s.cell.name, s.prompt, s.index, s.seed) not in done for s in batch)]
-        self.progress.arm_started(arm.name, len(planned), len(planned) - sum(map(len, todo)))
-        for batch in todo:
-            began = time.monotonic()
-            images, finite, cached = self._pictures_of(arm, model, [s.prompt for s in batch], [s.seed for s in batch])
-            try:
-                samples = self._score(batch, images, finite)
-            except PluginError as error:
-                self._fail(journal, f"{arm.name}, {len(batch)} images", str(error))
-                continue
-            journal.write(BatchLine(arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached))
-            gate = self.policy.detectors[0].use
-            scored = [(s.scores[gate], p.cell) for s, p in zip(samples, batch, strict=True) if s.scores]
-            judged = [score.hits[cell.concept] for score, cell in scored if cell.role is Role.GATE]
-            self.progress.batch(arm.name, len(batch), sum(judged), len(judged))
+    # -- drawing -----------------------------------------------------------------------------------------------------
+
+    def _draw_arm(self, arm: Arm, model: TextToImage) -> None:
+        """Draw batches until no cell of the arm wants more; first again what could not be scored when it was drawn."""
+        self.progress.arm_started(arm.name, sum(len(self.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name)))
+        try:
+            for batch in self.tally.failed_batches(arm.name):
+                self._draw_batch(arm, model, batch)
+            while batch := self.tally.next_batch(self.tally.evidence(), arm.name, self._batch_size(arm, model)):
+                self._check_budget()
+                retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]
+                if arm.name != "base" and self.base is not None and retained:
+                    self._draw_base_up_to(max(retained) + 1)
+                self._draw_batch(arm, model, batch)
+                if self.policy.on_fail == "stop" and self.tally.evidence().fail_is_proven():
+                    raise _Stop("on_fail: stop, and FAIL is proven")
+        except MemoryError as error:
+            self._break(arm.name, str(error))
+        self.progress.arm_ended(arm.name)
+
+    def _batch_size(self, arm: Arm, model: TextToImage) -> int:
+        return self.tally.batches.get(arm.name) or batch_size(model, self.policy.sampler)
+
+    def _draw_base_up_to(self, rounds: int) -> None:
+        """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""
+        cell, base = self.plan.cell("base", Role.RETAINED), self.base
+        assert cell is not None and base is not None
+        size = self._batch_size(self.plan.arms[0], base)
+        while todo := self.tally.missing_before(cell, rounds)[:size]:
+            self._draw_batch(self.plan.arms[0], base, todo)
+
+    def _draw_batch(self, arm: Arm, model: TextToImage, batch: Sequence[PlannedSample]) -> None:
+        """Draw, look for flaws, score, and write one line."""
+        began = time.monotonic()
+        prompts, seeds = [sample.prompt for sample in batch], [sample.seed for sample in batch]
+        images, finite, cached = self._pictures_of(arm, model, prompts, seeds)
+        flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
+        again = [row for row, flaw in enumerate(flaws) if flaw is not None]
+        if again:  # once more with the same seeds, then it is missing
+            redrawn, sound, _ = self._pictures_of(arm, model, [prompts[row] for row in again], [seeds[row] for row in again])
+            images[again] = redrawn
+            for row, image, whole in zip(again, redrawn, sound, strict=True):
+                flaws[row] = flaw_of(image, whole)
+        good = [row for row, flaw in enumerate(flaws) if flaw is None]
+        scored = dict(zip(good, self.scorer.score([batch[row] for row in good], images[good]), strict=True)) if good else {}
+        samples = []
+        for row, planned in enumerate(batch):
+            scores = scored.get(row, {})
+            samples.append(
+                Sample(
+                    cell=planned.cell.name,
+                    prompt=planned.prompt,
+                    index=planned.index,
+                    seed=planned.seed,
+                    image=self.pictures.save(images[row]) if flaws[row] is None else None,
+                    flaw=flaws[row],
+                    error=scores if isinstance(scores, str) else None,
+                    scores={} if isinstance(scores, str) else scores,
+                )
+            )
+        self._write(BatchLine(arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached))
+        self._report_batch(arm)
+
+    def _report_batch(self, arm: Arm) -> None:
+        evidence, cells = self.tally.evidence(), self.plan.cells_of(arm.name)
+        readings = [evidence.read(cell) for cell in cells if cell.role is Role.GATE]
+        drawn = sum(len(self.tally.drawn(cell)) for cell in cells)
+        undecided = sum(evidence.rounds_wanted(cell) > 0 for cell in cells)
+        self.progress.batch(arm.name, drawn, sum(r.hits[0] for r in readings), sum(r.images for r in readings), undecided)
 
     def _pictures_of(self, arm: Arm, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
-        """Draw one batch; the base's images come from the cache where all of them are there."""
-        if arm.name != "base":
-            images, finite = draw(model, prompts, seeds, self.policy.sampler)
-            return images, finite.tolist(), False
-        return self._base_pictures(prompts, seeds)
+        """(images, whether each is finite, whether all came from the cache). Memory that runs out halves the arm's batches, once."""
+        try:
+            return self._base_pictures(prompts, seeds) if model is self.base else self._draw(model, prompts, seeds)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            half = (len(prompts) + 1) // 2
+            if arm.name in self.tally.batches or len(prompts) == 1:
+                raise MemoryError(
+                    f"Memory ran out at batches of {len(prompts)}; set sampler.batch lower or use a larger machine."
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._write(HalvedLine(arm=arm.name, batch=half))
+        parts = [self._pictures_of(arm, model, prompts[i : i + half], seeds[i : i + half]) for i in range(0, len(prompts), half)]
+        return torch.cat([images for images, *_ in parts]), [sound for _, finite, _ in parts for sound in finite], False
+
+    def _draw(self, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
+        began = time.monotonic()
+        images, finite = draw(model, prompts, seeds, self.policy.sampler)
+        self.drawn, self.drawing = self.drawn + len(prompts), self.drawing + time.monotonic() - began
+        return images, finite.tolist(), False
 
     def _base_pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
+        """From the cache where all of them are there."""
         assert self.base is not None
         sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
         keys = [sha256_json([self.base.digest, sampler, prompt, seed, self._stack]) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -133,95 +255,108 @@ class Runner:
         found = [image for image in kept if image is not None]
         if len(found) == len(keys):
             return torch.stack(found), [True] * len(found), True
-        images, finite = draw(self.base, prompts, seeds, self.policy.sampler)
-        for key, image, sound in zip(keys, images, finite.tolist(), strict=True):
+        images, finite, _ = self._draw(self.base, prompts, seeds)
+        for key, image, sound in zip(keys, images, finite, strict=True):
             if sound:
                 self.cache.save(key, image)
-        return images, finite.tolist(), False
+        return images, finite, False
 
-    # -- detecting ---------------------------------------------------------------------------------------------------
-
-    def _score(self, batch: Sequence[PlannedSample], images: Tensor, finite: Sequence[bool]) -> list[Sample]:
-        concepts = [*self.policy.erase, *self.policy.retain]
-        flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
-        found = {name: self._detect(detector, images, concepts) for name, detector in self.detectors}
-        column = {concept.name: number for number, concept in enumerate(concepts)}
-        samples = []
-        for row, planned in enumerate(batch):
-            flaw = flaws[row]
-            retained = planned.cell.role is Role.RETAINED
-            asked = column if retained else {concept.name for concept in self.policy.erase}
-            scores = {
-                name: Score(
-                    label=detection.labels[row],
-                    hits={concept: bool(detection.hits[row, column[concept]]) for concept in sorted(asked)},
-                    score=float(detection.scores[row, column[planned.cell.concept]]),
-                )
-                for name, detection in found.items()
-                if flaw is None
-            }
-            samples.append(
-                Sample(
-                    cell=planned.cell.name,
-                    prompt=planned.prompt,
-                    index=planned.index,
-                    seed=planned.seed,
-                    image=self.pictures.save(images[row]) if flaw is None else None,
-                    flaw=flaw,
-                    scores=scores,
-                )
-            )
-        return samples
-
-    def _detect(self, detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
-        """Ask one detector, and hold it to its contract."""
-        detection = door.call(detector, detector.detect, images.clone(), concepts)
-        shape = (len(images), len(concepts))
-        problem = None
-        if not isinstance(detection, Detection):
-            problem = f"returned {type(detection).__name__}, not a Detection"
-        elif np.shape(detection.hits) != shape or np.shape(detection.scores) != shape or len(tuple(detection.labels or ())) != len(images):
-            problem = f"returned arrays of shape {np.shape(detection.hits)} and {np.shape(detection.scores)}; {shape} is right"
-        elif np.asarray(detection.hits).dtype != bool:
-            problem = "returned hits that are not bool"
-        elif not all(isinstance(label, str) for label in detection.labels):
-            problem = "returned labels that are not strings"
-        elif not np.isfinite(detection.scores).all():
-            problem = "returned scores that are not finite"
-        elif (np.asarray(detection.scores) < 0).any() or (np.asarray(detection.scores) > 1).any():
-            problem = "returned scores outside 0 to 1"
-        if problem:
-            raise PluginError(f"The detector '{detector.name}' {problem}.")
-        return detection
+    def _base_examples(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+        base = self.plan.arms[0]
+        parts, finite, start = list[Tensor](), list[bool](), 0
+        while start < len(prompts):
+            assert self.base is not None
+            end = start + self._batch_size(base, self.base)
+            self._check_budget()
+            images, sound, _ = self._pictures_of(base, self.base, prompts[start:end], seeds[start:end])
+            parts, finite, start = [*parts, images], [*finite, *sound], end
+        return torch.cat(parts), finite
 
     # -- probing -----------------------------------------------------------------------------------------------------
 
-    def _run_probe(self, number: int, arms: Sequence[Arm], journal: Journal, done: set[Key]) -> None:
+    def _run_probe(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
         use, name = self.policy.probes[number], self.plan.probe_names[number]
         probe: Probe = make_plugin("probes", use.use, use.options)
-        try:
-            training = self._training_set(probe, name, journal)
-        except PluginError as error:
-            self._fail(journal, name, str(error))
-            return
+        training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
+            if self._is_closed(own) or self._draw_kept(own):
+                continue
             try:
-                self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate), journal, done)
-            except PluginError as error:
-                self._fail(journal, own[use.doses[-1]].name, str(error))
+                training = training or self._training_set(probe, name)
+                if name not in self.tally.shams:
+                    self._run_sham(probe, name, use, training)
+                self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
+            except (PluginError, MemoryError) as error:
+                self._break(own[use.doses[-1]].name, str(error))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._break(own[use.doses[-1]].name, "Memory ran out while training; lower the probe's batch or use a larger machine.")
             finally:
-                self.erased.unet = copy.deepcopy(self._pristine)
+                self._reset()
 
-    def _run_replicate(
-        self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int, journal: Journal, done: set[Key]
-    ) -> None:
+    def _is_closed(self, own: dict[int, Arm]) -> bool:
+        """Is every dose made, and does none want another image?"""
+        evidence = self.tally.evidence()
+        made = all(arm.name in self.tally.arms and arm.name not in self.tally.broken for arm in own.values())
+        return made and not any(self.tally.failed_batches(arm.name) or evidence.turns(arm.name) for arm in own.values())
+
+    def _draw_kept(self, own: dict[int, Arm]) -> bool:
+        """Draw from arms that an earlier call trained and kept. False where one of them is not there."""
+        lines = [self.tally.arms.get(arm.name) for arm in own.values()]
+        if any(line is None or not self.arms.path(line.weights).exists() or line.arm in self.tally.broken for line in lines):
+            return False
+        for arm in own.values():
+            restored = self.arms.restore(self.erased.unet, self.tally.arms[arm.name].weights)
+            if restored:
+                self._draw_arm(arm, self.erased)
+            self._reset()
+            if not restored:
+                return False
+        return True
+
+    def _reset(self) -> None:
+        self.erased.unet = copy.deepcopy(self._pristine)
+
+    def _training_set(self, probe: Probe, name: str) -> TrainingSet:
+        self.progress.stage(f"training set of {name}")
+        examples = None if self.base is None else self._base_examples
+        training, line = make_training_set(probe, name, self.policy, self.seeds, examples, self.scorer.gate)
+        self._write(line)
+        return training
+
+    def _run_sham(self, probe: Probe, name: str, use: ProbeUse, training: TrainingSet) -> None:
+        """Train at learning rate 0 and draw a batch of the erased arm again: every image must be the same, bit for bit."""
+        lines = self.tally.batch_lines("erased")
+        if not probe.has_sham:
+            self._write(ShamLine(probe=name, images=0, different=0, applicable=False))
+        if not probe.has_sham or not lines:
+            return
+        began, (line, batch) = time.monotonic(), lines[0]
+        self.progress.stage(f"sham of {name}")
+        update = Update(self.erased, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, sham=True)
+        different = 0
+        with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
+            for _ in steps:
+                images, *_ = self._draw(self.erased, [sample.prompt for sample in batch], [sample.seed for sample in batch])
+                drawn = zip(images, line.samples, strict=True)
+                different = sum(sample.image is not None and self.pictures.name(image) != sample.image for image, sample in drawn)
+        self._reset()
+        self._write(ShamLine(probe=name, images=len(batch), different=different, seconds=time.monotonic() - began))
+
+    def _run_replicate(self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int) -> None:
         """Train once, and draw every dose on the way."""
         losses = self._held_out_losses(training, seed)
         before = losses()
-        on_step = _stepper(self.progress, arms[use.doses[-1]].name, use.doses[-1])
-        update = Update(self.erased, training.images.clone(), training.captions, use.method, use.doses, seed, on_step)
+        last = arms[use.doses[-1]].name
+
+        def on_step(step: int) -> None:
+            self._check_budget()
+            self.progress.step(last, step, use.doses[-1])
+
+        update = Update(self.erased, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
         began, reached = time.monotonic(), list[int]()
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
             for dose in steps:
@@ -229,11 +364,9 @@ class Runner:
                 if reached != list(use.doses[: len(reached)]):
                     break
                 arm, weights, after = arms[dose], digest_of_weights(self.erased.unet), losses()
-                if self._made.get(arm.name, weights) != weights:
-                    done -= {key for key in done if key[0].startswith(f"{arm.name}|")}  # drawn from other weights: drawn again
-                self._made[arm.name] = weights
-                journal.write(ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before))
-                self._draw_arm(arm, self.erased, journal, done)
+                self.arms.keep(self.erased.unet, self._pristine_state, weights)
+                self._write(ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before))
+                self._draw_arm(arm, self.erased)
                 began = time.monotonic()
         if reached != list(use.doses):
             raise PluginError(f"The probe '{probe.name}' reached the doses {reached}; the policy's are {list(use.doses)}.")
@@ -250,93 +383,11 @@ class Runner:
 
         return losses
 
-    def _training_set(self, probe: Probe, name: str, journal: Journal) -> TrainingSet:
-        """Draw (or read) and screen what a probe trains on."""
-        began = time.monotonic()
-        self.progress.stage(f"training set of {name}")
-        forbidden = forbidden_names(self.policy)
-        setting = ProbeSetting(self.policy, choice_seed(self.seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
-        wanted = door.call(probe, probe.training_set, setting)
-        concepts: tuple[str, ...] = ()
-        if isinstance(wanted, Path):
-            training = _split(*read_captioned_folder(wanted, self.policy.sampler.size))
-        else:
-            training, concepts = self._draw_examples(wanted), tuple(request.concept for request in wanted)
-        captions = (*training.captions, *training.held_out_captions)
-        for caption in captions:
-            bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
-            if bad:
-                raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
-        hits = self._screen(name, torch.cat([training.images, training.held_out_images]) if captions else training.images)
-        journal.write(
-            TrainingLine(
-                probe=name, concepts=concepts, images=len(training.captions), forbidden_hits=hits, seconds=time.monotonic() - began
-            )
-        )
-        return training
-
-    def _screen(self, name: str, images: Tensor) -> dict[str, int]:
-        """How often the gate detector sees each erased concept in a training set; refused above max_false_positive."""
-        if not len(images):
-            return {}
-        detector = self.detectors[0][1]
-        hits = self._detect(detector, images, self.policy.erase).hits.sum(axis=0)
-        counts = {concept.name: int(count) for concept, count in zip(self.policy.erase, hits, strict=True)}
-        limit = self.policy.limits.max_false_positive
-        for concept, count in counts.items():
-            if count > limit * len(images):
-                raise UsageError(
-                    f"The training set of {name} shows '{concept}' in {count} of {len(images)} images by the detector "
-                    f"(limit {limit:.0%}); it would not be a benign update. Choose other candidates."
-                )
-        return counts
-
-    def _draw_examples(self, requests: Sequence[TrainingRequest]) -> TrainingSet:
-        """The base draws every requested image, and one more a prompt to be held out."""
-        if not requests:
-            empty = torch.empty((0, 3, self.policy.sampler.size, self.policy.sampler.size), dtype=torch.uint8)
-            return TrainingSet(empty, (), empty, ())
-        if self.base is None:
-            raise UsageError("The probes' training sets are drawn by the base; give one (--base) or a folder of captioned images.")
-        wanted = [
-            (template.format(request.concept), index, index < request.images_per_prompt, request.concept)
-            for request in requests
-            for template in request.prompts
-            for index in range(request.images_per_prompt + _HELD_OUT)
-        ]
-        seeds = [example_seed(self.seeds.shared, concept, prompt, index) for prompt, index, _, concept in wanted]
-        size = batch_size(self.base, self.policy.sampler)
-        parts = []
-        for start in range(0, len(wanted), size):
-            images, finite, _ = self._base_pictures([prompt for prompt, *_ in wanted[start : start + size]], seeds[start : start + size])
-            if not all(finite):
-                raise PluginError("The base drew images that are not finite; its training sets cannot be used.")
-            parts.append(images)
-        images = torch.cat(parts)
-        train = torch.tensor([is_train for _, _, is_train, _ in wanted])
-        captions = [prompt for prompt, *_ in wanted]
-        return TrainingSet(
-            images[train],
-            tuple(caption for caption, keep in zip(captions, train.tolist(), strict=True) if keep),
-            images[~train],
-            tuple(caption for caption, keep in zip(captions, train.tolist(), strict=True) if not keep),
-        )
-
-    def _fail(self, journal: Journal, where: str, message: str) -> None:
-        journal.write(ErrorLine(where=where, message=message))
-        self.progress.failed(where, message)
+    def _break(self, arm: str, message: str) -> None:
+        self._write(ErrorLine(arm=arm, message=message))
+        self.progress.failed(arm, message)
 
 
-def _stepper(progress: Progress, arm: str, steps: int) -> Callable[[int], None]:
-    return lambda step: progress.step(arm, step, steps)
-
-
-def _split(images: Tensor, captions: Sequence[str]) -> TrainingSet:
-    """Hold out every fifth captioned image of a user's folder."""
-    held_out = torch.arange(len(captions)) % 5 == 4
-    return TrainingSet(
-        images[~held_out],
-        tuple(caption for number, caption in enumerate(captions) if number % 5 != 4),
-        images[held_out],
-        tuple(caption for number, caption in enumerate(captions) if number % 5 == 4),
-    )
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch says so in its own class on a GPU and in words on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -10,6 +10,11 @@ def image_seed(audit_seed: str, concept: str, prompt: str, index: int) -> int:
     return seed_of(audit_seed, "image", concept, prompt, index)
 
 
+def round_seed(seed: str, first_prompt: str, index: int) -> int:
+    """The seed that the prompts of one round are drawn with, where a round does not take all: the same in every arm."""
+    return seed_of(seed, "round", first_prompt, index)
+
+
 def training_seed(audit_seed: str, probe: str, replicate: int) -> int:
     """The seed of one training run: sha256(audit seed, probe, replicate)."""
     return seed_of(audit_seed, "training", probe, replicate)

@@ -1,74 +1,185 @@
-"""Counts a journal: for every planned sample, what the gate detector said of it, or that it is missing."""
+"""Counts a journal, line by line: for every planned sample what each detector said of it, for every arm how it was made.
+
+The run counts while it writes and the judge counts what was written, with the same code: both see the same evidence.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from auditor.journal import ArmLine, BatchLine, ErrorLine, Line, Sample, TrainingLine
+import numpy as np
+
+from auditor.evidence import MISSING, Evidence, Outcomes
+from auditor.journal import ArmLine, BatchLine, ErrorLine, HalvedLine, Line, ReplayLine, Sample, ShamLine, StopLine, TrainingLine
 from auditor.plan import Cell, Plan, PlannedSample, Seeds
 
+Key = tuple[str, str, int, int]
+"""What tells one sample from another: cell, prompt, index, seed."""
 
-@dataclass(frozen=True)
-class Outcome:
-    """One planned sample with what the journal says of it; ``sample`` is None where it was never drawn."""
 
-    planned: PlannedSample
-    sample: Sample | None
-
-    def hit(self, detector: str, concept: str | None = None) -> bool | None:
-        """Did ``detector`` fire for ``concept`` (default: the sample's own)? None where the image is missing."""
-        if self.sample is None or self.sample.flaw is not None or detector not in self.sample.scores:
-            return None
-        return self.sample.scores[detector].hits.get(concept or self.planned.cell.concept)
-
-    def imputed(self, detector: str, against: bool, concept: str | None = None) -> bool:
-        """The same, with a missing image counted as ``against``: against whatever is being claimed (verdict.md)."""
-        hit = self.hit(detector, concept)
-        return against if hit is None else hit
+def key_of(sample: Sample | PlannedSample) -> Key:
+    """The key of a sample, planned or drawn."""
+    cell = sample.cell if isinstance(sample, Sample) else sample.cell.name
+    return cell, sample.prompt, sample.index, sample.seed
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A cell's samples in order, and the place of each."""
+
+    samples: tuple[PlannedSample, ...]
+
+    @cached_property
+    def place(self) -> dict[Key, int]:
+        """Where in the order each sample stands."""
+        return {key_of(sample): number for number, sample in enumerate(self.samples)}
+
+
 class Tally:
-    """A journal, counted."""
+    """A journal, counted as far as it was added."""
 
-    cells: dict[str, tuple[Outcome, ...]]
-    arms: dict[str, ArmLine]
-    training: tuple[TrainingLine, ...]
-    errors: tuple[ErrorLine, ...]
-    seconds: float
+    def __init__(self, plan: Plan, seeds: Seeds) -> None:
+        self.plan, self.seeds = plan, seeds
+        self.gate = plan.policy.detectors[0].use
+        self.arms: dict[str, ArmLine] = {}
+        self.training: dict[str, TrainingLine] = {}
+        self.shams: dict[str, ShamLine] = {}
+        self.broken: dict[str, ErrorLine] = {}
+        """Arms that could not be made or drawn, and were not since."""
+        self.batches: dict[str, int] = {}
+        """Batch sizes of arms that ran out of memory."""
+        self.stopped: str | None = None
+        self.replay: ReplayLine | None = None
+        self.seconds = 0.0
+        self._planned = {cell.name: Planned(tuple(cell.samples(seeds))) for cell in plan.cells}
+        self._drawn: dict[str, list[Sample | None]] = {cell.name: [None] * cell.images for cell in plan.cells}
+        self._tables: dict[str, Outcomes] = {cell.name: np.full((cell.images, len(plan.columns)), MISSING, np.int8) for cell in plan.cells}
+        self._filled = dict.fromkeys(self._planned, 0)
+        self._lines: dict[str, list[BatchLine]] = {arm.name: [] for arm in plan.arms}
 
-    def of(self, cell: Cell) -> tuple[Outcome, ...]:
-        """The outcomes of ``cell``, in the order they were planned."""
-        return self.cells[cell.name]
+    def add(self, line: Line) -> None:
+        """Count one more line. Samples that were never planned, or stand in the journal already, do not count."""
+        if not isinstance(line, ReplayLine):
+            self.stopped = None
+        match line:
+            case BatchLine():
+                self._add_batch(line)
+            case ArmLine():
+                if line.arm in self.arms and self.arms[line.arm].weights != line.weights:
+                    self._void(line.arm)
+                self.arms[line.arm] = line
+                self.broken.pop(line.arm, None)
+            case TrainingLine():
+                self.training[line.probe] = line
+            case ShamLine():
+                self.shams[line.probe] = line
+            case ErrorLine():
+                self.broken[line.arm] = line
+            case HalvedLine():
+                self.batches[line.arm] = line.batch
+            case StopLine():
+                self.stopped = line.reason
+            case ReplayLine():
+                self.replay = line
+        self.seconds += getattr(line, "seconds", 0.0)
+
+    def seconds_of(self, cell: Cell) -> float:
+        """Time spent on a cell's images: each has an equal share of its batch."""
+        shares = ((line.seconds / len(line.samples), line.samples) for line in self._lines[cell.arm] if line.samples)
+        return sum(share * sum(sample.cell == cell.name for sample in samples) for share, samples in shares)
+
+    def _add_batch(self, line: BatchLine) -> None:
+        self._lines.setdefault(line.arm, []).append(line)
+        for sample in line.samples:
+            place = self._planned[sample.cell].place.get(key_of(sample)) if sample.cell in self._planned else None
+            if place is None:
+                continue
+            drawn = self._drawn[sample.cell]
+            before = drawn[place]
+            if before is not None and before.error is None:
+                continue
+            drawn[place] = sample
+            self._tables[sample.cell][place] = self._row(sample)
+            while self._filled[sample.cell] < len(drawn) and drawn[self._filled[sample.cell]] is not None:
+                self._filled[sample.cell] += 1
+
+    def _row(self, sample: Sample) -> Outcomes:
+        row = np.full(len(self.plan.columns), MISSING, np.int8)
+        if sample.flaw is None and sample.error is None and self.gate in sample.scores:
+            for concept, hit in sample.scores[self.gate].hits.items():
+                if concept in self.plan.columns:
+                    row[self.plan.columns[concept]] = hit
+        return row
+
+    def _void(self, arm: str) -> None:
+        for cell in self.plan.cells_of(arm):
+            self._drawn[cell.name] = [None] * cell.images
+            self._tables[cell.name].fill(MISSING)
+            self._filled[cell.name] = 0
+        self._lines[arm] = []
+
+    # -- what was counted --------------------------------------------------------------------------------------------
+
+    def evidence(self) -> Evidence:
+        """What the samples drawn so far say. A sample that is missing in the middle ends what a cell is read by."""
+        return Evidence(self.plan, self.seeds, {name: table[: self._filled[name]] for name, table in self._tables.items()})
+
+    def drawn(self, cell: Cell) -> tuple[Sample, ...]:
+        """The samples of a cell that were drawn, in order."""
+        return tuple(sample for sample in self._drawn[cell.name] if sample is not None)
+
+    def planned(self, cell: Cell) -> tuple[PlannedSample, ...]:
+        """All samples of a cell, in order."""
+        return self._planned[cell.name].samples
+
+    def next_batch(self, evidence: Evidence, arm: str, size: int) -> list[PlannedSample]:
+        """The next samples of an arm in the order of :meth:`Evidence.turns`: the same after a resume as without one."""
+        batch: list[PlannedSample] = []
+        for cell, turn in evidence.turns(arm):
+            places = range(turn * cell.size, (turn + 1) * cell.size)
+            batch += [self._planned[cell.name].samples[place] for place in places if self._drawn[cell.name][place] is None]
+            if len(batch) >= size:
+                break
+        return batch[:size]
+
+    def missing_before(self, cell: Cell, rounds: int) -> list[PlannedSample]:
+        """What is not drawn of a cell's first ``rounds`` rounds."""
+        samples, drawn = self._planned[cell.name].samples, self._drawn[cell.name]
+        return [samples[place] for place in range(min(rounds * cell.size, cell.images)) if drawn[place] is None]
+
+    def failed_batches(self, arm: str) -> list[list[PlannedSample]]:
+        """Batches with samples that were drawn and could not be scored, in their original composition."""
+        return [self._composition(line) for line in self._lines[arm] if any(self._is_unscored(sample) for sample in line.samples)]
+
+    def batch_lines(self, arm: str) -> list[tuple[BatchLine, list[PlannedSample]]]:
+        """Every batch of an arm with its composition."""
+        return [(line, self._composition(line)) for line in self._lines[arm]]
+
+    def _composition(self, line: BatchLine) -> list[PlannedSample]:
+        found = [(self._planned[s.cell], key_of(s)) for s in line.samples if s.cell in self._planned]
+        return [cell.samples[cell.place[key]] for cell, key in found if key in cell.place]
+
+    def _is_unscored(self, sample: Sample) -> bool:
+        cell = self._planned.get(sample.cell)
+        place = cell.place.get(key_of(sample)) if cell else None
+        drawn = self._drawn[sample.cell][place] if place is not None else None
+        return drawn is not None and drawn.error is not None
+
+    def errors(self) -> list[str]:
+        """Everything that was planned and broke, one sentence each."""
+        found = [f"{line.arm}: {line.message}" for line in self.broken.values()]
+        for arm in self.plan.arms:
+            messages = [s.error for cell in self.plan.cells_of(arm.name) for s in self.drawn(cell) if s.error is not None]
+            for message in dict.fromkeys(messages):
+                found.append(f"{arm.name}, {messages.count(message)} images: {message}")
+        return found
 
 
 def tally(plan: Plan, seeds: Seeds, lines: Iterable[Line]) -> Tally:
-    """Match the journal's samples with the plan's. Samples that were never planned do not count."""
-    samples: dict[tuple[str, str, int, int], Sample] = {}
-    arms: dict[str, ArmLine] = {}
-    training: dict[str, TrainingLine] = {}
-    errors: list[ErrorLine] = []
-    seconds = 0.0
+    """Count a whole journal."""
+    counted = Tally(plan, seeds)
     for line in lines:
-        match line:
-            case BatchLine():
-                samples |= {(sample.cell, sample.prompt, sample.index, sample.seed): sample for sample in line.samples}
-                seconds += line.seconds
-            case ArmLine():
-                if line.arm in arms and arms[line.arm].weights != line.weights:
-                    samples = {key: sample for key, sample in samples.items() if not key[0].startswith(f"{line.arm}|")}
-                arms[line.arm] = line
-                seconds += line.seconds
-            case TrainingLine():
-                training[line.probe] = line
-                seconds += line.seconds
-            case ErrorLine():
-                errors.append(line)
-    cells: dict[str, list[Outcome]] = {cell.name: [] for cell in plan.cells}
-    for arm in plan.arms:
-        for planned in plan.samples(arm.name, seeds):
-            key = (planned.cell.name, planned.prompt, planned.index, planned.seed)
-            cells[planned.cell.name].append(Outcome(planned, samples.get(key)))
-    counted = {name: tuple(outcomes) for name, outcomes in cells.items()}
-    return Tally(counted, arms, tuple(training.values()), tuple(errors), seconds)
+        counted.add(line)
+    return counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -41,16 +42,24 @@ def test_the_expected_evidence_under_the_null_is_at_most_one(mean: float) -> Non
 
 
 def test_no_drop_is_shown_only_with_enough_pairs() -> None:
-    assert paired.p_drop_too_large(0, 0, 20, 0.1) > 0.05
-    assert paired.p_drop_too_large(0, 0, 60, 0.1) <= 0.05
-    assert paired.p_drop_too_large(20, 0, 80, 0.1) == 1.0
+    assert paired.log_evidence(0, 0, 20, -0.1) < math.log(20)
+    assert paired.log_evidence(0, 0, 100, -0.1) > math.log(20)
+    assert paired.log_evidence(0, 30, 70, -0.1) < 0
 
 
-def test_coverage_by_simulation() -> None:
-    rng = np.random.default_rng(0)
-    misses = 0
-    for _ in range(400):
-        drawn = rng.choice([1, -1, 0], p=[0.3, 0.1, 0.6], size=60)
-        low, high = paired.interval(int((drawn == 1).sum()), int((drawn == -1).sum()), int((drawn == 0).sum()), 0.05)
-        misses += not low <= 0.2 <= high
-    assert misses <= 0.05 * 400
+def test_arrays_give_what_numbers_give() -> None:
+    together = paired.log_evidence(np.arange(4), 2, np.array([0, 5, 9, 9]), 0.2)
+    assert together.tolist() == [float(paired.log_evidence(plus, 2, zero, 0.2)) for plus, zero in zip(range(4), (0, 5, 9, 9), strict=True)]
+
+
+@pytest.mark.parametrize("prompts", [((0.5, 0.0), (0.0, 0.3)), ((0.2, 0.4), (0.1, 0.0), (0.0, 0.2))])
+def test_a_round_of_prompts_at_the_null_is_expected_to_add_nothing(prompts: tuple[tuple[float, float], ...]) -> None:
+    """E[G after one more round] <= G, for prompts with chances (up, down) that differ but whose mean is the null's: enumeration."""
+    mean = sum(up - down for up, down in prompts) / len(prompts)
+    for before in ((0, 0, 0), (3, 1, 10), (0, 4, 6)):
+        expected = 0.0
+        for outcome in itertools.product((1, -1, 0), repeat=len(prompts)):
+            chance = math.prod({1: up, -1: down, 0: 1 - up - down}[d] for d, (up, down) in zip(outcome, prompts, strict=True))
+            after = [count + outcome.count(value) for count, value in zip(before, (1, -1, 0), strict=True)]
+            expected += chance * math.exp(float(paired.log_evidence(*after, mean)))
+        assert expected <= math.exp(float(paired.log_evidence(*before, mean))) * (1 + 1e-9)

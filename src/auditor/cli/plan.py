@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from auditor.cli.terminal import show_plan
@@ -10,15 +12,19 @@ from auditor.cli.terminal import show_plan
 @click.command("plan")
 @click.argument("checkpoint", required=False)
 @click.option("--policy", required=True, help="A policy file, or the name of a bundled one (micro-person).")
-def command(checkpoint: str | None, policy: str) -> None:
-    """Say what an audit would draw and what it would cost. No model is loaded; CHECKPOINT, if given, is admitted."""
+@click.option("--cache", type=click.Path(path_type=Path), help="Where earlier audits left how quick this machine is.")
+def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
+    """Say what an audit would draw, what it could show and what it would cost. No model is loaded; CHECKPOINT, if given, is admitted."""
+    from auditor.auditing import default_cache
+    from auditor.forecast import forecast_cost, kept_rate
     from auditor.plan import make_plan
     from auditor.policy import load_policy
 
-    plan = make_plan(load_policy(policy))
+    plan, cost = make_plan(load_policy(policy)), None
     if checkpoint is not None:
         from auditor.checkpoint import open_checkpoint
 
         opened = open_checkpoint(checkpoint)
         click.echo(f"{checkpoint}: admitted, {opened.parameters / 1e6:.1f} M parameters, digest {opened.digest[:12]}")
-    show_plan(plan)
+        cost = forecast_cost(plan, opened)
+    show_plan(plan, cost, kept_rate(cache or default_cache()))

@@ -22,6 +22,7 @@ from auditor.progress import Progress
 from auditor.report import Outcome, Report, State
 
 if TYPE_CHECKING:
+    from auditor.forecast import CellForecast, Cost
     from auditor.plugin.loader import PluginRecord
 
 _COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.ERROR: "magenta"}
@@ -39,21 +40,53 @@ def exit_code_of(report: Report) -> int:
     return _EXITS[report.verdict.outcome]
 
 
-def show_plan(plan: Plan) -> None:
-    """Arms, images and cost."""
-    console = _Terminal()
-    table = Table("arm", "concept images", "retained images", "training steps", title="What would be drawn")
+def show_plan(plan: Plan, cost: Cost | None, calls_per_second: float | None) -> None:
+    """What would be drawn, what becomes of the deciding cells, and what it costs."""
+    from auditor import forecast
+
+    console = _Terminal(highlight=False)
+    table = Table("arm", "concept images", "retained images", "training steps", title="At most")
     for arm in plan.arms:
-        cells = [cell for cell in plan.cells if cell.arm == arm.name]
+        cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
         steps = f"{arm.dose} ({plan.policy.probes[arm.probe].method})" if arm.probe is not None else ""
         table.add_row(escape(arm.name), str(concept), str(retained), steps)
     console.print(table)
+    for group in forecast.forecast_cells(plan):
+        _show_cells(console, group)
+    least = forecast.images_if_well(plan)
     console.print(
-        f"{len(plan.gate_cells)} cells decide · {plan.images} images · {plan.denoiser_calls} UNet evaluations · "
+        f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
+        f"{forecast.denoiser_calls(plan, least)} to {forecast.denoiser_calls(plan, plan.images)} UNet evaluations · "
         f"{plan.training_steps} training steps"
     )
+    if cost is not None:
+        console.print(
+            f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP, {cost.training / 1e12:.3g} of "
+            f"them training · weights and optimiser take {cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
+        )
+    if calls_per_second is None:
+        console.print("minutes: not known before the first audit on this machine")
+    else:
+        ends = (forecast.denoiser_calls(plan, images) + forecast.training_calls(plan) for images in (least, plan.images))
+        minutes = " to ".join(f"{calls / calls_per_second / 60:.2g}" for calls in ends)
+        console.print(f"minutes: {minutes}, at the {calls_per_second:.0f} UNet evaluations a second of the last audit on this machine")
+
+
+def _show_cells(console: Console, cells: CellForecast) -> None:
+    """Chances of the deciding cells at some rates, and where futility closes them."""
+    console.print(f"{cells.cells} cells with {cells.round_size} prompts a round, {cells.planned} images each at most")
+    if cells.suffices is not None and cells.suffices > cells.planned:
+        console.print(f"[yellow]budget.images_per_cell is below the {cells.suffices} images that suffice at a rate of tau/4[/]")
+    table = Table("true detection rate", "held", "failed", "undecided", "mean images", "all cells held")
+    for outlook in cells.outlooks:
+        chances = [f"{chance:.3f}" for chance in (outlook.held, outlook.failed, outlook.undecided)]
+        table.add_row(f"{outlook.rate:.3f}", *chances, f"{outlook.images:.0f}", f"{cells.p_all_held(outlook):.3f}")
+    console.print(table)
+    closed = [f"{low} to {high} hits after {images}" for images, low, high in cells.futility[:: max(1, len(cells.futility) // 5)]]
+    if closed:
+        console.print(f"closed as undecided, for instance: {', '.join(closed)} images")
 
 
 def show_plugins(records: Sequence[PluginRecord]) -> None:
@@ -73,10 +106,10 @@ def show_report(report: Report, folder: Path) -> None:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         state = _STATES[cell.state] if cell.role == Role.GATE else ""
         upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
-        table.add_row(escape(cell.surface), escape(cell.arm), f"{cell.hits} of {cell.n}", rate, upper, state)
+        table.add_row(escape(cell.surface), escape(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
     console.print(table)
-    failed = [control for control in report.controls if not control.passed]
-    console.print(f"controls: {len(report.controls) - len(failed)} of {len(report.controls)} passed")
+    controls = [control for control in report.controls if control.passed is not None]
+    console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
     color = _COLORS[report.verdict.outcome]
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
@@ -96,47 +129,49 @@ class _Terminal(Console):
 
 
 class _Live(Progress):
-    """Bars of the arm at hand and of the whole run."""
+    """Bars of the arm at hand and of the whole run, which is counted in arms: nobody knows how many images it will take."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._total: TaskID | None = None
+        self._arms: set[str] = set()
+        self._whole: TaskID | None = None
         self._arm: TaskID | None = None
-        self._counts = [0, 0]
 
     def planned(self, plan: Plan) -> None:
-        self._total = self._bars.add_task("whole audit", total=plan.images)
+        self._most = {arm.name: sum(cell.images for cell in plan.cells_of(arm.name)) for arm in plan.arms}
+        self._whole = self._bars.add_task("arms", total=len(plan.arms))
 
     def stage(self, text: str) -> None:
         self._bars.console.print(f"[dim]{escape(text)}[/]")
 
-    def arm_started(self, arm: str, images: int, already: int) -> None:
-        if self._arm is not None:
-            self._bars.remove_task(self._arm)
-        self._arm = self._bars.add_task(escape(arm), total=images, completed=already)
-        self._counts = [0, 0]
-        if self._total is not None:
-            self._bars.advance(self._total, already)
+    def arm_started(self, arm: str, already: int) -> None:
+        self._replace(arm, self._most[arm], already)
 
     def step(self, arm: str, step: int, steps: int) -> None:
         if step == 1:
-            if self._arm is not None:
-                self._bars.remove_task(self._arm)
-            self._arm = self._bars.add_task(f"training {escape(arm)}", total=steps)
+            self._replace(f"training {arm}", steps, 0)
         if self._arm is not None:
             self._bars.update(self._arm, completed=step)
 
-    def batch(self, arm: str, images: int, hits: int, judged: int) -> None:
-        self._counts[0] += hits
-        self._counts[1] += judged
+    def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
         if self._arm is not None:
-            rate = f" {self._counts[0]}/{self._counts[1]} detected" if self._counts[1] else ""
-            self._bars.update(self._arm, advance=images, description=escape(arm + rate))
-        if self._total is not None:
-            self._bars.advance(self._total, images)
+            self._bars.update(self._arm, completed=drawn, description=escape(f"{arm} {_counts(hits, judged)}"))
 
-    def failed(self, where: str, message: str) -> None:
-        self._bars.console.print(f"[red]failed[/] {escape(where)}: {escape(message)}")
+    def arm_ended(self, arm: str) -> None:
+        if self._whole is not None:
+            self._arms.add(arm)
+            self._bars.update(self._whole, completed=len(self._arms))
+
+    def failed(self, arm: str, message: str) -> None:
+        self._bars.console.print(f"[red]failed[/] {escape(arm)}: {escape(message)}")
+
+    def stopped(self, reason: str) -> None:
+        self._bars.console.print(f"[yellow]stopped[/] {escape(reason)}")
+
+    def _replace(self, text: str, total: int, completed: int) -> None:
+        if self._arm is not None:
+            self._bars.remove_task(self._arm)
+        self._arm = self._bars.add_task(escape(text), total=total, completed=completed)
 
 
 class _Plain(Progress):
@@ -145,29 +180,32 @@ class _Plain(Progress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._counts: dict[str, list[int]] = {}
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.monotonic() - self._began:6.0f} s  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
-        self._line(f"plan: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, {plan.images} images")
+        self._line(f"plan: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} images")
 
     def stage(self, text: str) -> None:
         self._line(text)
 
-    def arm_started(self, arm: str, images: int, already: int) -> None:
-        self._line(f"{arm}: {images} images" + (f", {already} already drawn" if already else ""))
+    def arm_started(self, arm: str, already: int) -> None:
+        self._line(arm + (f": {already} images already drawn" if already else ""))
 
-    def batch(self, arm: str, images: int, hits: int, judged: int) -> None:
-        counts = self._counts.setdefault(arm, [0, 0, 0])
-        counts[0] += hits
-        counts[1] += judged
-        counts[2] += images
-        self._line(f"{arm}: {counts[2]} drawn" + (f", {counts[0]} of {counts[1]} detected" if counts[1] else ""))
+    def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
+        open_cells = f", {undecided} cells open" if undecided else ""
+        self._line(f"{arm}: {drawn} drawn{', ' if judged else ''}{_counts(hits, judged)}{open_cells}")
 
-    def failed(self, where: str, message: str) -> None:
-        self._line(f"failed: {where}: {message}")
+    def failed(self, arm: str, message: str) -> None:
+        self._line(f"failed: {arm}: {message}")
+
+    def stopped(self, reason: str) -> None:
+        self._line(f"stopped: {reason}")
+
+
+def _counts(hits: int, judged: int) -> str:
+    return f"{hits} of {judged} detected" if judged else ""
 
 
 def _bars(console: Console) -> Bars:

@@ -87,7 +87,8 @@ class Update:
     """One run of a probe: the erased model to change in place, and what to change it with.
 
     ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that asked for none.
-    ``on_step`` is to be called after every training step with its number, from 1.
+    ``on_step`` is to be called after every training step with its number, from 1. With ``sham`` a probe that trains does
+    everything as usual at learning rate 0.
     """
 
     model: TextToImage
@@ -96,11 +97,15 @@ class Update:
     method: str
     doses: tuple[int, ...]
     seed: int
+    sham: bool = False
     on_step: Callable[[int], None] = field(default=lambda step: None)
 
 
 class Probe(Plugin):
     """A benign update that users make of a checkpoint."""
+
+    has_sham: ClassVar[bool] = False
+    """Does it train, and honour ``Update.sham``? Then the audit checks that its machinery alone changes no image."""
 
     @property
     def title(self) -> str:

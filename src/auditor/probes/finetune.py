@@ -38,6 +38,7 @@ class FineTuneOptions(OptionsModel):
 class FineTune(Probe):
     """Fine-tuning of the UNet on images that the base draws of chosen concepts."""
 
+    has_sham = True
     Options: ClassVar[type[OptionsModel]] = FineTuneOptions
 
     @abstractmethod
@@ -60,7 +61,7 @@ class FineTune(Probe):
 
         options: FineTuneOptions = self.options
         rate = options.learning_rate or (1e-4 if update.method == "lora" else 1e-5)
-        training = Training(update.method, rate, options.batch, options.rank)
+        training = Training(update.method, 0.0 if update.sham else rate, options.batch, options.rank)
         examples = Examples.of(update.model, update.images, update.captions)
         yield from finetune(update.model, examples, training, update.doses, update.seed, update.on_step)
 

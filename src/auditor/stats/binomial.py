@@ -38,16 +38,6 @@ def lower_bound(hits: int, n: int, alpha: float) -> float:
     return 0.0 if hits == 0 else float(beta.ppf(alpha, hits, n - hits + 1))
 
 
-def p_rate_below(hits: int, n: int, rate: float) -> float:
-    """p-value of a control against "the rate is below ``rate``" (sensitivity, retained accuracy)."""
-    return p_failed(hits, n, rate)
-
-
-def p_rate_above(hits: int, n: int, rate: float) -> float:
-    """p-value of a control against "the rate is above ``rate``" (false positives)."""
-    return p_held(hits, n, rate)
-
-
 def largest_held(n: int, limit: float, alpha: float) -> int | None:
     """The most hits with which a cell of ``n`` images is still held, or None if not even zero hits are enough."""
     held = [hits for hits in range(int(n * limit) + 1) if p_held(hits, n, limit) <= alpha]

@@ -1,0 +1,125 @@
+"""What an audit will take and what it can show, before anything is loaded: chances, images, operations, memory, minutes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from auditor.checkpoint.admit import Checkpoint
+from auditor.cost import denoiser_flops, header_of
+from auditor.files import write_whole
+from auditor.plan import Plan, images_that_suffice
+from auditor.plugin.loader import make_plugin
+from auditor.rehearsal import all_is_well, rehearse
+from auditor.stats.design import Outlook, fixed_outlook
+
+_BACKWARD = 3  # a training step costs about three forward passes an image
+_FLOAT32 = 4
+_ADAM = 3  # gradients and two moments
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class CellForecast:
+    """Deciding cells with the same number of prompts: what suffices, what the plan allows, what becomes of them at some rates."""
+
+    cells: int
+    round_size: int
+    suffices: int | None
+    """N_max of verdict.md; None in a fixed design, or where 4000 images do not suffice."""
+    planned: int
+    outlooks: tuple[Outlook, ...]
+    """At detection rates 0, tau/4, tau/2, tau and 2 tau."""
+    futility: tuple[tuple[int, int, int], ...]
+    """(images, from hits, to hits) at which a cell is closed as undecided."""
+
+    def p_all_held(self, outlook: Outlook) -> float:
+        """The chance that all of them hold, were they independent; cells that share image seeds hold together more often."""
+        return outlook.held**self.cells
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an audit costs on one checkpoint: floating-point operations, and bytes."""
+
+    most: int
+    """Of all images that the plan allows."""
+    least: int
+    """Of the images of the shortest way to PASS."""
+    training: int
+    peak_bytes: int
+    """Of weights, gradients and optimiser, in float32; activations come on top."""
+
+
+def forecast_cells(plan: Plan) -> list[CellForecast]:
+    """Exact chances of the deciding cells."""
+    policy = plan.policy
+    tau, (tau_pass, tau_fail), alpha = policy.limits.tau, policy.thresholds, policy.limits.alpha
+    m, found = len(plan.gate_cells), []
+    for size in sorted({cell.size for cell in plan.gate_cells}):
+        cells = [cell for cell in plan.gate_cells if cell.size == size]
+        rates = (0.0, tau / 4, tau / 2, tau, min(1.0, 2 * tau))
+        suffices, futility = None, tuple[tuple[int, int, int], ...]()
+        if policy.sequential:
+            design = plan.design(cells[0])
+            outlooks = tuple(design.outlook(rate) for rate in rates)
+            suffices, futility = images_that_suffice(policy, size, m), tuple(design.futility_table)
+        else:
+            outlooks = tuple(fixed_outlook(cells[0].images, rate, tau_pass, tau_fail, alpha, m) for rate in rates)
+        found.append(CellForecast(len(cells), size, suffices, cells[0].images, outlooks, futility))
+    return found
+
+
+def images_if_well(plan: Plan) -> int:
+    """Images of an audit in which nothing erased is ever detected and everything else is: about the least that PASS takes."""
+    return sum(len(table) for table in rehearse(plan, all_is_well(plan), _BATCH).outcomes.values())
+
+
+def denoiser_calls(plan: Plan, images: int) -> int:
+    """UNet evaluations of single latents for so many images: two a step, for guidance."""
+    return images * plan.policy.sampler.steps * 2
+
+
+def training_calls(plan: Plan) -> int:
+    """Training costs as much as this many UNet evaluations: three for each image of each step's batch."""
+    uses = plan.policy.probes
+    batches = [getattr(make_plugin("probes", use.use, use.options).options, "batch", 1) for use in uses]
+    return _BACKWARD * sum(use.replicates * use.doses[-1] * batch for use, batch in zip(uses, batches, strict=True))
+
+
+def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
+    """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
+    config = json.loads((checkpoint.folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((checkpoint.folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    text = json.loads((checkpoint.folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    shapes = header_of(checkpoint.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    side = plan.policy.sampler.size // 2 ** (len(vae["block_out_channels"]) - 1)
+    once = denoiser_flops(config, shapes, side, text["max_position_embeddings"])
+    unet = sum(math.prod(shape) for shape in shapes.values())
+    models = 2 if plan.policy.base != "none" else 1
+    trained = unet * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
+    return Cost(
+        most=denoiser_calls(plan, plan.images) * once,
+        least=denoiser_calls(plan, images_if_well(plan)) * once,
+        training=training_calls(plan) * once,
+        peak_bytes=_FLOAT32 * (models * checkpoint.parameters + unet + trained),
+    )
+
+
+# -- the rate of this machine ----------------------------------------------------------------------------------------
+
+
+def keep_rate(cache: Path, device: str, calls: int, seconds: float) -> None:
+    """Remember how many UNet evaluations a second an audit on this machine made, for the next plan's minutes."""
+    if calls and seconds > 0:
+        write_whole(cache / "rates" / "last.json", json.dumps({"device": device, "calls_per_second": calls / seconds}).encode())
+
+
+def kept_rate(cache: Path) -> float | None:
+    """UNet evaluations a second in the last audit on this machine, all its other work included; None before the first."""
+    try:
+        return float(json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))["calls_per_second"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,113 @@
+"""What a probe trains on: captioned images that the base draws, or a user's folder; screened before they are used."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditor.errors import PluginError, UsageError
+from auditor.examples import read_captioned_folder
+from auditor.journal import TrainingLine
+from auditor.plan import Seeds
+from auditor.plugin import door
+from auditor.plugin.contracts import Detection, Probe, ProbeSetting, TrainingRequest
+from auditor.policy import Concept, Policy, forbidden_names
+from auditor.seeds import choice_seed, example_seed
+
+_HELD_OUT = 1  # further images of each prompt, for the control "potent"
+
+Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, list[bool]]]
+"""Prompts and seeds in; the base's images and for each whether it is finite."""
+
+Detect = Callable[[Tensor, Sequence[Concept]], Detection]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a probe trains on (uint8 images of shape (N, 3, H, W) and N captions), and the held-out rest."""
+
+    images: Tensor
+    captions: tuple[str, ...]
+    held_out_images: Tensor
+    held_out_captions: tuple[str, ...]
+
+
+def make_training_set(
+    probe: Probe, name: str, policy: Policy, seeds: Seeds, draw: Draw | None, detect: Detect
+) -> tuple[TrainingSet, TrainingLine]:
+    """Draw or read what ``probe`` asks for, and refuse it where it is not benign (:class:`UsageError`).
+
+    ``draw`` is None where there is no base.
+    """
+    began = time.monotonic()
+    forbidden = forbidden_names(policy)
+    setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
+    wanted = door.call(probe, probe.training_set, setting)
+    concepts: tuple[str, ...] = ()
+    if isinstance(wanted, Path):
+        training = _split(*read_captioned_folder(wanted, policy.sampler.size))
+    else:
+        training, concepts = _draw_examples(wanted, policy.sampler.size, seeds, draw), tuple(request.concept for request in wanted)
+    captions = (*training.captions, *training.held_out_captions)
+    for caption in captions:
+        bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
+        if bad:
+            raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
+    hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, detect)
+    return training, TrainingLine(
+        probe=name, concepts=concepts, images=len(training.captions), forbidden_hits=hits, seconds=time.monotonic() - began
+    )
+
+
+def _screen(name: str, images: Tensor, policy: Policy, detect: Detect) -> dict[str, int]:
+    """How often the gate detector sees each erased concept in a training set; refused above max_false_positive."""
+    if not len(images):
+        return {}
+    hits = detect(images, policy.erase).hits.sum(axis=0)
+    counts = {concept.name: int(count) for concept, count in zip(policy.erase, hits, strict=True)}
+    limit = policy.limits.max_false_positive
+    for concept, count in counts.items():
+        if count > limit * len(images):
+            raise UsageError(
+                f"The training set of {name} shows '{concept}' in {count} of {len(images)} images by the detector "
+                f"(limit {limit:.0%}); it would not be a benign update. Choose other candidates."
+            )
+    return counts
+
+
+def _draw_examples(requests: Sequence[TrainingRequest], size: int, seeds: Seeds, draw: Draw | None) -> TrainingSet:
+    """The base draws every requested image, and one more a prompt to be held out."""
+    if not requests:
+        empty = torch.empty((0, 3, size, size), dtype=torch.uint8)
+        return TrainingSet(empty, (), empty, ())
+    if draw is None:
+        raise UsageError("The probes' training sets are drawn by the base; give one (--base) or a folder of captioned images.")
+    wanted = [
+        (template.format(request.concept), index, index < request.images_per_prompt, request.concept)
+        for request in requests
+        for template in request.prompts
+        for index in range(request.images_per_prompt + _HELD_OUT)
+    ]
+    captions = [prompt for prompt, *_ in wanted]
+    images, finite = draw(captions, [example_seed(seeds.shared, concept, prompt, index) for prompt, index, _, concept in wanted])
+    if not all(finite):
+        raise PluginError("The base drew images that are not finite; its training sets cannot be used.")
+    return _parted(images, captions, [is_train for _, _, is_train, _ in wanted])
+
+
+def _split(images: Tensor, captions: Sequence[str]) -> TrainingSet:
+    """Hold out every fifth captioned image of a user's folder."""
+    return _parted(images, captions, [number % 5 != 4 for number in range(len(captions))])
+
+
+def _parted(images: Tensor, captions: Sequence[str], trained: Sequence[bool]) -> TrainingSet:
+    mask = torch.tensor(trained)
+    train = tuple(caption for caption, keep in zip(captions, trained, strict=True) if keep)
+    held_out = tuple(caption for caption, keep in zip(captions, trained, strict=True) if not keep)
+    return TrainingSet(images[mask], train, images[~mask], held_out)
