@@ -32,7 +32,7 @@ from auditor.progress import Progress
 from auditor.report import CheckpointFacts, Provenance, Replay, Report
 from auditor.tally import Tally, tally
 
-_STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
+STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
 REPORTERS = ("json", "html")
 """The forms that every audit writes."""
 SEED_DERIVATION = (
@@ -79,7 +79,7 @@ def audit(
             "base": opened_base.digest if opened_base else None,
             "policy": policy.identity(),
             "plugins": _plugins_of(policy),
-            "versions": {name: version(name) for name in ("auditor", *_STACK)},
+            "versions": {name: version(name) for name in ("auditor", *STACK)},
         },
         "title": title or f"{Path(checkpoint).name}",
         "policy": policy.model_dump(mode="json"),
@@ -87,7 +87,7 @@ def audit(
         "base": _facts(opened_base) if opened_base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": _device(),
+        "device": device_name(),
         "command": f"auditor audit {checkpoint} --policy POLICY{f' --base {base}' if base else ''} --out {out.name}",
     }
     cache = cache or default_cache()
@@ -99,7 +99,7 @@ def audit(
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress)
             runner.run(journal, read_journal(out / "journal.jsonl"))
-        keep_rate(cache, _device(), denoiser_calls(plan, runner.drawn), runner.drawing)
+        keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn), runner.drawing)
         return judge_folder(out)
 
 
@@ -192,7 +192,8 @@ def _check_plugins(policy: Policy) -> None:
         raise PolicyError("A detector stands twice in the policy.")
 
 
-def _device() -> str:
+def device_name() -> str:
+    """What images are drawn on."""
     import torch
 
     if torch.cuda.is_available():

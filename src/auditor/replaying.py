@@ -1,0 +1,120 @@
+"""Draws images of a run again and compares: were they really drawn from these weights, prompts and seeds?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from auditor.arms import ArmStore
+from auditor.auditing import STACK, device_name, judge_folder, open_run
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.load import load_model
+from auditor.diffusion.model import TextToImage
+from auditor.diffusion.sampling import draw
+from auditor.errors import AuditorError, UsageError
+from auditor.journal import BatchLine, Journal, ReplayLine, read_journal
+from auditor.pictures import PictureStore, from_png
+from auditor.plan import PlannedSample
+from auditor.progress import Progress
+from auditor.report import Report
+from auditor.run import Scorer
+from auditor.tally import Tally, tally
+
+
+def replay(
+    out: Path, samples: int = 20, *, checkpoint: str | None = None, base: str | None = None, progress: Progress | None = None
+) -> Report:
+    """Draw at least ``samples`` images of the run in ``out`` again, in whole batches spread over its arms, and note what was found.
+
+    ``checkpoint`` and ``base`` say where the weights lie now, if not where the run found them; their digests must be the run's.
+    Trained arms come from the run's folder and are never trained again. The report is written anew, with the finding in it.
+    """
+    run, progress = open_run(out), progress or Progress()
+    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
+    erased = _load(checkpoint or run.checkpoint.source, run.checkpoint.digest)
+    models = {"erased": erased}
+    if run.base is not None:
+        models["base"] = _load(base or run.base.source, run.base.digest)
+    kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
+    pristine = {name: value.clone() for name, value in erased.unet.state_dict().items()}
+    found = _Comparison(pictures, scorer, counted.gate)
+    for arm, line, batch in _choose(counted, samples, run.seeds.audit):
+        model = models.get(arm, erased)
+        progress.stage(f"{arm}: {len(batch)} images again")
+        if arm not in models and not kept.restore(erased.unet, counted.arms[arm].weights):
+            raise UsageError(f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it.")
+        images, _ = draw(model, [sample.prompt for sample in batch], [sample.seed for sample in batch], run.plan.policy.sampler)
+        found.add(line, batch, images)
+        if arm not in models:
+            if hasattr(erased.unet, "peft_config"):
+                erased.unet.unload_lora()
+            erased.unet.load_state_dict(pristine)
+    if not found.images:
+        raise UsageError(f"{out} holds no image that could be drawn again.")
+    with Journal(out / "journal.jsonl") as journal:
+        versions = {name: version(name) for name in ("auditor", *STACK)}
+        journal.write(found.line(versions, device_name()))
+    return judge_folder(out)
+
+
+def _load(source: str, digest: str) -> TextToImage:
+    opened = open_checkpoint(source)
+    if opened.digest != digest:
+        raise UsageError(f"{source} is not what the run audited: its digest is {opened.digest[:12]}, the run's {digest[:12]}.")
+    return load_model(opened)
+
+
+def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, BatchLine, list[PlannedSample]]]:
+    """Batches at random, one from each arm in turn and the last arm first, until they hold enough images."""
+    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    arms = reversed(counted.plan.arms)
+    queues = {arm.name: rng.sample(lines, len(lines)) for arm in arms if (lines := counted.batch_lines(arm.name))}
+    chosen: dict[str, list[tuple[BatchLine, list[PlannedSample]]]] = {arm: [] for arm in queues}
+    left = samples
+    while left > 0 and any(queues.values()):
+        for arm, queue in queues.items():
+            if queue and left > 0:
+                chosen[arm].append(queue.pop())
+                left -= len(chosen[arm][-1][1])
+    for arm, batches in chosen.items():
+        yield from ((arm, line, batch) for line, batch in batches)
+
+
+class _Comparison:
+    """Counts what is the same."""
+
+    def __init__(self, pictures: PictureStore, scorer: Scorer, gate: str) -> None:
+        self._pictures, self._scorer, self._gate = pictures, scorer, gate
+        self.images = self.identical = self.same_hits = self.largest = 0
+
+    def add(self, line: BatchLine, batch: list[PlannedSample], images: torch.Tensor) -> None:
+        """Compare one batch, image by image; images that were missing then are left out."""
+        scores = self._scorer.score(batch, images)
+        for sample, image, score in zip(line.samples, images, scores, strict=True):
+            if sample.image is None or sample.error is not None:
+                continue
+            path = self._pictures.path(sample.image)
+            if not path.is_file():
+                raise AuditorError(f"{path} is missing: the run's images were changed after it was written.")
+            self.images += 1
+            if self._pictures.name(image) == sample.image:
+                self.identical += 1
+            else:
+                difference = (image.int() - from_png(path.read_bytes()).int()).abs()
+                self.largest = max(self.largest, int(difference.max()))
+            self.same_hits += not isinstance(score, str) and score[self._gate].hits == sample.scores[self._gate].hits
+
+    def line(self, versions: dict[str, str], device: str) -> ReplayLine:
+        """What was found, for the journal."""
+        return ReplayLine(
+            images=self.images,
+            identical=self.identical,
+            largest_difference=self.largest,
+            same_hits=self.same_hits,
+            versions=versions,
+            device=device,
+        )
