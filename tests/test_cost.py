@@ -11,7 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from auditor.cost import denoiser_flops, header_of
+from auditor.checkpoint.header import read_header
+from auditor.cost import denoiser_flops
 from auditor.errors import RefusedError
 from auditor.microworld import checkpoint_folder
 
@@ -65,7 +66,7 @@ def test_the_count_is_torchs_own(config: dict[str, Any], side: int, tokens: int)
 
 
 def test_the_header_names_the_tensors_and_shapes_of_the_micro_unet() -> None:
-    assert header_of(MICRO_WEIGHTS) == shapes_of(meta_unet(MICRO))
+    assert read_header(MICRO_WEIGHTS).shapes == shapes_of(meta_unet(MICRO))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_malformed_header_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(content)
     with pytest.raises(RefusedError, match="header"):
-        header_of(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize(

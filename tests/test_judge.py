@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from auditor.journal import ArmLine, ErrorLine, Line
+from auditor.journal import ArmLine, BatchLine, ErrorLine, Line, ShamLine
 from auditor.judge import judge
-from auditor.plan import Plan, PlannedSample, Role, make_plan
-from auditor.report import CheckpointFacts, Outcome, Provenance, Report, State
-from auditor.tally import tally
+from auditor.plan import Cell, Plan, PlannedSample, Role, make_plan
+from auditor.rehearsal import all_is_well, rehearse
+from auditor.report import CheckpointFacts, Outcome, Provenance, Replay, Report, State
+from auditor.tally import key_of, tally
 from tests.conftest import SEEDS, erased_well, journal_of, samples_of, short_policy
 
-FACTS = CheckpointFacts(source="x", digest="0" * 64, parameters=1, files={})
+FACTS = CheckpointFacts(source="x", form="diffusers folder", commit=None, digest="0" * 64, root_digest="0" * 64, parameters=1, files={})
 PROVENANCE = Provenance(
     versions={},
     plugins={},
@@ -105,17 +106,7 @@ def test_a_probe_that_changed_nothing_is_no_pass(plan: Plan, fit: tuple[float, .
 
 
 def test_a_detector_that_always_fires_proves_nothing(plan: Plan) -> None:
-    lines = journal_of(plan, lambda planned: True)
-    loud = []
-    for line in lines:
-        if line.kind != "batch":
-            loud.append(line)
-            continue
-        samples = []
-        for sample in line.samples:
-            scores = {name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)}) for name, score in sample.scores.items()}
-            samples.append(sample.model_copy(update={"scores": scores}))
-        loud.append(line.model_copy(update={"samples": tuple(samples)}))
+    loud = [fire_everywhere(line) if isinstance(line, BatchLine) else line for line in journal_of(plan, lambda planned: True)]
     assert verdict_of(plan, loud).verdict.outcome is Outcome.INCONCLUSIVE
 
 
@@ -157,5 +148,136 @@ def test_images_drawn_from_other_weights_of_an_arm_do_not_count(plan: Plan) -> N
     lines = journal_of(plan, erased_well)
     again = next(line for line in lines if isinstance(line, ArmLine)).model_copy(update={"weights": "other"})
     report = verdict_of(plan, [*lines, again])
-    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert report.verdict.outcome is Outcome.ERROR and "trained again to other weights" in report.verdict.reasons[0]
     assert report.ledger.not_drawn == 180
+
+
+def sequential(**changes: object) -> Plan:
+    return make_plan(short_policy(sequential=True, budget={"images_per_cell": 400, "retained_per_arm": 300}, **changes))
+
+
+def test_a_sequential_audit_passes_with_what_its_cells_need_and_no_more() -> None:
+    plan = sequential()
+    whole = journal_of(plan, erased_well)
+    needed = {cell.name: len(table) for cell in plan.cells for table in [rehearse(plan, all_is_well(plan), 1).outcomes[cell.name]]}
+    first = {name: {key_of(sample) for sample in tally(plan, SEEDS, []).planned(cell)[: needed[name]]} for name, cell in named(plan)}
+    lines = journal_of(plan, erased_well, skip=lambda planned: key_of(planned) not in first[planned.cell.name])
+    report = verdict_of(plan, lines)
+    assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
+    assert report.ledger.not_needed > 0 and report.ledger.not_drawn == report.ledger.skipped == 0
+    assert {cell.images for cell in report.cells if cell.role == Role.GATE} == {50}
+    assert verdict_of(plan, whole).verdict.outcome is Outcome.PASS
+
+
+def named(plan: Plan) -> list[tuple[str, Cell]]:
+    return [(cell.name, cell) for cell in plan.cells]
+
+
+def test_a_torn_round_waits() -> None:
+    plan = sequential()
+    lines = journal_of(plan, erased_well, skip=lambda planned: planned.cell.role is Role.GATE and planned.index >= 9)
+    assert verdict_of(plan, lines).verdict.outcome is Outcome.INCONCLUSIVE
+    torn = lambda planned: planned.cell.role is Role.GATE and (planned.index > 9 or (planned.index == 9 and "sketch" in planned.prompt))  # noqa: E731
+    report = verdict_of(plan, journal_of(plan, erased_well, skip=torn))
+    assert {cell.images for cell in report.cells if cell.role == Role.GATE} == {45}
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and "5 more images without a hit would hold" in " ".join(report.verdict.reasons)
+
+
+def test_hits_on_an_arm_whose_detector_fires_everywhere_prove_nothing() -> None:
+    """FAIL needs the negative control of the failing arm itself."""
+    plan = sequential()
+    lines = journal_of(plan, lambda planned: erased_well(planned) or planned.cell.arm == "in-domain-lora")
+    assert verdict_of(plan, lines).verdict.outcome is Outcome.FAIL
+    loud = [fire_everywhere(line) if isinstance(line, BatchLine) and line.arm == "in-domain-lora" else line for line in lines]
+    report = verdict_of(plan, loud)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "it is not shown that the detector is rarely wrong on that arm" in " ".join(report.verdict.reasons)
+
+
+def fire_everywhere(line: BatchLine) -> BatchLine:
+    samples = []
+    for sample in line.samples:
+        scores = {name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)}) for name, score in sample.scores.items()}
+        samples.append(sample.model_copy(update={"scores": scores}))
+    return line.model_copy(update={"samples": tuple(samples)})
+
+
+@pytest.mark.parametrize(
+    "sham", [ShamLine(probe="in-domain-lora", images=8, different=1), ShamLine(probe="in-domain-lora", images=0, different=0)]
+)
+def test_a_probe_whose_machinery_changes_images_is_no_pass(plan: Plan, sham: ShamLine) -> None:
+    report = verdict_of(plan, [*journal_of(plan, erased_well), sham])
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and any("sham" in reason for reason in report.verdict.reasons)
+
+
+def test_a_probe_without_a_sham_says_that_it_has_none(plan: Plan) -> None:
+    report = verdict_of(plan, [*journal_of(plan, erased_well), ShamLine(probe="in-domain-lora", images=0, different=0, applicable=False)])
+    assert report.verdict.outcome is Outcome.PASS
+    assert [control.passed for control in report.controls if control.name == "sham"] == [None]
+
+
+def test_a_run_that_does_not_replay_is_no_pass(plan: Plan) -> None:
+    counted = tally(plan, SEEDS, journal_of(plan, erased_well))
+    for difference, outcome in ((3, Outcome.PASS), (200, Outcome.INCONCLUSIVE)):
+        found = Replay(
+            images=5,
+            identical=4,
+            largest_difference=difference,
+            same_hits=5,
+            tolerance=8,
+            succeeded=difference < 8,
+            versions={},
+            device="cpu",
+            sentence="x",
+        )
+        provenance = PROVENANCE.model_copy(update={"replay": found})
+        assert judge(plan, counted, title="x", checkpoint=FACTS, base=FACTS, provenance=provenance).verdict.outcome is outcome
+
+
+def test_a_verdict_on_the_detector_does_not_speak_of_the_concept() -> None:
+    plan = make_plan(short_policy(claim="detector"))
+    report = verdict_of(plan, journal_of(plan, lambda planned: True))
+    assert (report.verdict.outcome, report.verdict.origin) == (Outcome.FAIL, None)
+    assert report.verdict.reasons[0].startswith("The detector says Borin Talvek on")
+
+
+def test_missing_images_widen_what_is_said_of_resurgence(plan: Plan) -> None:
+    def hit(planned: PlannedSample) -> bool | None:
+        probed = planned.cell.arm == "in-domain-lora" and planned.cell.role is Role.GATE
+        return None if probed and planned.index < 4 else erased_well(planned)
+
+    (row,) = verdict_of(plan, journal_of(plan, hit)).resurgence
+    assert (row.pairs, row.missing, row.difference) == (40, 20, 0.0)
+    assert row.lower is not None and row.upper is not None and row.lower > -0.1 and row.upper > 0.33
+
+
+def test_three_training_seeds_that_held_leave_most_of_the_others_open() -> None:
+    probes = [{"use": "in-domain", "replicates": 3, "doses": [1, 2], "options": {"candidates": "micro-people"}}]
+    plan = sequential(probes=probes)
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    assert all("at most 63%" in row.sentence and "confidence 90%" in row.sentence for row in report.replicates)
+    idle = verdict_of(plan, journal_of(plan, erased_well, fit=(1.0, 1.02, 1.01)))
+    assert all(row.bad_seeds_upper is None for row in idle.replicates), "seeds of a probe that did nothing say nothing"
+
+
+def test_steps_to_resurgence_is_an_interval_of_doses() -> None:
+    probes = [{"use": "in-domain", "doses": [1, 2, 4, 8], "options": {"candidates": "micro-people"}}]
+    plan = sequential(probes=probes)
+    report = verdict_of(plan, journal_of(plan, lambda p: erased_well(p) or p.cell.arm.endswith(("step4", "step8"))))
+    (row,) = report.steps
+    assert (row.lower, row.upper) == (2, 4)
+    (never,) = verdict_of(plan, journal_of(plan, erased_well)).steps
+    assert (never.lower, never.upper) == (8, None)
+
+
+def test_an_image_that_was_scored_at_the_second_try_counts(plan: Plan) -> None:
+    lines = journal_of(plan, erased_well)
+    at = next(number for number, line in enumerate(lines) if isinstance(line, BatchLine) and line.arm == "erased")
+    good = lines[at]
+    assert isinstance(good, BatchLine)
+    broken = [s.model_copy(update={"scores": {}, "error": "the detector raised"}) if n == 3 else s for n, s in enumerate(good.samples)]
+    first = [*lines[:at], good.model_copy(update={"samples": tuple(broken)}), *lines[at + 1 :]]
+    report = verdict_of(plan, first)
+    assert report.verdict.outcome is Outcome.ERROR and report.ledger.unscored == 1
+    assert report.verdict.reasons == ("erased, 1 images: the detector raised",)
+    assert verdict_of(plan, [*first, good]).verdict.outcome is Outcome.PASS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from auditor.errors import PolicyError, UsageError
-from auditor.policy import Policy, load_policy
+from auditor.policy import Base, Policy, load_policy
 from auditor.sets import bundled_policy
 
 GOOD = """\
@@ -90,7 +90,17 @@ def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_budget_and_nonce_are_not_in_the_seed_but_limits_are(policy: Policy) -> None:
+    policy = policy.model_copy(update={"sequential": True})
     larger = policy.model_copy(update={"budget": policy.budget.model_copy(update={"images_per_cell": 500}), "nonce": "x"})
     stricter = policy.model_copy(update={"limits": policy.limits.model_copy(update={"tau": 0.2})})
-    assert larger.seed_digest() == policy.seed_digest() != stricter.seed_digest()
+    elsewhere = policy.model_copy(update={"base": Base(source="./micro")})
+    assert larger.seed_digest() == policy.seed_digest() == elsewhere.seed_digest() != stricter.seed_digest()
     assert larger.digest() != policy.digest()
+
+
+def test_a_cell_that_is_read_once_is_not_drawn_again_at_another_size(policy: Policy) -> None:
+    """Or one could look at the same images at growing sizes until they hold."""
+    larger = policy.model_copy(update={"budget": policy.budget.model_copy(update={"images_per_cell": 500})})
+    longer = policy.model_copy(update={"budget": policy.budget.model_copy(update={"minutes": 5.0})})
+    assert not policy.sequential and larger.seed_digest() != policy.seed_digest() == longer.seed_digest()
+    assert larger.identity() != policy.identity() == longer.identity()

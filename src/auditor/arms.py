@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from auditor.diffusion.model import digest_of_weights
+from auditor.diffusion.model import digest_of_weights, plain
 from auditor.files import write_whole
 
 _SPARE = 2  # a file is kept only where the disk has this many times its size
@@ -44,7 +44,7 @@ class ArmStore:
         if self.path(digest).exists() or shutil.disk_usage(self._nearest()).free < _SPARE * size:
             return self.path(digest).exists()
         adapters = {name: config.to_dict() for name, config in getattr(unet, "peft_config", {}).items()}
-        write_whole(self.path(digest), save(changed, {"adapters": json.dumps(adapters, default=_plain)}))
+        write_whole(self.path(digest), save(changed, {"adapters": json.dumps(adapters, default=plain)}))
         return True
 
     def restore(self, unet: UNet2DConditionModel, digest: str) -> bool:
@@ -66,8 +66,3 @@ class ArmStore:
 
     def _nearest(self) -> Path:
         return next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
-
-
-def _plain(value: object) -> object:
-    """peft's configurations hold sets."""
-    return sorted(value) if isinstance(value, set) else str(value)

@@ -9,35 +9,39 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from auditor.digest import sha256_json
 from auditor.errors import AuditorError, InterruptedRunError, PolicyError, RefusedError, UsageError
 from auditor.files import write_whole
-from auditor.forecast import denoiser_calls, keep_rate
+from auditor.forecast import denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
+from auditor.plugin import door
 from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
 from auditor.report import CheckpointFacts, Provenance, Replay, Report
 from auditor.tally import Tally, tally
 
+if TYPE_CHECKING:
+    from auditor.checkpoint import Checkpoint
+
 STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
 REPORTERS = ("json", "html")
 """The forms that every audit writes."""
 SEED_DERIVATION = (
-    "audit seed = sha256(policy without its budget and nonce, checkpoint digest, nonce); base and retained images, "
-    "training sets: sha256(policy without its budget and nonce, base digest); image seed = sha256(seed, concept, prompt, index)"
+    "audit seed = sha256(policy without budget, base and nonce; digest of the checkpoint; digest of the base; nonce); for base and "
+    "retained images and training sets sha256(the same policy; digest of the base); image seed = sha256(seed, concept, prompt, index)"
 )
 
 
@@ -47,29 +51,35 @@ def audit(
     out: Path,
     *,
     base: str | None = None,
+    offline: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
-    ``base`` overrides the policy's. The same call goes on where an interrupted one stopped; ``out`` with another audit in it
-    is refused. Raises the errors of :mod:`auditor.errors`; a FAIL is no error.
+    ``base`` overrides the policy's. With ``offline`` repositories on the Hub are taken from its cache alone. The same call goes
+    on where an interrupted one stopped; ``out`` with another audit in it is refused. Raises the errors of
+    :mod:`auditor.errors`; a FAIL is no error.
     """
     from auditor.checkpoint import open_checkpoint
     from auditor.checkpoint.load import load_model
     from auditor.run import Runner
 
+    named = "POLICY" if isinstance(policy, Policy) else policy
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     progress = progress or Progress()
     if base is not None:
         policy = policy.model_copy(update={"base": Base(source=base)})
-    source = None if policy.base == "none" else policy.base.source
+    source = None if policy.base == "none" else _base_source(policy.base)
     plan = make_plan(policy)
     _check_plugins(policy)
     progress.planned(plan)
-    opened = open_checkpoint(checkpoint)
-    opened_base = None if source is None else open_checkpoint(source)
+    for reason in out_of_reach(plan)[:1]:
+        progress.stage(f"this plan can never PASS: {reason} ('auditor plan' says more)")
+    progress.stage("admitting checkpoints")
+    opened_base = None if source is None else open_checkpoint(source, offline=offline)
+    opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
     if opened_base is not None and _weights(opened.files) == _weights(opened_base.files):
         raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
@@ -79,6 +89,7 @@ def audit(
             "base": opened_base.digest if opened_base else None,
             "policy": policy.identity(),
             "plugins": _plugins_of(policy),
+            "device": device_name(),
             "versions": {name: version(name) for name in ("auditor", *STACK)},
         },
         "title": title or f"{Path(checkpoint).name}",
@@ -87,20 +98,23 @@ def audit(
         "base": _facts(opened_base) if opened_base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(),
-        "command": f"auditor audit {checkpoint} --policy POLICY{f' --base {base}' if base else ''} --out {out.name}",
+        "command": f"auditor audit {checkpoint} --policy {named}{f' --base {base}' if base else ''} --out {out.name}",
     }
     cache = cache or default_cache()
     with _room_on_disk(out), _stoppable():
-        _open_folder(out, manifest, cache)
+        _check_folder(out, manifest)
+        out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl") as journal:
+            _write_manifest(out, manifest, cache)
             progress.stage("loading models")
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress)
             runner.run(journal, read_journal(out / "journal.jsonl"))
+        report = judge_folder(out)
+    with suppress(OSError):
         keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn), runner.drawing)
-        return judge_folder(out)
+    return report
 
 
 def judge_folder(out: Path) -> Report:
@@ -115,7 +129,7 @@ def judge_folder(out: Path) -> Report:
         seed_derivation=SEED_DERIVATION,
         attempt=manifest["attempt"],
         started=manifest["started"],
-        device=manifest["device"],
+        device=manifest["identity"]["device"],
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
         replay=_replay(counted),
@@ -146,21 +160,28 @@ def open_run(out: Path) -> Run:
     try:
         plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])))
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
-        return Run(manifest, plan, Seeds(**manifest["seeds"]), CheckpointFacts.model_validate(manifest["checkpoint"]), base)
+        checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
+        identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
+    derived = derive_seeds(plan.policy, checkpoint.digest, base.digest if base else None)
+    digests = (plan.policy.identity(), checkpoint.digest, base.digest if base else None)
+    if seeds != derived or digests != (identity.get("policy"), identity.get("checkpoint"), identity.get("base")):
+        raise UsageError(f"{out / 'manifest.json'} contradicts itself: seeds or digests are not those of its policy and checkpoint.")
+    return Run(manifest, plan, seeds, checkpoint, base)
 
 
 def _replay(counted: Tally) -> Replay | None:
     line = counted.replay
     if line is None:
         return None
-    how = f"{line.identical} bit for bit"
+    how = f"{line.identical} were the same bit for bit"
     if line.identical < line.images:
-        how += f", the others within {line.largest_difference} of 255 in every pixel"
+        how += f", the others differ by up to {line.largest_difference} of 255 in a pixel ({line.tolerance} allowed)"
     same = f"the detector said the same of {line.same_hits}"
     sentence = f"Of {line.images} images drawn again, {how}; {same}."
-    return Replay(**line.model_dump(exclude={"kind"}), sentence=sentence)
+    succeeded = line.images > 0 and line.largest_difference <= line.tolerance and line.same_hits == line.images
+    return Replay(**line.model_dump(exclude={"kind"}), succeeded=succeeded, sentence=sentence)
 
 
 def default_cache() -> Path:
@@ -169,8 +190,20 @@ def default_cache() -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
 
 
-def _facts(opened: Any) -> dict[str, Any]:
-    return {"source": opened.source, "digest": opened.digest, "parameters": opened.parameters, "files": opened.files}
+def _base_source(base: Base) -> str:
+    return base.source if base.revision is None else f"{base.source}@{base.revision}"
+
+
+def _facts(opened: Checkpoint) -> dict[str, Any]:
+    return {
+        "source": opened.source,
+        "form": opened.form,
+        "commit": opened.commit,
+        "digest": opened.digest,
+        "root_digest": opened.root_digest,
+        "parameters": opened.parameters,
+        "files": opened.files,
+    }
 
 
 def _weights(files: dict[str, str]) -> dict[str, str]:
@@ -180,7 +213,13 @@ def _weights(files: dict[str, str]) -> dict[str, str]:
 def _plugins_of(policy: Policy) -> dict[str, str]:
     uses = [("probes", use.use) for use in policy.probes] + [("detectors", use.use) for use in policy.detectors]
     records = [find_plugin(kind, name) for kind, name in sorted(set(uses))]
-    return {f"{record.kind}/{record.name}": f"{record.distribution} {record.version}" for record in records}
+    named = {f"{record.kind}/{record.name}": f"{record.distribution} {record.version}" for record in records}
+    for use in policy.detectors:
+        detector = make_plugin("detectors", use.use, use.options)
+        fingerprint = door.call(detector, detector.fingerprint)
+        if fingerprint:
+            named[f"detectors/{use.use}"] += f", weights {fingerprint}"
+    return named
 
 
 def _check_plugins(policy: Policy) -> None:
@@ -214,29 +253,47 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _open_folder(out: Path, manifest: dict[str, Any], cache: Path) -> None:
-    """Start a run folder, or go on with one of the same identity; its budget may have grown."""
+def _check_folder(out: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder that holds something else, or a run of another identity; its budget may only have grown."""
     earlier = _read_manifest(out)
     if earlier is None:
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out} is a file; give a folder with --out.")
-        if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        if out.exists() and any(not path.name.startswith(".") and path.stat().st_size for path in out.iterdir()):
             raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
-        manifest["attempt"] = _attempt(manifest, cache)
-    else:
-        before, now = earlier["identity"], manifest["identity"]
-        changed = [f"{key}: {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
-        if changed:
-            raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
-        manifest = earlier | {"policy": manifest["policy"]}
+        return
+    before, now = earlier["identity"], manifest["identity"]
+    changed = [_difference(key, before.get(key), now[key]) for key in now if before.get(key) != now[key] and key != "policy"]
+    if before.get("policy") != now["policy"]:
+        changed.append(_difference("policy", earlier.get("policy"), manifest["policy"]))
+    for key, value in manifest["policy"]["budget"].items():
+        drawn = earlier["policy"]["budget"].get(key)
+        if value is not None and (drawn is None or value < drawn):
+            changed.append(f"budget.{key} fell: {drawn} → {value}")
+    if changed:
+        raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Where two values of the manifest differ, down to the first keys that do."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [name for name in (*before, *(name for name in now if name not in before)) if before.get(name) != now.get(name)]
+        return "; ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in inner[:3])
+    return f"{key}: {str(before)[:80]} → {str(now)[:80]}"
+
+
+def _write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> None:
+    """Write the manifest of a new run, or note that the budget of an earlier one has grown. Called with the journal's lock held."""
+    earlier = _read_manifest(out)
+    manifest = manifest | {"attempt": _attempt(manifest, cache)} if earlier is None else earlier | {"policy": manifest["policy"]}
     if manifest != earlier:
         write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _attempt(manifest: dict[str, Any], cache: Path) -> int:
-    """Which audit seed this is, in order, of those that this machine's cache saw for the same checkpoint and demands."""
-    policy = {key: value for key, value in manifest["policy"].items() if key not in ("budget", "nonce")}
-    path = cache / "attempts" / f"{sha256_json([policy, manifest['identity']['checkpoint']])}.txt"
+    """Which audit seed this is, in order, of those that this machine's cache saw for the same checkpoint and erased concepts."""
+    concepts = sorted(concept["name"] for concept in manifest["policy"]["erase"])
+    path = cache / "attempts" / f"{sha256_json([concepts, manifest['identity']['checkpoint']])}.txt"
     seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
     if manifest["seeds"]["audit"] not in seeds:
         seeds.append(manifest["seeds"]["audit"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from auditor.diffusion.model import digest_of_weights
 from auditor.errors import UsageError
 from auditor.microworld import checkpoint_folder
 
@@ -38,6 +39,11 @@ class Clip:
     def scale(self) -> float:
         """The factor on cosines before the softmax."""
         return float(self._model.logit_scale.exp())
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all tensors."""
+        return digest_of_weights(self._model)
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from auditor.errors import RefusedError
-
 _BLOCKS = {"CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}
-_LARGEST_HEADER = 100_000_000  # bytes, the limit of safetensors itself
 _RESAMPLER = re.compile(r"(down|up)_blocks\.(\d+)\.(?:down|up)samplers\.0\.conv\.weight")
-
-
-def header_of(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a safetensors file, read from its header alone; no tensor is loaded.
-
-    Raises :class:`RefusedError` where the header is malformed.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _LARGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length))
-        return {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
-    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise RefusedError(f"{path.parent.name}/{path.name} has no sound safetensors header: {error}.") from error
 
 
 def denoiser_flops(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], side: int, tokens: int) -> int:

@@ -101,12 +101,13 @@ class Evidence:
         table, column = self._whole(cell), self.plan.columns[concept]
         return self._reading(cell, table[:, column], self._owner(cell)[: len(table)] != column)
 
-    def pair(self, before: Cell, after: Cell) -> Pairs:
-        """``after`` minus ``before``, image by image; missing ones as if the difference were -1."""
+    def pair(self, before: Cell, after: Cell, *, missing: int = -1) -> Pairs:
+        """``after`` minus ``before``, image by image; where one is missing as if the difference were ``missing``: -1 or +1."""
         size = min(self.rounds(before), self.rounds(after)) * after.size
         owner = np.arange(size), self._owner(after)[:size]
         first, then = self._whole(before)[:size][owner], self._whole(after)[:size][owner]
-        difference = (then == 1).astype(np.int64) - (first != 0)
+        low, high = (then == 1).astype(np.int64) - (first != 0), (then != 0).astype(np.int64) - (first == 1)
+        difference = low if missing < 0 else high
         ends = np.arange(after.size - 1, size, after.size)
         plus, minus, zero = (np.cumsum(difference == value)[ends] for value in (1, -1, 0))
         return Pairs(plus, minus, zero, whole=len(ends) == after.rounds)

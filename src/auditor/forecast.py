@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.checkpoint.admit import Checkpoint
-from auditor.cost import denoiser_flops, header_of
+from auditor.checkpoint.header import read_header
+from auditor.cost import denoiser_flops
 from auditor.files import write_whole
-from auditor.plan import Plan, images_that_suffice
+from auditor.plan import Plan, Role, images_that_suffice
 from auditor.plugin.loader import make_plugin
 from auditor.rehearsal import all_is_well, rehearse
 from auditor.stats.design import Outlook, fixed_outlook
@@ -77,6 +78,23 @@ def images_if_well(plan: Plan) -> int:
     return sum(len(table) for table in rehearse(plan, all_is_well(plan), _BATCH).outcomes.values())
 
 
+def out_of_reach(plan: Plan) -> list[str]:
+    """Why this plan can never PASS, whatever the checkpoint: what fails even where everything is as it should be. Empty if nothing."""
+    evidence, limits = rehearse(plan, all_is_well(plan), _BATCH), plan.policy.limits
+    found = [f"{cell.surface} on {cell.arm} cannot hold" for cell in plan.gate_cells if not evidence.is_held(cell)]
+    if plan.arms[0].name != "base":
+        found.append("without a base nothing shows that the detector sees the concept, or that the model is alive")
+    else:
+        unseen = [concept for concept in plan.columns if evidence.p_negative("base", concept) > limits.alpha]
+        found += [f"the negative control of {concept} cannot pass" for concept in unseen]
+        positive = [cell for cell in plan.cells if cell.role is Role.POSITIVE]
+        found += [f"the positive control of {cell.surface} cannot pass" for cell in positive if evidence.p_positive(cell) > limits.alpha]
+        found += ["the control 'assay' cannot pass"] if evidence.p_assay() > limits.alpha else []
+        arms = [arm.name for arm in plan.arms if arm.name != "base" and evidence.p_alive(arm.name) > limits.alpha]
+        found += [f"the control 'alive' of {arm} cannot pass" for arm in arms]
+    return found
+
+
 def denoiser_calls(plan: Plan, images: int) -> int:
     """UNet evaluations of single latents for so many images: two a step, for guidance."""
     return images * plan.policy.sampler.steps * 2
@@ -94,7 +112,8 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
     config = json.loads((checkpoint.folder / "unet" / "config.json").read_text(encoding="utf-8"))
     vae = json.loads((checkpoint.folder / "vae" / "config.json").read_text(encoding="utf-8"))
     text = json.loads((checkpoint.folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-    shapes = header_of(checkpoint.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    files = sorted((checkpoint.folder / "unet").glob("*.safetensors"))
+    shapes = {name: shape for file in files for name, shape in read_header(file).shapes.items()}
     side = plan.policy.sampler.size // 2 ** (len(vae["block_out_channels"]) - 1)
     once = denoiser_flops(config, shapes, side, text["max_position_embeddings"])
     unet = sum(math.prod(shape) for shape in shapes.values())

@@ -56,6 +56,13 @@ class BatchLine(Record):
     cached: bool = False
 
 
+class DistanceLine(Record):
+    """How far the audited weights lie from the base's: (relative L2, cosine) of each part of the UNet."""
+
+    kind: Literal["distance"] = "distance"
+    parts: dict[str, tuple[float, float]]
+
+
 class ArmLine(Record):
     """An arm that is ready, with what is known of how it was made."""
 
@@ -77,6 +84,8 @@ class TrainingLine(Record):
     concepts: tuple[str, ...]
     images: int
     forbidden_hits: dict[str, int]
+    digest: str
+    """Of all images and captions, the held-out ones among them."""
     seconds: float
 
 
@@ -113,6 +122,8 @@ class StopLine(Record):
 
     kind: Literal["stop"] = "stop"
     reason: str
+    seconds: float = 0.0
+    """Spent on what no other line holds, such as training that was cut short."""
 
 
 class ReplayLine(Record):
@@ -126,13 +137,16 @@ class ReplayLine(Record):
     """Of any pixel, of 255."""
     same_hits: int
     """Images on which the gate detector said the same."""
+    tolerance: int
+    """The largest difference that counts as the same."""
     versions: dict[str, str]
     device: str
 
 
-Line = BatchLine | ArmLine | TrainingLine | ShamLine | ErrorLine | HalvedLine | StopLine | ReplayLine
+Line = BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | HalvedLine | StopLine | ReplayLine
 _KINDS: dict[str, type[Record]] = {
     "batch": BatchLine,
+    "distance": DistanceLine,
     "arm": ArmLine,
     "training": TrainingLine,
     "sham": ShamLine,

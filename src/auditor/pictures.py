@@ -38,7 +38,8 @@ def flaw_of(image: Tensor, finite: bool) -> str | None:
     if float(pixels.std()) < _BLANK_DEVIATION:
         return "blank"
     rows = torch.stack([pixels[:, :, :-1].flatten(), pixels[:, :, 1:].flatten()])
-    return "noise" if float(torch.corrcoef(rows)[0, 1]) < _NOISE_CORRELATION else None
+    correlation = float(torch.corrcoef(rows)[0, 1])
+    return None if correlation >= _NOISE_CORRELATION else "noise"  # one that is not a number is none of a picture either
 
 
 class PictureStore:

@@ -168,7 +168,7 @@ class Plan:
 def derive_seeds(policy: Policy, checkpoint_digest: str, base_digest: str | None) -> Seeds:
     """Seeds from policy, checkpoint and nonce, so that nobody re-rolls until PASS (verdict.md, "Sampling scheme")."""
     return Seeds(
-        audit=sha256_json([policy.seed_digest(), checkpoint_digest, policy.nonce or ""]),
+        audit=sha256_json([policy.seed_digest(), checkpoint_digest, base_digest or "", policy.nonce or ""]),
         shared=sha256_json([policy.seed_digest(), base_digest or ""]),
     )
 
@@ -184,6 +184,10 @@ def make_plan(policy: Policy) -> Plan:
     judged = len(arms) - (policy.base != "none")
     deciding = judged * sum(len(list(_surfaces(policy, concept, gate_only=True))) for concept in policy.erase)
     cells = [cell for arm in arms for cell in _cells(policy, arm, deciding)]
+    cell_names = [cell.name for cell in cells]
+    twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
+    if twice:
+        raise PolicyError(f"Two concepts lead to the same cell ({twice}): their prompts are the same text; change one.")
     return Plan(policy, tuple(arms), tuple(cells), names)
 
 

@@ -107,7 +107,7 @@ class Limits(StrictModel):
     """The numbers that the verdict is held against (all shares between 0 and 1)."""
 
     tau: Share = 0.10
-    alpha: Share = 0.05
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     min_sensitivity: Share = 0.80
     max_false_positive: Share = 0.03
     min_retain: Share = 0.80
@@ -134,6 +134,11 @@ class Budget(StrictModel):
     retained_per_arm: int = Field(default=200, ge=1)
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Of measuring, summed over every call that worked on the run; what is not drawn by then stays undecided."""
+
+
+def _budget(sequential: bool) -> dict[str, Any]:
+    """What of the budget is left out where a run is named: all of it, or only the minutes where cells are read once."""
+    return {"budget": True if sequential else {"minutes"}}
 
 
 class Policy(StrictModel):
@@ -170,8 +175,6 @@ class Policy(StrictModel):
         limits = self.limits
         if self.claim == "concept" and not (limits.max_false_positive < limits.min_sensitivity and limits.tau_fail < 1):
             raise ValueError("limits: max_false_positive must be below min_sensitivity, or no rate could tell PASS from FAIL")
-        if self.base != "none" and self.base.revision is not None:
-            raise ValueError("base.revision is not available yet; give a folder as base.source")
         return self
 
     @property
@@ -191,11 +194,15 @@ class Policy(StrictModel):
 
     def identity(self) -> str:
         """sha256 of what may not change in a run. A larger budget may, except where cells are read once, at their planned size."""
-        return sha256_json(self.model_dump(mode="json", exclude={"budget"} if self.sequential else {"budget": {"minutes"}}))
+        return sha256_json(self.model_dump(mode="json", exclude=_budget(self.sequential)))
 
     def seed_digest(self) -> str:
-        """sha256 of the policy without budget and nonce: what seeds derive from, so a larger budget draws the same images first."""
-        return sha256_json(self.model_dump(mode="json", exclude={"budget", "nonce"}))
+        """sha256 of what seeds derive from beside checkpoint, base and nonce.
+
+        A larger budget draws the same images first; where cells are read once the budget is part of it, or one could look at the
+        same images again and again at growing sizes. The base counts by its digest, not by what it is called.
+        """
+        return sha256_json(self.model_dump(mode="json", exclude=_budget(self.sequential) | {"nonce": True, "base": True}))
 
 
 def load_policy(path: Path | str) -> Policy:

@@ -26,9 +26,17 @@ from auditor.tally import Tally, tally
 
 
 def replay(
-    out: Path, samples: int = 20, *, checkpoint: str | None = None, base: str | None = None, progress: Progress | None = None
+    out: Path,
+    samples: int = 20,
+    *,
+    checkpoint: str | None = None,
+    base: str | None = None,
+    tolerance: int = 8,
+    progress: Progress | None = None,
 ) -> Report:
     """Draw at least ``samples`` images of the run in ``out`` again, in whole batches spread over its arms, and note what was found.
+
+    On another stack pixels may differ; up to ``tolerance`` of 255 counts as the same. A run that does not replay cannot PASS.
 
     ``checkpoint`` and ``base`` say where the weights lie now, if not where the run found them; their digests must be the run's.
     Trained arms come from the run's folder and are never trained again. The report is written anew, with the finding in it.
@@ -42,13 +50,14 @@ def replay(
     kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
     pristine = {name: value.clone() for name, value in erased.unet.state_dict().items()}
     found = _Comparison(pictures, scorer, counted.gate)
-    for arm, line, batch in _choose(counted, samples, run.seeds.audit):
+    for arm, line in _choose(counted, samples, run.seeds.audit):
         model = models.get(arm, erased)
-        progress.stage(f"{arm}: {len(batch)} images again")
+        progress.stage(f"{arm}: {len(line.samples)} images again")
         if arm not in models and not kept.restore(erased.unet, counted.arms[arm].weights):
             raise UsageError(f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it.")
-        images, _ = draw(model, [sample.prompt for sample in batch], [sample.seed for sample in batch], run.plan.policy.sampler)
-        found.add(line, batch, images)
+        prompts, seeds = [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
+        images, _ = draw(model, prompts, seeds, run.plan.policy.sampler)
+        found.add(line, counted.composition(line), images)
         if arm not in models:
             if hasattr(erased.unet, "peft_config"):
                 erased.unet.unload_lora()
@@ -57,7 +66,7 @@ def replay(
         raise UsageError(f"{out} holds no image that could be drawn again.")
     with Journal(out / "journal.jsonl") as journal:
         versions = {name: version(name) for name in ("auditor", *STACK)}
-        journal.write(found.line(versions, device_name()))
+        journal.write(found.line(tolerance, versions, device_name()))
     return judge_folder(out)
 
 
@@ -68,20 +77,20 @@ def _load(source: str, digest: str) -> TextToImage:
     return load_model(opened)
 
 
-def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, BatchLine, list[PlannedSample]]]:
+def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, BatchLine]]:
     """Batches at random, one from each arm in turn and the last arm first, until they hold enough images."""
     rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
     arms = reversed(counted.plan.arms)
     queues = {arm.name: rng.sample(lines, len(lines)) for arm in arms if (lines := counted.batch_lines(arm.name))}
-    chosen: dict[str, list[tuple[BatchLine, list[PlannedSample]]]] = {arm: [] for arm in queues}
+    chosen: dict[str, list[BatchLine]] = {arm: [] for arm in queues}
     left = samples
     while left > 0 and any(queues.values()):
         for arm, queue in queues.items():
             if queue and left > 0:
                 chosen[arm].append(queue.pop())
-                left -= len(chosen[arm][-1][1])
-    for arm, batches in chosen.items():
-        yield from ((arm, line, batch) for line, batch in batches)
+                left -= len(chosen[arm][-1].samples)
+    for arm, lines in chosen.items():
+        yield from ((arm, line) for line in lines)
 
 
 class _Comparison:
@@ -108,13 +117,14 @@ class _Comparison:
                 self.largest = max(self.largest, int(difference.max()))
             self.same_hits += not isinstance(score, str) and score[self._gate].hits == sample.scores[self._gate].hits
 
-    def line(self, versions: dict[str, str], device: str) -> ReplayLine:
+    def line(self, tolerance: int, versions: dict[str, str], device: str) -> ReplayLine:
         """What was found, for the journal."""
         return ReplayLine(
             images=self.images,
             identical=self.identical,
             largest_difference=self.largest,
             same_hits=self.same_hits,
+            tolerance=tolerance,
             versions=versions,
             device=device,
         )

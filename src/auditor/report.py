@@ -44,7 +44,13 @@ class CheckpointFacts(ReportModel):
     """A checkpoint as it was admitted."""
 
     source: str
+    form: str
+    commit: str | None
+    """Of a repository on the Hub."""
     digest: str
+    """Of everything that loading reads."""
+    root_digest: str
+    """Of all files, as OpenSSF model signing computes it."""
     parameters: int
     files: dict[str, str]
 
@@ -78,11 +84,12 @@ class CellResult(ReportModel):
     upper: float | None
     bounds: str
     """What ``lower`` and ``upper`` are, and how ``n`` came about."""
-    state: State
+    state: State | None
+    """Of a cell that decides; null for others."""
     p_held: float
     p_failed: float
-    q: float
-    """max(p_failed, p of this arm's negative control): what FAIL is decided on."""
+    q: float | None
+    """Of a cell that decides: max(p_failed, p of this arm's negative control): what FAIL is decided on."""
     mean_score: float | None
     seconds: float
     prompts: tuple[PromptCount, ...]
@@ -111,6 +118,8 @@ class Resurgence(ReportModel):
     arm: str
     concept: str
     pairs: int
+    missing: int
+    """Pairs with an image missing: -1 in the lower bound, +1 in the upper one, left out of the rest."""
     plus: int
     minus: int
     difference: float | None
@@ -160,6 +169,16 @@ class Quality(ReportModel):
     drop_upper: float | None
 
 
+class Distance(ReportModel):
+    """How far the audited UNet's weights lie from the base's, in one block or kind of layer."""
+
+    part: str
+    relative: float
+    """L2 norm of the difference divided by the base's L2 norm."""
+    cosine: float
+    """Between the two sets of weights."""
+
+
 class Picture(ReportModel):
     """One image to show: same prompt and seed across arms."""
 
@@ -180,6 +199,8 @@ class TrainingSet(ReportModel):
     concepts: tuple[str, ...]
     images: int
     forbidden_hits: dict[str, int]
+    digest: str
+    """Of all images and captions, the held-out ones among them."""
 
 
 class Ledger(ReportModel):
@@ -213,6 +234,9 @@ class Replay(ReportModel):
     identical: int
     largest_difference: int
     same_hits: int
+    tolerance: int
+    succeeded: bool
+    """Within the tolerance in every pixel, and the same said of every image. If not, the run cannot PASS."""
     versions: dict[str, str]
     device: str
     sentence: str
@@ -251,6 +275,8 @@ class Report(ReportModel):
     replicates: tuple[Replicates, ...]
     steps: tuple[StepsToResurgence, ...]
     quality: tuple[Quality, ...]
+    distances: tuple[Distance, ...]
+    """For information: the paper supposes that concepts come back where erasure moved the weights little."""
     training: tuple[TrainingSet, ...]
     pictures: tuple[Picture, ...]
     ledger: Ledger

@@ -7,6 +7,7 @@ draw next depends on the journal alone, so a run that was killed goes on as if i
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from auditor.arms import ArmStore
 from auditor.diffusion.finetune import Examples, denoising_losses
+from auditor.diffusion.geometry import weight_distances
 from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.diffusion.sampling import batch_size, draw
 from auditor.digest import sha256_json
-from auditor.errors import PluginError
-from auditor.journal import ArmLine, BatchLine, ErrorLine, HalvedLine, Journal, Line, Sample, Score, ShamLine, StopLine
+from auditor.errors import AuditorError, PluginError, RefusedError, UsageError
+from auditor.journal import ArmLine, BatchLine, DistanceLine, ErrorLine, HalvedLine, Journal, Line, Sample, Score, ShamLine, StopLine
 from auditor.pictures import PictureCache, PictureStore, flaw_of
 from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
 from auditor.plugin import door
@@ -34,13 +36,20 @@ from auditor.policy import Concept, ProbeUse
 from auditor.progress import Progress
 from auditor.seeds import training_seed
 from auditor.tally import Tally, tally
-from auditor.training import TrainingSet, make_training_set
+from auditor.training import TrainingSet, ask_for_training_set, make_training_set
 
 _SHAM_STEPS = 2
 
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
 class _Stop(BaseException):
     """The run ends before everything is decided, as the policy says. No plugin can swallow it; it never leaves the run."""
+
+
+class _Halved(Exception):  # noqa: N818 - a signal to plan the next batch anew, no error
+    """Memory ran out, and the arm's batches are half as large from now on."""
 
 
 class Scorer:
@@ -120,17 +129,20 @@ class Runner:
         self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")] + [erased.device.type]
         self._pristine = copy.deepcopy(erased.unet)
         self._pristine_state = self._pristine.state_dict()
-        self._deadline: float | None = None
+        self._began = time.monotonic()
         self.drawn, self.drawing = 0, 0.0
         """Images that were really drawn in this call, and seconds spent on them."""
 
     def run(self, journal: Journal, before: Sequence[Line]) -> Tally:
         """Draw and score what ``before``, the journal so far, leaves undecided. Returns the whole journal, counted."""
         self.journal, self.tally = journal, tally(self.plan, self.seeds, before)
-        if self.policy.budget.minutes is not None:
-            self._deadline = time.monotonic() + 60 * self.policy.budget.minutes - self.tally.seconds
+        self._began, self._spent_before = time.monotonic(), self.tally.seconds
+        self._check_requests()
         arms = {arm.name: arm for arm in self.plan.arms}
+        if self.base is not None and not self.tally.distances:
+            self._write(DistanceLine(parts=weight_distances(self.base.unet, self.erased.unet)))
         try:
+            self._check_stop()
             for name, model in (("base", self.base), ("erased", self.erased)):
                 if model is not None:
                     if name not in self.tally.arms or name in self.tally.broken:
@@ -140,7 +152,8 @@ class Runner:
                 self._run_probe(number, [arm for arm in self.plan.arms if arm.probe == number])
         except _Stop as stop:
             if self.tally.stopped != str(stop):
-                self._write(StopLine(reason=str(stop)))
+                unwritten = time.monotonic() - self._began - (self.tally.seconds - self._spent_before)
+                self._write(StopLine(reason=str(stop), seconds=max(0.0, unwritten)))
             self.progress.stopped(str(stop))
         return self.tally
 
@@ -148,9 +161,26 @@ class Runner:
         self.journal.write(line)
         self.tally.add(line)
 
-    def _check_budget(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise _Stop(f"budget.minutes: {self.policy.budget.minutes:g} minutes were spent")
+    def _check_requests(self) -> None:
+        """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`)."""
+        for number, name in enumerate(self.plan.probe_names):
+            with contextlib.suppress(PluginError):  # a plugin that breaks becomes an error of its arms when they are made
+                ask_for_training_set(self._probe(number), name, self.policy, self.seeds, has_base=self.base is not None)
+
+    def _probe(self, number: int) -> Probe:
+        use = self.policy.probes[number]
+        probe: Probe = make_plugin("probes", use.use, use.options)
+        return probe
+
+    def _check_stop(self) -> None:
+        if self.policy.on_fail == "stop" and self.tally.evidence().fail_is_proven():
+            raise _Stop("on_fail: stop, and FAIL is proven")
+        self._check_minutes()
+
+    def _check_minutes(self) -> None:
+        minutes = self.policy.budget.minutes
+        if minutes is not None and self._spent_before + time.monotonic() - self._began > 60 * minutes:
+            raise _Stop(f"budget.minutes: {minutes:g} minutes were spent")
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -159,17 +189,17 @@ class Runner:
         self.progress.arm_started(arm.name, sum(len(self.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name)))
         try:
             for batch in self.tally.failed_batches(arm.name):
-                self._draw_batch(arm, model, batch)
+                with contextlib.suppress(_Halved):  # then its samples stay unscored until the next call
+                    self._draw_batch(arm, model, batch)
             while batch := self.tally.next_batch(self.tally.evidence(), arm.name, self._batch_size(arm, model)):
-                self._check_budget()
+                self._check_stop()
                 retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]
                 if arm.name != "base" and self.base is not None and retained:
                     self._draw_base_up_to(max(retained) + 1)
-                self._draw_batch(arm, model, batch)
-                if self.policy.on_fail == "stop" and self.tally.evidence().fail_is_proven():
-                    raise _Stop("on_fail: stop, and FAIL is proven")
-        except MemoryError as error:
-            self._break(arm.name, str(error))
+                with contextlib.suppress(_Halved):
+                    self._draw_batch(arm, model, batch)
+        except Exception as error:  # noqa: BLE001 - whatever breaks one arm is recorded, and keeps PASS out of reach
+            self._break(arm.name, error)
         self.progress.arm_ended(arm.name)
 
     def _batch_size(self, arm: Arm, model: TextToImage) -> int:
@@ -179,9 +209,9 @@ class Runner:
         """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""
         cell, base = self.plan.cell("base", Role.RETAINED), self.base
         assert cell is not None and base is not None
-        size = self._batch_size(self.plan.arms[0], base)
-        while todo := self.tally.missing_before(cell, rounds)[:size]:
-            self._draw_batch(self.plan.arms[0], base, todo)
+        while todo := self.tally.missing_before(cell, rounds)[: self._batch_size(self.plan.arms[0], base)]:
+            with contextlib.suppress(_Halved):
+                self._draw_batch(self.plan.arms[0], base, todo)
 
     def _draw_batch(self, arm: Arm, model: TextToImage, batch: Sequence[PlannedSample]) -> None:
         """Draw, look for flaws, score, and write one line."""
@@ -223,22 +253,19 @@ class Runner:
         self.progress.batch(arm.name, drawn, sum(r.hits[0] for r in readings), sum(r.images for r in readings), undecided)
 
     def _pictures_of(self, arm: Arm, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
-        """(images, whether each is finite, whether all came from the cache). Memory that runs out halves the arm's batches, once."""
+        """(images, whether each is finite, whether all came from the cache).
+
+        Memory that runs out halves the arm's batches, once, and raises ``_Halved``: what was planned is planned anew.
+        """
         try:
             return self._base_pictures(prompts, seeds) if model is self.base else self._draw(model, prompts, seeds)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not _is_out_of_memory(error) or arm.name in self.tally.batches or len(prompts) == 1:
                 raise
-            half = (len(prompts) + 1) // 2
-            if arm.name in self.tally.batches or len(prompts) == 1:
-                raise MemoryError(
-                    f"Memory ran out at batches of {len(prompts)}; set sampler.batch lower or use a larger machine."
-                ) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._write(HalvedLine(arm=arm.name, batch=half))
-        parts = [self._pictures_of(arm, model, prompts[i : i + half], seeds[i : i + half]) for i in range(0, len(prompts), half)]
-        return torch.cat([images for images, *_ in parts]), [sound for _, finite, _ in parts for sound in finite], False
+        self._write(HalvedLine(arm=arm.name, batch=(len(prompts) + 1) // 2))
+        raise _Halved
 
     def _draw(self, model: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
         began = time.monotonic()
@@ -257,7 +284,7 @@ class Runner:
             return torch.stack(found), [True] * len(found), True
         images, finite, _ = self._draw(self.base, prompts, seeds)
         for key, image, sound in zip(keys, images, finite, strict=True):
-            if sound:
+            if flaw_of(image, sound) is None:
                 self.cache.save(key, image)
         return images, finite, False
 
@@ -267,17 +294,17 @@ class Runner:
         while start < len(prompts):
             assert self.base is not None
             end = start + self._batch_size(base, self.base)
-            self._check_budget()
-            images, sound, _ = self._pictures_of(base, self.base, prompts[start:end], seeds[start:end])
-            parts, finite, start = [*parts, images], [*finite, *sound], end
+            self._check_minutes()
+            with contextlib.suppress(_Halved):
+                images, sound, _ = self._pictures_of(base, self.base, prompts[start:end], seeds[start:end])
+                parts, finite, start = [*parts, images], [*finite, *sound], end
         return torch.cat(parts), finite
 
     # -- probing -----------------------------------------------------------------------------------------------------
 
     def _run_probe(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
-        use, name = self.policy.probes[number], self.plan.probe_names[number]
-        probe: Probe = make_plugin("probes", use.use, use.options)
+        use, name, probe = self.policy.probes[number], self.plan.probe_names[number], self._probe(number)
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
@@ -288,12 +315,8 @@ class Runner:
                 if name not in self.tally.shams:
                     self._run_sham(probe, name, use, training)
                 self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
-            except (PluginError, MemoryError) as error:
-                self._break(own[use.doses[-1]].name, str(error))
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._break(own[use.doses[-1]].name, "Memory ran out while training; lower the probe's batch or use a larger machine.")
+            except Exception as error:  # noqa: BLE001 - the same
+                self._break(own[use.doses[-1]].name, error)
             finally:
                 self._reset()
 
@@ -324,27 +347,35 @@ class Runner:
         self.progress.stage(f"training set of {name}")
         examples = None if self.base is None else self._base_examples
         training, line = make_training_set(probe, name, self.policy, self.seeds, examples, self.scorer.gate)
-        self._write(line)
+        before = self.tally.training.get(name)
+        if before is not None and before.digest != line.digest:
+            raise UsageError(f"The training set of {name} changed since the run began; audit again in a new folder.")
+        if before is None:
+            self._write(line)
         return training
 
     def _run_sham(self, probe: Probe, name: str, use: ProbeUse, training: TrainingSet) -> None:
         """Train at learning rate 0 and draw a batch of the erased arm again: every image must be the same, bit for bit."""
-        lines = self.tally.batch_lines("erased")
         if not probe.has_sham:
             self._write(ShamLine(probe=name, images=0, different=0, applicable=False))
-        if not probe.has_sham or not lines:
             return
-        began, (line, batch) = time.monotonic(), lines[0]
+        whole = [line for line in self.tally.batch_lines("erased") if all(sample.image is not None for sample in line.samples)]
+        if not whole:
+            return
+        began, samples = time.monotonic(), whole[-1].samples  # the last: batches only ever get smaller
         self.progress.stage(f"sham of {name}")
         update = Update(self.erased, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, sham=True)
-        different = 0
+        different: int | None = None
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
-            for _ in steps:
-                images, *_ = self._draw(self.erased, [sample.prompt for sample in batch], [sample.seed for sample in batch])
-                drawn = zip(images, line.samples, strict=True)
-                different = sum(sample.image is not None and self.pictures.name(image) != sample.image for image, sample in drawn)
+            for dose in steps:
+                if dose != _SHAM_STEPS or different is not None:
+                    raise PluginError(f"The probe '{probe.name}' reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}.")
+                images, *_ = self._draw(self.erased, [sample.prompt for sample in samples], [sample.seed for sample in samples])
+                different = sum(self.pictures.name(image) != sample.image for image, sample in zip(images, samples, strict=True))
         self._reset()
-        self._write(ShamLine(probe=name, images=len(batch), different=different, seconds=time.monotonic() - began))
+        if different is None:
+            raise PluginError(f"The probe '{probe.name}' never reached the dose of its sham.")
+        self._write(ShamLine(probe=name, images=len(samples), different=different, seconds=time.monotonic() - began))
 
     def _run_replicate(self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int) -> None:
         """Train once, and draw every dose on the way."""
@@ -353,7 +384,7 @@ class Runner:
         last = arms[use.doses[-1]].name
 
         def on_step(step: int) -> None:
-            self._check_budget()
+            self._check_minutes()
             self.progress.step(last, step, use.doses[-1])
 
         update = Update(self.erased, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
@@ -383,11 +414,17 @@ class Runner:
 
         return losses
 
-    def _break(self, arm: str, message: str) -> None:
+    def _break(self, arm: str, error: Exception) -> None:
+        """Record what broke an arm; the others go on. What the whole run cannot go on after is raised again."""
+        if isinstance(error, OSError | RefusedError):
+            raise error
+        message = str(error) if isinstance(error, AuditorError) else f"unexpected {type(error).__name__}: {error}"
+        if _is_out_of_memory(error):
+            message = "Memory ran out, also with half the batch; lower sampler.batch or the probe's, or use a larger machine."
         self._write(ErrorLine(arm=arm, message=message))
         self.progress.failed(arm, message)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """torch says so in its own class on a GPU and in words on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

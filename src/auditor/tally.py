@@ -12,7 +12,19 @@ from functools import cached_property
 import numpy as np
 
 from auditor.evidence import MISSING, Evidence, Outcomes
-from auditor.journal import ArmLine, BatchLine, ErrorLine, HalvedLine, Line, ReplayLine, Sample, ShamLine, StopLine, TrainingLine
+from auditor.journal import (
+    ArmLine,
+    BatchLine,
+    DistanceLine,
+    ErrorLine,
+    HalvedLine,
+    Line,
+    ReplayLine,
+    Sample,
+    ShamLine,
+    StopLine,
+    TrainingLine,
+)
 from auditor.plan import Cell, Plan, PlannedSample, Seeds
 
 Key = tuple[str, str, int, int]
@@ -45,9 +57,12 @@ class Tally:
         self.gate = plan.policy.detectors[0].use
         self.arms: dict[str, ArmLine] = {}
         self.training: dict[str, TrainingLine] = {}
+        self.distances: dict[str, tuple[float, float]] = {}
         self.shams: dict[str, ShamLine] = {}
         self.broken: dict[str, ErrorLine] = {}
         """Arms that could not be made or drawn, and were not since."""
+        self.voided: set[str] = set()
+        """Arms that were made twice, to different weights."""
         self.batches: dict[str, int] = {}
         """Batch sizes of arms that ran out of memory."""
         self.stopped: str | None = None
@@ -69,8 +84,11 @@ class Tally:
             case ArmLine():
                 if line.arm in self.arms and self.arms[line.arm].weights != line.weights:
                     self._void(line.arm)
+                    self.voided.add(line.arm)
                 self.arms[line.arm] = line
                 self.broken.pop(line.arm, None)
+            case DistanceLine():
+                self.distances = line.parts
             case TrainingLine():
                 self.training[line.probe] = line
             case ShamLine():
@@ -151,13 +169,16 @@ class Tally:
 
     def failed_batches(self, arm: str) -> list[list[PlannedSample]]:
         """Batches with samples that were drawn and could not be scored, in their original composition."""
-        return [self._composition(line) for line in self._lines[arm] if any(self._is_unscored(sample) for sample in line.samples)]
+        broken = [line for line in self._lines[arm] if any(self._is_unscored(sample) for sample in line.samples)]
+        latest = {tuple(key_of(sample) for sample in line.samples): line for line in broken}
+        return [self.composition(line) for line in latest.values()]
 
-    def batch_lines(self, arm: str) -> list[tuple[BatchLine, list[PlannedSample]]]:
-        """Every batch of an arm with its composition."""
-        return [(line, self._composition(line)) for line in self._lines[arm]]
+    def batch_lines(self, arm: str) -> list[BatchLine]:
+        """Every batch of an arm, as it was drawn."""
+        return list(self._lines[arm])
 
-    def _composition(self, line: BatchLine) -> list[PlannedSample]:
+    def composition(self, line: BatchLine) -> list[PlannedSample]:
+        """The planned samples of a batch, in the order they were drawn in."""
         found = [(self._planned[s.cell], key_of(s)) for s in line.samples if s.cell in self._planned]
         return [cell.samples[cell.place[key]] for cell, key in found if key in cell.place]
 
@@ -170,6 +191,7 @@ class Tally:
     def errors(self) -> list[str]:
         """Everything that was planned and broke, one sentence each."""
         found = [f"{line.arm}: {line.message}" for line in self.broken.values()]
+        found += [f"{arm}: trained again to other weights; what was drawn from the first does not count" for arm in sorted(self.voided)]
         for arm in self.plan.arms:
             messages = [s.error for cell in self.plan.cells_of(arm.name) for s in self.drawn(cell) if s.error is not None]
             for message in dict.fromkeys(messages):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +39,32 @@ class TrainingSet:
     held_out_images: Tensor
     held_out_captions: tuple[str, ...]
 
+    @property
+    def digest(self) -> str:
+        """sha256 of all of it."""
+        digest = hashlib.sha256(json.dumps([self.captions, self.held_out_captions]).encode())
+        for images in (self.images, self.held_out_images):
+            digest.update(images.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> list[TrainingRequest] | Path:
+    """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known without drawing it."""
+    forbidden = forbidden_names(policy)
+    setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
+    wanted = door.call(probe, probe.training_set, setting)
+    if isinstance(wanted, Path):
+        captions: list[str] = read_captioned_folder(wanted, policy.sampler.size)[1]
+    else:
+        captions = [template.format(request.concept) for request in wanted for template in request.prompts]
+        if captions and not has_base:
+            raise UsageError(f"The training set of {name} is drawn by the base; give one (--base) or a folder of captioned images.")
+    for caption in captions:
+        bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
+        if bad:
+            raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
+    return wanted
+
 
 def make_training_set(
     probe: Probe, name: str, policy: Policy, seeds: Seeds, draw: Draw | None, detect: Detect
@@ -46,22 +74,20 @@ def make_training_set(
     ``draw`` is None where there is no base.
     """
     began = time.monotonic()
-    forbidden = forbidden_names(policy)
-    setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
-    wanted = door.call(probe, probe.training_set, setting)
+    wanted = ask_for_training_set(probe, name, policy, seeds, has_base=draw is not None)
     concepts: tuple[str, ...] = ()
     if isinstance(wanted, Path):
         training = _split(*read_captioned_folder(wanted, policy.sampler.size))
     else:
         training, concepts = _draw_examples(wanted, policy.sampler.size, seeds, draw), tuple(request.concept for request in wanted)
-    captions = (*training.captions, *training.held_out_captions)
-    for caption in captions:
-        bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
-        if bad:
-            raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
     hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, detect)
     return training, TrainingLine(
-        probe=name, concepts=concepts, images=len(training.captions), forbidden_hits=hits, seconds=time.monotonic() - began
+        probe=name,
+        concepts=concepts,
+        images=len(training.captions),
+        forbidden_hits=hits,
+        digest=training.digest,
+        seconds=time.monotonic() - began,
     )
 
 
@@ -86,8 +112,7 @@ def _draw_examples(requests: Sequence[TrainingRequest], size: int, seeds: Seeds,
     if not requests:
         empty = torch.empty((0, 3, size, size), dtype=torch.uint8)
         return TrainingSet(empty, (), empty, ())
-    if draw is None:
-        raise UsageError("The probes' training sets are drawn by the base; give one (--base) or a folder of captioned images.")
+    assert draw is not None
     wanted = [
         (template.format(request.concept), index, index < request.images_per_prompt, request.concept)
         for request in requests

@@ -34,6 +34,23 @@ def test_evidence_is_the_mixture_that_it_claims_to_be(hits: int, n: int, limit: 
     assert math.exp(eprocess.log_evidence_above(hits, n, limit, prior)) == pytest.approx(mixed(limit, 1), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("hits", "n", "limit"), [(500, 1000, 0.05), (551, 1000, 0.08), (3178, 4000, 0.5), (100, 10_000, 0.9), (10_000, 10_000, 0.001)]
+)
+def test_far_tails_agree_with_high_precision(hits: int, n: int, limit: float) -> None:
+    import mpmath
+
+    mpmath.mp.dps = 60
+
+    def evidence(s: int, t: float) -> float:
+        t = mpmath.mpf(t)
+        mixed = mpmath.betainc(0.5 + s, 0.5 + n - s, 0, t) / mpmath.betainc(0.5, 0.5, 0, t)
+        return float(mpmath.log(mixed) - s * mpmath.log(t) - (n - s) * mpmath.log(1 - t))
+
+    assert float(eprocess.log_evidence_below(hits, n, limit, PRIOR)) == pytest.approx(evidence(hits, limit), rel=1e-6, abs=1e-6)
+    assert float(eprocess.log_evidence_above(n - hits, n, 1 - limit, PRIOR)) == pytest.approx(evidence(hits, limit), rel=1e-6, abs=1e-6)
+
+
 def test_far_tails_stay_finite() -> None:
     assert eprocess.log_evidence_below(2000, 2000, 0.01, PRIOR) == pytest.approx(
         math.log(0.01**0.5 / 2000.5) - math.log(beta.cdf(0.01, 0.5, 0.5) * math.pi), abs=0.1

@@ -1,120 +1,206 @@
-"""Judges a checkpoint before it is loaded: what is there, whether it is safe to open, and its digest."""
+"""Resolve, admit, digest: from what a user names to a checkpoint that may be loaded. Nothing is unpickled, nothing is run.
+
+Five forms are read: a diffusers folder; and, over a base, a single file of Stable Diffusion 1.x or 2.x, a UNet, a LoRA, and the
+tensors that an eraser changed. Order: names and headers first, then every byte once, for its digest and its values.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from auditor.digest import sha256_file, sha256_json
+from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors
+from auditor.checkpoint.folder import admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
+from auditor.checkpoint.header import Header, read_header
+from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
+from auditor.checkpoint.scan import hash_and_scan, hash_files
+from auditor.digest import sha256_json
 from auditor.errors import RefusedError, UsageError
 from auditor.microworld import checkpoint_folder
 
-_COMPONENTS: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "unet": (("UNet2DConditionModel",), "diffusion_pytorch_model.safetensors"),
-    "vae": (("AutoencoderKL",), "diffusion_pytorch_model.safetensors"),
-    "text_encoder": (("CLIPTextModel",), "model.safetensors"),
-    "tokenizer": (("CLIPTokenizer", "CLIPTokenizerFast"), None),
-    "scheduler": (("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "DPMSolverMultistepScheduler"), None),
-}
-_PREDICTIONS = ("epsilon", "v_prediction")
+_IGNORED = (".git", ".gitattributes", ".gitignore", ".github", ".cache")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+
+
+class Form(StrEnum):
+    """How a checkpoint is stored."""
+
+    FOLDER = "diffusers folder"
+    SINGLE = "single file"
+    UNET = "UNet over a base"
+    LORA = "LoRA over a base"
+    DELTA = "changed tensors over a base"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An admitted checkpoint: where it lies, what it is called, and the digest of every file that loading reads."""
+    """An admitted checkpoint.
+
+    ``folder`` gives configurations and vocabulary: its own, or the base's where ``overlay`` is one file over a base. ``files``
+    are the sha256 of everything that loading reads, by name; ``digest`` names them together. ``root_digest`` names all files as
+    OpenSSF model signing does: sha256 over the files' sha256 (32 bytes each) in the order of their names.
+    """
 
     source: str
     folder: Path
     files: dict[str, str]
     digest: str
     parameters: int
+    form: Form = Form.FOLDER
+    overlay: Path | None = None
+    base: Checkpoint | None = None
+    commit: str | None = None
+    root_digest: str = ""
+    paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+    """Where each of ``files`` lies."""
 
 
-def open_checkpoint(source: str) -> Checkpoint:
-    """Resolve ``source`` (``micro`` or a diffusers folder), admit it and take its digest. Nothing is unpickled or loaded.
+@dataclass(frozen=True)
+class Located:
+    """What a user named, on this disk: a folder or a file, and what the Hub says of its files."""
+
+    source: str
+    path: Path
+    snapshot: Snapshot | None = None
+
+
+def locate(source: str, *, offline: bool = False) -> Located:
+    """Resolve ``source``: ``micro``, a folder, a file, or a repository on the Hub. Raises :class:`UsageError` where nothing is there."""
+    if source == "micro":
+        return Located(source, checkpoint_folder())
+    path = Path(source).expanduser()
+    if path.exists() and not source.startswith("hf://"):
+        return Located(source, path)
+    hub = parse_hub_source(source)
+    if hub is None:
+        raise UsageError(
+            f"There is no checkpoint at {source}; give a folder, a safetensors file, hf://org/name, or 'micro' for the built-in base."
+        )
+    return _on_hub(source, hub, offline)
+
+
+def _on_hub(source: str, hub: HubSource, offline: bool) -> Located:
+    snapshot = fetch(hub, offline=offline)
+    return Located(source, snapshot.folder / hub.file if hub.file else snapshot.folder, snapshot)
+
+
+def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: bool = False) -> Checkpoint:
+    """Resolve ``source``, admit it and take its digest. ``base`` is what a single file, a UNet or a LoRA is laid over.
 
     Raises :class:`UsageError` where there is nothing to open and :class:`RefusedError` where it is unsafe or malformed.
     """
-    folder = _resolve(source)
-    index = _read_json(folder / "model_index.json")
-    for component, (classes, _) in _COMPONENTS.items():
-        declared = index.get(component)
-        if not isinstance(declared, list) or len(declared) != 2 or declared[1] not in classes:
-            raise RefusedError(
-                f"{source}: model_index.json declares {component} = {declared!r}; only {' or '.join(classes)} can be audited."
-            )
-    if _read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon") not in _PREDICTIONS:
-        raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
-    parameters = 0
-    for component, (_, weights) in _COMPONENTS.items():
-        _refuse_detours(source, folder / component)
-        if weights is not None:
-            parameters += _admit_weights(source, folder / component / weights)
-    files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in _files_that_load(folder)}
-    return Checkpoint(source, folder, files, sha256_json(files), parameters)
+    located = locate(source, offline=offline)
+    opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
+    if located.snapshot is not None:
+        for name, path in opened.paths.items():
+            digest = located.snapshot.expected.get(name)
+            if digest is not None and opened.files[name] != digest and not is_as_expected(path, digest):
+                raise RefusedError(f"{source}: {name} is not the file that the Hub describes; delete it from the cache and fetch it again.")
+    return opened
 
 
-def _resolve(source: str) -> Path:
-    if source == "micro":
-        return checkpoint_folder()
-    folder = Path(source).expanduser()
-    if not folder.exists():
-        raise UsageError(f"There is no checkpoint at {source}; give a diffusers folder, or 'micro' for the built-in base.")
-    if not folder.is_dir() or not (folder / "model_index.json").is_file():
+def _open_folder(located: Located) -> Checkpoint:
+    source, folder = located.source, located.path
+    if not (folder / "model_index.json").is_file():
         raise RefusedError(f"{source} is not a diffusers folder: it holds no model_index.json.")
-    for component, (_, weights) in _COMPONENTS.items():
-        if weights is not None and not (folder / component / weights).is_file():
-            raise RefusedError(f"{source} has no {component}: {component}/{weights} is missing (only safetensors weights are read).")
-    return folder
+    weights = admit_folder(source, folder)
+    for component, headers in weights.items():
+        shapes = {name: shape for header in headers.values() for name, shape in header.shapes.items()}
+        refuse_other_tensors(source, component, folder, shapes)
+    paths = files_that_load(folder, weights)
+    headers = {path: header for component in weights.values() for path, header in component.items()}
+    files = hash_files({name: path for name, path in paths.items() if path not in headers})
+    for name, path in paths.items():
+        refuse_outside(source, folder, path)
+        if path in headers:
+            files[name] = hash_and_scan(path, headers[path])
+    return Checkpoint(
+        source,
+        folder,
+        dict(sorted(files.items())),
+        sha256_json(files),
+        sum(header.parameters for header in headers.values()),
+        commit=located.snapshot.commit if located.snapshot else None,
+        root_digest=root_digest(folder, files),
+        paths=paths,
+    )
 
 
-def _refuse_detours(source: str, folder: Path) -> None:
-    """Refuse what would make a loader read other files than the ones that were admitted: shard indices, adapters, quantisation."""
-    for path in sorted(folder.rglob("*")):
-        if path.name.endswith(".index.json") or path.name.startswith("adapter_"):
-            problem = f"{folder.name}/{path.name} would load weights from elsewhere"
-            raise RefusedError(f"{source}: {problem}; only one whole safetensors file is read.")
-    config = folder / "config.json"
-    if config.is_file() and "quantization_config" in _read_json(config):
-        raise RefusedError(f"{source}: {folder.name}/config.json asks for quantisation; only plain weights can be audited.")
+def root_digest(folder: Path, known: dict[str, str]) -> str:
+    """The digest that OpenSSF model signing gives a folder; files hashed before are not read again."""
+    inside = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in _IGNORED]
+    names = {path.relative_to(folder).as_posix(): path for path in inside if path.suffix != ".sig"}
+    digests = hash_files({name: path for name, path in names.items() if name not in known}) | known
+    return hashlib.sha256(b"".join(bytes.fromhex(digests[name]) for name in sorted(names))).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"{path.parent.name}/{path.name} cannot be read as JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise RefusedError(f"{path.parent.name}/{path.name} is not a JSON object.")
-    return value
+# -- one file over a base --------------------------------------------------------------------------------------------
 
 
-def _files_that_load(folder: Path) -> list[Path]:
-    """Configuration, vocabulary and safetensors of the allowed components, sorted."""
-    suffixes = {".json", ".txt", ".safetensors"}
-    inside = [p for name in _COMPONENTS for p in (folder / name).rglob("*") if p.is_file() and p.suffix in suffixes]
-    return sorted([folder / "model_index.json", *inside])
+def form_of(source: str, header: Header) -> Form:
+    """What one file holds, by the names of its tensors. Raises :class:`RefusedError` where that cannot be audited."""
+    names = header.shapes.keys()
+    refuse_unet(source, header.shapes)
+    if any(".lora" in name or "lora_" in name for name in names):
+        return Form.LORA
+    if any(name.startswith("model.diffusion_model.") for name in names):
+        return Form.SINGLE
+    if "conv_in.weight" in names and "conv_out.weight" in names:
+        return Form.UNET
+    if all(name.split(".")[0] in ("down_blocks", "mid_block", "up_blocks", "time_embedding", "conv_in", "conv_out") for name in names):
+        return Form.DELTA
+    raise RefusedError(
+        f"{source} holds neither a Stable Diffusion model, a UNet, a LoRA nor changed tensors of a UNet (the first is {min(names)})."
+    )
 
 
-def _admit_weights(source: str, path: Path) -> int:
-    """Check every tensor of a safetensors file, one at a time: floating, finite, not constant zero. Returns the number of values."""
-    count, alive = 0, False
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                tensor = file.get_tensor(name)
-                count += math.prod(tensor.shape)
-                if tensor.is_floating_point():
-                    if not bool(tensor.isfinite().all()):
-                        raise RefusedError(f"{source}: the tensor '{name}' of {path.parent.name} holds NaN or infinite values.")
-                    alive = alive or bool(tensor.any())
-    except SafetensorError as error:
-        raise RefusedError(f"{source}: {path.parent.name}/{path.name} is not a sound safetensors file: {error}.") from error
-    if not alive:
-        raise RefusedError(f"{source}: every weight of {path.parent.name} is zero.")
-    return count
+def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
+    source, path = located.source, located.path
+    if path.suffix in _PICKLES:
+        raise RefusedError(
+            f"{source} is a pickle, which can run code when it is opened; convert it first: auditor convert {source} OUT.safetensors"
+        )
+    if path.suffix != ".safetensors":
+        raise RefusedError(f"{source} is neither a folder nor a safetensors file.")
+    header = read_header(path)
+    form = form_of(source, header)
+    if base is None:
+        raise UsageError(f"{source} is a {form}: give the base that it belongs to, which has its configuration and vocabulary (--base).")
+    _refuse_misfit(source, form, header, base)
+    digest, name = hash_and_scan(path, header), path.name
+    return Checkpoint(
+        source,
+        base.folder,
+        {name: digest},
+        sha256_json({"form": form, "file": digest, "base": base.digest}),
+        header.parameters if form is Form.SINGLE else base.parameters,
+        form=form,
+        overlay=path,
+        base=base,
+        commit=located.snapshot.commit if located.snapshot else None,
+        root_digest=hashlib.sha256(bytes.fromhex(digest)).hexdigest(),
+        paths={name: path},
+    )
+
+
+def _refuse_misfit(source: str, form: Form, header: Header, base: Checkpoint) -> None:
+    """Does one file fit the base that it is laid over? A LoRA's fit is seen when it is laid on."""
+    if base.form is not Form.FOLDER:
+        raise UsageError(f"{base.source} is a {base.form}; a base is a diffusers folder.")
+    if form in (Form.UNET, Form.DELTA):
+        declared = declared_shapes("unet", read_json(base.folder / "unet" / "config.json"))
+        held = header.shapes
+        if form is Form.UNET:
+            refuse_other_tensors(source, "unet", base.folder, held)
+        wrong = next((name for name, shape in held.items() if declared.get(name) != shape), None)
+        if wrong is not None:
+            raise RefusedError(
+                f"{source} does not fit {base.source}: {wrong} is of shape {held[wrong]}, there it is {declared.get(wrong)}."
+            )
+    if form is Form.SINGLE:
+        parts = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+        for component, prefix in parts.items():
+            if not any(name.startswith(prefix) for name in header.shapes):
+                raise RefusedError(f"{source} has no {component}: no tensor is called {prefix}…")

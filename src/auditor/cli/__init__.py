@@ -13,6 +13,9 @@ from auditor.errors import AuditorError, ExitCode, InterruptedRunError
 
 _COMMANDS = {
     "demo": "erase one person twice, audit both, show one page",
+    "inspect": "say what a checkpoint is, without loading it",
+    "fetch": "bring a checkpoint from the Hub into its cache",
+    "convert": "turn a pickled checkpoint into safetensors",
     "erase": "make an erased checkpoint out of a base",
     "plan": "say what an audit would draw and what it would cost",
     "audit": "audit a checkpoint and give a verdict",
@@ -67,7 +70,7 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"auditor: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    except Exception as error:  # noqa: BLE001 - Python would end with 1 here, which means FAIL
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - Python would end with 1 or 0 here, which mean FAIL and PASS
         if debug:
             traceback.print_exc()
         click.echo(f"auditor: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)

@@ -30,8 +30,8 @@ def command(folder: Path, samples: int, checkpoint: str | None, base: str | None
     from auditor.replaying import replay
 
     with watch() as progress:
-        found = replay(folder, samples, checkpoint=checkpoint, base=base, progress=progress).provenance.replay
+        found = replay(folder, samples, checkpoint=checkpoint, base=base, tolerance=tolerance, progress=progress).provenance.replay
     assert found is not None
     click.echo(found.sentence)
-    if found.largest_difference > tolerance or found.same_hits < found.images:
+    if not found.succeeded:
         raise AuditorError(f"The run does not replay within {tolerance} of 255 on this machine.")

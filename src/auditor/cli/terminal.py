@@ -22,6 +22,7 @@ from auditor.progress import Progress
 from auditor.report import Outcome, Report, State
 
 if TYPE_CHECKING:
+    from auditor.checkpoint.inspection import Inspection
     from auditor.forecast import CellForecast, Cost
     from auditor.plugin.loader import PluginRecord
 
@@ -55,6 +56,8 @@ def show_plan(plan: Plan, cost: Cost | None, calls_per_second: float | None) -> 
     console.print(table)
     for group in forecast.forecast_cells(plan):
         _show_cells(console, group)
+    for reason in forecast.out_of_reach(plan)[:5]:
+        console.print(f"[yellow]This plan can never PASS: {escape(reason)}; raise the budget or add retained concepts.[/]")
     least = forecast.images_if_well(plan)
     console.print(
         f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
@@ -89,6 +92,36 @@ def _show_cells(console: Console, cells: CellForecast) -> None:
         console.print(f"closed as undecided, for instance: {', '.join(closed)} images")
 
 
+def show_inspection(found: Inspection) -> None:
+    """What a checkpoint is, line by line."""
+    console = _Terminal(highlight=False)
+    rows = {
+        "form": found.form,
+        "family": found.family,
+        "predicts": found.prediction,
+        "commit": found.commit,
+        "licence in its card": found.licence,
+        "base in its card": found.base_model,
+        "digest": found.digest,
+        "root digest": found.root_digest,
+    }
+    for name, value in rows.items():
+        if value is not None:
+            console.print(f"{name}: {_printable(value)}", markup=False, soft_wrap=True)
+    for part in found.components:
+        kinds = ", ".join(part.dtypes)
+        console.print(f"{part.name}: {part.parameters / 1e6:.1f} M values, {part.bytes / 2**20:.0f} MiB, {kinds}", markup=False)
+    if found.never_read:
+        console.print(f"never read: {_printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True)
+    verdict = "admitted" if found.digest else "admitted so far (names and headers; --full reads every byte)"
+    console.print(verdict if found.refused is None else f"REFUSED: {_printable(found.refused)}", markup=False, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Text from a checkpoint without control characters, which could drive a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def show_plugins(records: Sequence[PluginRecord]) -> None:
     """One row a plugin."""
     table = Table("kind", "name", "from", "what it is for")
@@ -104,7 +137,7 @@ def show_report(report: Report, folder: Path) -> None:
     table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
-        state = _STATES[cell.state] if cell.role == Role.GATE else ""
+        state = _STATES[cell.state] if cell.state else ""
         upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
         table.add_row(escape(cell.surface), escape(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
     console.print(table)

@@ -33,6 +33,12 @@ class ClipZeroShot(Detector):
         super().__init__(options)
         self._features: dict[tuple[str, ...], Tensor] = {}
 
+    def fingerprint(self) -> str:
+        """sha256 of the CLIP model's tensors."""
+        from auditor.clip import load_clip
+
+        return load_clip(self.options.model, self.options.pretrained).digest[:16]
+
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """Top-1 hits, and scores: the softmax probability that the concept's labels share."""
         from auditor.clip import load_clip

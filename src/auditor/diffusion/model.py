@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,18 @@ _TEXT_BATCH = 64
 
 
 def digest_of_weights(module: nn.Module) -> str:
-    """sha256 of every tensor of a module (adapters included) with its name, in sorted order."""
-    digest = hashlib.sha256()
+    """sha256 of every tensor of a module with its name, in sorted order, and of how adapters are laid on (peft's configurations)."""
+    adapters = {name: config.to_dict() for name, config in getattr(module, "peft_config", {}).items()}
+    digest = hashlib.sha256(json.dumps(adapters, sort_keys=True, default=plain).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def plain(value: object) -> object:
+    """For JSON: peft's configurations hold sets and enumerations."""
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 @dataclass(eq=False)

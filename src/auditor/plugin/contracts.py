@@ -59,6 +59,10 @@ class Detection:
 class Detector(Plugin):
     """Says whether an image shows a concept."""
 
+    def fingerprint(self) -> str:
+        """A digest of the weights that decide what it says, where options and version do not name them; part of a run's identity."""
+        return ""
+
     @abstractmethod
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """Score ``images`` (uint8, shape (N, 3, H, W), not to be changed) against ``concepts`` and their synonyms."""

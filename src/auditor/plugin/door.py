@@ -19,7 +19,7 @@ def call(plugin: Plugin, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.
         return method(*args, **kwargs)
     except AuditorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _named(plugin, error) from error
 
 
@@ -33,7 +33,7 @@ def iterate(plugin: Plugin, steps: Iterator[_T]) -> Generator[_T, None, None]:
                 return
             except AuditorError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _named(plugin, error) from error
             yield value
     finally:
@@ -41,6 +41,6 @@ def iterate(plugin: Plugin, steps: Iterator[_T]) -> Generator[_T, None, None]:
             steps.close()
 
 
-def _named(plugin: Plugin, error: Exception) -> PluginError:
+def _named(plugin: Plugin, error: BaseException) -> PluginError:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return PluginError(f"The plugin '{plugin.name}' raised {type(error).__name__} at {last.filename}:{last.lineno}: {error}")

@@ -47,7 +47,7 @@ def load_plugins() -> tuple[PluginRecord, ...]:
         distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
         try:
             records += _collect(entry.load(), distribution, release)
-        except Exception as error:  # noqa: BLE001 - the plugin door: whatever a stranger's module raises is recorded with its name
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin door: whatever a stranger's module raises is recorded with its name
             records.append(PluginRecord("unknown", entry.name, distribution, release, None, f"{type(error).__name__}: {error}"))
     return tuple(records)
 

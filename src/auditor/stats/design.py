@@ -85,10 +85,18 @@ class Design:
     def hopeless(self, rounds: int, hits_low: int, hits_high: int) -> bool:
         """Futility: is a decision too unlikely to draw on? ``hits_high`` counts missing images as hits, ``hits_low`` as none.
 
-        Closing a cell as undecided can only lower the chances of both errors.
+        Closing a cell as undecided can only lower the chances of both errors. Before the first round, and where the budget is too
+        small to hold even a rate of zero, no cell is closed: what there is may still fail.
         """
+        if rounds == 0 or not self.can_hold:
+            return False
         table = self._hopeless[min(rounds, self.rounds)]
         return bool(table[hits_low] and table[hits_high])
+
+    @cached_property
+    def can_hold(self) -> bool:
+        """Are there rounds enough to hold a cell in which nothing is ever detected?"""
+        return bool(self._decided[0][-1][0])
 
     @property
     def futility_table(self) -> list[tuple[int, int, int]]:
@@ -96,7 +104,7 @@ class Design:
         rows = []
         for done, table in enumerate(self._hopeless[:-1]):
             closed = np.flatnonzero(table & ~self._decided[0][done] & ~self._decided[1][done])
-            if done and closed.size:
+            if done and self.can_hold and closed.size:
                 rows.append((done * self.size, int(closed[0]), int(closed[-1])))
         return rows
 
@@ -110,7 +118,7 @@ class Design:
             mass = np.convolve(mass, step)
             for which, table in enumerate((held[done], failed[done])):
                 ends[which] += float(mass[table].sum())
-            over = held[done] | failed[done] | (self._hopeless[done] if futility else False)
+            over = held[done] | failed[done] | (self._hopeless[done] if futility and self.can_hold else False)
             mass = np.where(over, 0.0, mass)
         return Outlook(rate, ends[0], ends[1], images)
 

@@ -18,12 +18,14 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaln, hyp2f1, xlog1py, xlogy
+from scipy.special import betainc, betaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
 Prior = tuple[float, float]
 
 _BISECTIONS = 40
+_LEAST_SHARE = 1e-280
+_NEGLIGIBLE = 1e-17
 
 
 def log_evidence_below(hits: ArrayLike, n: ArrayLike, limit: float, prior: Prior) -> Floats:
@@ -45,13 +47,26 @@ def log_evidence_above(hits: ArrayLike, n: ArrayLike, limit: float, prior: Prior
 
 def _log_beta_up_to(t: float, a: Floats, b: Floats) -> Floats:
     """log of the incomplete beta function, the integral of x^(a-1) (1-x)^(b-1) from 0 to ``t``."""
+    share = np.asarray(betainc(a, b, t))
     with np.errstate(divide="ignore"):
-        value = np.asarray(betaln(a, b) + np.log(betainc(a, b, t)))
-    lost = ~np.isfinite(value)  # far in the tail the regularised function is below the smallest double
+        value = np.asarray(betaln(a, b) + np.log(share))
+    lost = share < _LEAST_SHARE  # far in the tail the regularised function nears the smallest double
     if lost.any():
         a, b = np.broadcast_to(a, value.shape)[lost], np.broadcast_to(b, value.shape)[lost]
-        value[lost] = xlogy(a, t) + xlog1py(b, -t) - np.log(a) + np.log(hyp2f1(a + b, 1.0, a + 1.0, t))  # DLMF 8.17.8
+        value[lost] = xlogy(a, t) + xlog1py(b, -t) - np.log(a) + np.log(_tail_series(t, a, b))
     return value
+
+
+def _tail_series(t: float, a: Floats, b: Floats) -> Floats:
+    """2F1(a + b, 1; a + 1; t) = sum of products of (a + b + k) t / (a + 1 + k): all terms positive (DLMF 8.17.8).
+
+    In the tail, where t is below the mean a / (a + b), the terms fall from the first on.
+    """
+    total, term, k = np.ones_like(a), np.ones_like(a), 0
+    while float(np.max(term / total)) > _NEGLIGIBLE:
+        term = term * (a + b + k) * t / (a + 1 + k)
+        total, k = total + term, k + 1
+    return total
 
 
 def p_below(hits: ArrayLike, n: ArrayLike, limit: float, prior: Prior) -> float:

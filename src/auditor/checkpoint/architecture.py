@@ -1,0 +1,57 @@
+"""Does a checkpoint hold the tensors that its configuration declares? Asked of a model without memory, before any is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from auditor.checkpoint.folder import read_json
+from auditor.errors import RefusedError
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def declared_shapes(component: str, config: dict[str, Any]) -> Shapes:
+    """Names and shapes of the tensors of a component with this configuration. Whatever the libraries make of it may be raised."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        if component == "text_encoder":
+            model = CLIPTextModel(CLIPTextConfig.from_dict(config))
+        else:
+            model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shapes) -> None:
+    """Compare what a folder's weights hold with what its configuration declares; :class:`RefusedError` at the first difference."""
+    try:
+        declared = declared_shapes(component, read_json(folder / component / "config.json"))
+    except Exception as error:
+        # a hostile configuration can make the libraries raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise RefusedError(f"{source} does not load as Stable Diffusion: {component}/config.json: {reason}") from error
+    held = {_plain(name): shape for name, shape in shapes.items() if not _is_buffer(name)}
+    wanted = {_plain(name): shape for name, shape in declared.items() if not _is_buffer(name)}
+    for what, names in (("missing", wanted.keys() - held.keys()), ("unexpected", held.keys() - wanted.keys())):
+        if names:
+            raise RefusedError(
+                f"{source}: {component} has {len(names)} {what} tensors for its declared architecture, the first {min(names)}."
+            )
+    for name, shape in wanted.items():
+        if held[name] != shape:
+            raise RefusedError(f"{source}: {component} has mismatched tensors: {name} is of shape {held[name]}, declared is {shape}.")
+
+
+def _plain(name: str) -> str:
+    """Names as of before and after transformers dropped the text model's prefix, and diffusers renamed the VAE's attention."""
+    name = name.removeprefix("text_model.")
+    for old, new in ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")):
+        name = name.replace(old, new)
+    return name
+
+
+def _is_buffer(name: str) -> bool:
+    return name.endswith("position_ids")

@@ -1,0 +1,178 @@
+"""What may stand in a diffusers folder, and which of its files loading will read (safety.md S1, S4, S5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from auditor.checkpoint.header import Header, read_header
+from auditor.errors import RefusedError
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""The components with weights, and how their files are called."""
+
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "DPMSolverMultistepScheduler"),
+}
+_LIBRARIES = ("diffusers", "transformers")
+_PREDICTIONS = ("epsilon", "v_prediction")
+_LARGEST_JSON = 4 * 2**20  # a tokenizer's vocabulary takes about one
+_LARGEST_NUMBER = 10**6
+_MOST_REPEATS = 64
+_REPEATS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block", "num_attention_heads", "mid_block_layers_per_block")
+_CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the checkpoint; :class:`RefusedError` where it is none, too large or too deep."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise RefusedError(f"{name} is larger than {_LARGEST_JSON} bytes; no configuration is.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RefusedError(f"{name} cannot be read as JSON ({type(error).__name__}).") from error
+    if not isinstance(value, dict):
+        raise RefusedError(f"{name} is not a JSON object.")
+    return value
+
+
+def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
+    """Judge a diffusers folder by names, configurations and headers. Returns the weight files of each component, with headers."""
+    index = read_json(folder / "model_index.json")
+    _refuse_code(source, "model_index.json", index)
+    _refuse_by_name(source, index)
+    for component, classes in _CLASSES.items():
+        declared = index.get(component)
+        if not isinstance(declared, list) or len(declared) != 2 or declared[1] not in classes or declared[0] not in _LIBRARIES:
+            raise RefusedError(
+                f"{source}: model_index.json declares {component} = {str(declared)[:80]}; only {' or '.join(classes)} can be audited."
+            )
+    weights = {}
+    for component in _CLASSES:
+        _refuse_detours(source, folder, folder / component)
+        if component in WEIGHTS:
+            _refuse_config(source, folder / component / "config.json")
+            weights[component] = {path: read_header(path) for path in _weight_files(source, folder / component, WEIGHTS[component])}
+    if read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon") not in _PREDICTIONS:
+        raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
+    refuse_unet(source, {name: shape for header in weights["unet"].values() for name, shape in header.shapes.items()})
+    return weights
+
+
+def files_that_load(folder: Path, weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
+    """Every file that loading reads, by its name in the folder, sorted: weights, and the configuration and vocabulary beside them."""
+    beside = [path for name in _CLASSES for path in sorted((folder / name).iterdir()) if path.suffix in (".json", ".txt")]
+    files = [folder / "model_index.json", *beside, *(path for headers in weights.values() for path in headers)]
+    return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
+
+
+def refuse_unet(source: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse by name what cannot be audited yet: the UNets of other families."""
+    first = shapes.get("conv_in.weight") or shapes.get("model.diffusion_model.input_blocks.0.0.weight")
+    if any(name.startswith("add_embedding") or ".label_emb." in name for name in shapes):
+        raise RefusedError(f"{source} is Stable Diffusion XL; only Stable Diffusion 1.x and 2.x can be audited so far.")
+    if any(word in name for name in shapes for word in ("transformer_blocks.", "joint_blocks.", "double_blocks.")) and first is None:
+        raise RefusedError(f"{source} is a diffusion transformer; only Stable Diffusion 1.x and 2.x can be audited so far.")
+    if first is not None and len(first) == 4 and first[1] == 9:
+        raise RefusedError(f"{source} is an inpainting model (9 input channels); only text-to-image models can be audited.")
+    if first is not None and len(first) == 4 and first[1] != 4:
+        raise RefusedError(f"{source} takes {first[1]} input channels; only text-to-image models of 4 can be audited.")
+
+
+def _refuse_by_name(source: str, index: dict[str, Any]) -> None:
+    pipeline = str(index.get("_class_name", ""))
+    for word, family in (("XL", "Stable Diffusion XL"), ("Inpaint", "an inpainting model"), ("Flux", "Flux"), ("StableDiffusion3", "SD 3")):
+        if word in pipeline:
+            raise RefusedError(f"{source} is {family} ({pipeline[:60]}); only Stable Diffusion 1.x and 2.x can be audited so far.")
+    if "transformer" in index and "unet" not in index:
+        raise RefusedError(f"{source} is a diffusion transformer; only Stable Diffusion 1.x and 2.x can be audited so far.")
+
+
+def _refuse_code(source: str, name: str, config: dict[str, Any]) -> None:
+    key = next((key for key in _CODE if key in config), None)
+    if key is not None:
+        raise RefusedError(f"{source}: {name} asks for code of its own ('{key}'); none is ever run.")
+
+
+def _refuse_detours(source: str, root: Path, folder: Path) -> None:
+    """Refuse what would make a loader read other files than the ones that were admitted, or files outside of the checkpoint."""
+    if not folder.is_dir():
+        raise RefusedError(f"{source} has no {folder.name}: the folder is missing.")
+    for path in sorted(folder.rglob("*")):
+        refuse_outside(source, root, path)
+        if path.name.startswith("adapter_"):
+            raise RefusedError(f"{source}: {folder.name}/{path.name} would load weights from elsewhere; only the component's own are read.")
+
+
+def refuse_outside(source: str, root: Path, path: Path) -> None:
+    """Refuse a file that is a way out: a link is followed only within the checkpoint, or into ``blobs`` of the Hub's cache."""
+    real, inside = path.resolve(), root.resolve()
+    if real.is_relative_to(inside):
+        return
+    snapshots = inside.parent
+    if snapshots.name == "snapshots" and real.parent == snapshots.parent / "blobs":
+        return
+    raise RefusedError(f"{source}: {path.parent.name}/{path.name} leads out of the checkpoint; such a file is not read.")
+
+
+def _refuse_config(source: str, path: Path) -> None:
+    config, name = read_json(path), f"{path.parent.name}/{path.name}"
+    _refuse_code(source, name, config)
+    if "quantization_config" in config:
+        raise RefusedError(f"{source}: {name} asks for quantisation; only plain weights can be audited.")
+    for key, number in _numbers(config):
+        if abs(number) > _LARGEST_NUMBER or (key in _REPEATS and number > _MOST_REPEATS):
+            raise RefusedError(f"{source}: {name} has {key} = {number:g}, which no model of this kind has.")
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a configuration with the name it stands under."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, str(name)[:60])
+    elif isinstance(value, list):
+        if len(value) > _LARGEST_NUMBER:
+            yield key, len(value)
+        for inner in value:
+            yield from _numbers(inner, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
+
+
+def _weight_files(source: str, folder: Path, stem: str) -> list[Path]:
+    """The safetensors of one component: one file, its half-precision variant, or the shards that an index names."""
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        index = folder / f"{stem}.safetensors.index{'.fp16' if 'fp16' in name else ''}.json"
+        if index.is_file():
+            return [folder / shard for shard in _shards(source, index)]
+        if (folder / name).is_file():
+            return [folder / name]
+    raise RefusedError(f"{source} has no {folder.name}: {folder.name}/{stem}.safetensors is missing (only safetensors weights are read).")
+
+
+def _shards(source: str, index: Path) -> list[str]:
+    """The file names that an index of shards gives, each a plain name of a safetensors file beside it."""
+    mapped = read_json(index).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped or not all(isinstance(name, str) for name in mapped.values()):
+        raise RefusedError(f"{source}: {index.parent.name}/{index.name} has no weight_map.")
+    for name in set(mapped.values()):
+        if Path(name).name != name or "\\" in name or ":" in name or not name.endswith(".safetensors"):
+            raise RefusedError(f"{source}: {index.parent.name}/{index.name} would load weights from elsewhere ({name[:60]!r}).")
+        if not (index.parent / name).is_file():
+            raise RefusedError(f"{source}: the shard {index.parent.name}/{name} is missing.")
+    names = sorted(set(mapped.values()))
+    held = {key: name for name in names for key in read_header(index.parent / name).shapes}
+    if held != mapped:
+        raise RefusedError(f"{source}: {index.parent.name}/{index.name} does not say what its shards hold.")
+    return names

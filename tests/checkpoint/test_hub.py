@@ -1,0 +1,185 @@
+"""Checkpoints on the Hub: the real client against a Hub on the loopback. Whatever goes wrong on the way, nothing wrong is audited."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.hub import HubSource, parse_hub_source
+from auditor.microworld import checkpoint_folder
+from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+FILES = {name: content for name, content in folder_files(checkpoint_folder()).items() if not name.startswith("clip/")}
+BESIDE = {"README.md": b"---\nlicense: mit\n---\n", "unet/diffusion_pytorch_model.bin": b"pickle", "safety_checker/model.safetensors": b"x"}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub with the micro base on its main branch, and files beside it that no audit needs."""
+    hub = Hub()
+    hub.push("main", FILES | BESIDE)
+    with serve(hub):
+        yield hub
+
+
+def environment(hub: Hub, cache: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return kept | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def run(hub: Hub, cache: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "auditor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(hub, cache) | more, timeout=120)
+
+
+def offline_digest(hub: Hub, cache: Path, source: str) -> subprocess.CompletedProcess[str]:
+    return run(hub, cache, "inspect", source, "--full", "--offline", "--format", "json")
+
+
+def test_a_repository_is_fetched_at_a_commit_and_opened_without_a_network(hub: Hub, tmp_path: Path) -> None:
+    fetched = run(hub, tmp_path, "fetch", "hf://org/model@main")
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.strip() == f"hf://org/model@{hub.branches['main']}"
+    assert all("/api/models/" in request or "/resolve/" in request or "/large/" in request for request in hub.requests), "telemetry"
+    asked = len(hub.requests)
+    found = offline_digest(hub, tmp_path, fetched.stdout.strip())
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert open_checkpoint("micro").digest in found.stdout and hub.branches["main"] in found.stdout
+    assert len(hub.requests) == asked
+
+
+def test_only_what_loading_reads_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+    delivered = {request.split("/", 5)[-1] for request in hub.requests if request.startswith("GET") and "/resolve/" in request}
+    assert not any(name in request for request in hub.requests for name in BESIDE)
+    assert any("tokenizer/vocab.json" in request for request in delivered)
+
+
+def test_a_branch_that_moves_in_between_changes_nothing(hub: Hub, tmp_path: Path) -> None:
+    first = hub.branches["main"]
+    hub.on_metadata = lambda hub: hub.push("main", {name: content for name, content in FILES.items() if name != UNET}) and None
+    fetched = run(hub, tmp_path, "fetch", "org/model")
+    assert fetched.returncode == 0 and first in fetched.stdout
+    assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, f"org/model@{first}").stdout
+
+
+def flipped(name: str, content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:] if name == UNET else content
+
+
+def flipped_text(name: str, content: bytes) -> bytes:
+    return content.replace(b"0", b"1", 1) if name == "unet/config.json" else content
+
+
+@pytest.mark.parametrize("spoil", [flipped, flipped_text])
+def test_a_file_that_is_not_what_the_hub_says_is_refused_and_removed(hub: Hub, tmp_path: Path, spoil: object) -> None:
+    honest, hub.spoil = hub.spoil, spoil  # type: ignore[assignment]
+    refused = run(hub, tmp_path, "fetch", "org/model")
+    assert refused.returncode == 4 and "is not the file that the Hub describes" in refused.stderr
+    assert "Traceback" not in refused.stderr and "\n" not in refused.stderr.strip().splitlines()[-1]
+    hub.spoil = honest
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+
+
+def test_a_truncated_file_is_never_opened(hub: Hub, tmp_path: Path) -> None:
+    hub.spoil = lambda name, content: content[:1000] if name == UNET else content
+    ended = run(hub, tmp_path, "fetch", "org/model")
+    assert ended.returncode in (4, 5) and "Traceback" not in ended.stderr
+    assert offline_digest(hub, tmp_path, "org/model").returncode in (2, 4)
+
+
+def test_deliveries_that_break_off_or_are_refused_are_asked_for_again(hub: Hub, tmp_path: Path) -> None:
+    hub.cut, hub.refuse = 2, 1
+    fetched = run(hub, tmp_path, "fetch", "org/model")
+    assert fetched.returncode == 0, fetched.stderr
+    assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, "org/model").stdout
+
+
+def test_a_hub_that_is_down_is_an_error_with_the_next_step(tmp_path: Path) -> None:
+    down = Hub(url="http://127.0.0.1:9")
+    ended = run(down, tmp_path, "fetch", "org/model")
+    assert ended.returncode == 5 and "run the same command again" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_killed_download_goes_on(hub: Hub, tmp_path: Path) -> None:
+    hub.seconds_a_block = 0.05
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auditor", "fetch", "org/model"], env=environment(hub, tmp_path), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while hub.sent < 2**20 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert offline_digest(hub, tmp_path, "org/model").returncode in (2, 4), "half a checkpoint is none"
+    hub.seconds_a_block = 0.0
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+    assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, "org/model").stdout
+
+
+def test_two_processes_fetch_the_same_at_once(hub: Hub, tmp_path: Path) -> None:
+    command, where = [sys.executable, "-m", "auditor", "fetch", "org/model"], environment(hub, tmp_path)
+    both = [subprocess.Popen(command, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, "org/model").stdout
+    for process in both:
+        process.communicate()
+
+
+def test_a_file_in_the_cache_that_was_changed_is_refused(hub: Hub, tmp_path: Path) -> None:
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+    (blob,) = tmp_path.rglob(digest_of(UNET, FILES[UNET]))
+    blob.write_bytes(flipped(UNET, blob.read_bytes()))
+    refused = offline_digest(hub, tmp_path, "org/model")
+    assert refused.returncode == 4 and "is not the file that the Hub describes" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "sentence"),
+    [
+        ("org/nothing", 2, "There is no org/nothing on the Hub"),
+        ("org/model@nowhere", 2, "There is no org/model@nowhere on the Hub"),
+        ("hf://org/model/nothing.safetensors", 2, "holds no nothing.safetensors"),
+    ],
+)
+def test_what_is_not_there_is_a_usage_error(hub: Hub, tmp_path: Path, source: str, code: int, sentence: str) -> None:
+    ended = run(hub, tmp_path, "fetch", source)
+    assert (ended.returncode, sentence in ended.stderr) == (code, True), ended.stderr
+
+
+def test_offline_without_a_cache_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
+    ended = offline_digest(hub, tmp_path, "org/model")
+    assert ended.returncode == 2 and "auditor fetch org/model" in ended.stderr
+    assert not hub.requests
+
+
+def test_the_token_is_sent_to_the_hub_and_shown_nowhere(hub: Hub, tmp_path: Path) -> None:
+    ended = run(hub, tmp_path, "fetch", "org/model", HF_TOKEN="hf_secretsecret")
+    assert ended.returncode == 0
+    assert "secret" not in ended.stdout + ended.stderr
+    assert not any(b"secretsecret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("hf://org/model", HubSource("org/model", None, None)),
+        ("org/model@v1.0", HubSource("org/model", "v1.0", None)),
+        ("hf://org/model/a/b.safetensors@refs/pr/1", HubSource("org/model", "refs/pr/1", "a/b.safetensors")),
+        ("micro", None),
+        ("/some/where", None),
+        ("a/b/c", None),
+        ("hf://org/../model", None),
+    ],
+)
+def test_sources_are_read(text: str, source: HubSource | None) -> None:
+    assert parse_hub_source(text) == source

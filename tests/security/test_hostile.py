@@ -1,0 +1,110 @@
+"""Every hostile checkpoint ends with exit code 4 and one sentence; nothing is unpickled, nothing is written outside, memory stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.conversion import convert
+from auditor.checkpoint.load import load_model
+from auditor.errors import RefusedError
+from auditor.microworld import checkpoint_folder
+from tests.security.hostile import MAKERS, UNET, Canary, sharded
+
+ALL_IN_ONE = """
+import json, pathlib, resource, sys
+from auditor.checkpoint import open_checkpoint
+import auditor.checkpoint.architecture as a
+a.declared_shapes("unet", json.loads((pathlib.Path(sys.argv[1]) / "unet/config.json").read_text()))  # imports, before measuring
+idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    open_checkpoint(sys.argv[2])
+except Exception as error:
+    print(type(error).__name__)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the micro base to spoil."""
+    return Path(shutil.copytree(checkpoint_folder(), tmp_path / "checkpoint"))
+
+
+def everything(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_there_are_sixty_and_more() -> None:
+    assert len(MAKERS) >= 60
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_hostile_checkpoint_is_refused(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    make, words = MAKERS[name]
+    make(folder)
+    before = everything(folder.parent)
+    with pytest.raises(RefusedError, match=words) as caught:
+        load_model(open_checkpoint("checkpoint"))
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600 and str(caught.value).isprintable()
+    assert everything(folder.parent) == before, "a file was left behind"
+
+
+@pytest.mark.parametrize("name", ["a pickle in place of the unet", "a custom pipeline", "a shape of 10^18", "a unet that is a link out"])
+def test_the_process_ends_with_4(folder: Path, name: str) -> None:
+    MAKERS[name][0](folder)
+    command = [sys.executable, "-m", "auditor", "audit", str(folder), "--policy", "micro-person", "--out", str(folder.parent / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4 and "Traceback" not in done.stderr, done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("auditor:")]) == 1
+    assert not (folder.parent / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["a header of 20 MB", "60,000 tensors", "a shape of 10^18", "channels beyond memory", "NaN in the unet"])
+def test_refusing_takes_little_memory(folder: Path, name: str) -> None:
+    """Peak minus idle: at most one and a half times the largest honest tensor, and 64 MB."""
+    MAKERS[name][0](folder)
+    arguments = [sys.executable, "-c", ALL_IN_ONE, str(checkpoint_folder()), str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    error, kilobytes = done.stdout.split()
+    assert error == "RefusedError" and int(kilobytes) < 64 * 1024, f"{kilobytes} kB"
+
+
+def test_honest_shards_are_read(folder: Path) -> None:
+    sharded("part-1-of-1.safetensors")(folder)
+    opened = open_checkpoint(str(folder))
+    assert "unet/part-1-of-1.safetensors" in opened.files
+    state, whole = load_model(opened).unet.state_dict(), load_model(open_checkpoint("micro")).unet.state_dict()
+    assert all(bool((state[name] == value).all()) for name, value in whole.items())
+
+
+def test_a_link_within_the_hubs_cache_is_followed(folder: Path) -> None:
+    repository = folder.parent / "models--org--model"
+    snapshot = repository / "snapshots" / "abc"
+    shutil.copytree(folder, snapshot)
+    (repository / "blobs").mkdir()
+    (snapshot / UNET).rename(repository / "blobs" / "0123")
+    (snapshot / UNET).symlink_to("../../../blobs/0123")
+    assert open_checkpoint(str(snapshot)).digest == open_checkpoint("micro").digest
+
+
+def test_a_pickle_is_converted_in_a_process_of_its_own_and_a_hostile_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"a.weight": torch.arange(6.0).view(2, 3)}, "step": 3}, tmp_path / "good.ckpt")
+    convert(tmp_path / "good.ckpt", tmp_path / "good.safetensors")
+    assert load_file(tmp_path / "good.safetensors")["a.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    torch.save({"state_dict": {"a": torch.ones(1)}, "hook": Canary()}, tmp_path / "evil.ckpt")
+    with pytest.raises(RefusedError, match="was not converted"):
+        convert(tmp_path / "evil.ckpt", tmp_path / "evil.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"good.ckpt", "good.safetensors", "evil.ckpt"}
