@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from auditor.digest import sha256_json
-from auditor.errors import AuditorError, InterruptedRunError, PolicyError, RefusedError, UsageError
-from auditor.files import write_whole
+from auditor.errors import InterruptedRunError, PolicyError, RefusedError, UsageError
+from auditor.files import room_on_disk, write_whole
 from auditor.forecast import denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
@@ -101,7 +100,7 @@ def audit(
         "command": f"auditor audit {checkpoint} --policy {named}{f' --base {base}' if base else ''} --out {out.name}",
     }
     cache = cache or default_cache()
-    with _room_on_disk(out), _stoppable():
+    with room_on_disk(out), _stoppable():
         _check_folder(out, manifest)
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl") as journal:
@@ -135,9 +134,10 @@ def judge_folder(out: Path) -> Report:
         replay=_replay(counted),
     )
     report = judge(run.plan, counted, title=manifest["title"], checkpoint=run.checkpoint, base=run.base, provenance=provenance)
-    for name in REPORTERS:
-        reporter = make_plugin("reporters", name, {})
-        write_whole(out / reporter.filename, reporter.render(report, out))
+    with room_on_disk(out):
+        for name in REPORTERS:
+            reporter = make_plugin("reporters", name, {})
+            write_whole(out / reporter.filename, reporter.render(report, out))
     return report
 
 
@@ -299,19 +299,6 @@ def _attempt(manifest: dict[str, Any], cache: Path) -> int:
         seeds.append(manifest["seeds"]["audit"])
         write_whole(path, ("\n".join(seeds) + "\n").encode())
     return seeds.index(manifest["seeds"]["audit"]) + 1
-
-
-@contextmanager
-def _room_on_disk(out: Path) -> Iterator[None]:
-    """A full disk ends the run with a sentence; what is in the journal is kept, and so is an earlier report."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise AuditorError(
-            f"The disk under {error.filename or out} is full. Make room and run the same command again: it goes on."
-        ) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from auditor.digest import seed_of
 from auditor.documents import parse_scalar, read_mapping
 from auditor.errors import AuditorError, UsageError
-from auditor.files import write_whole
+from auditor.files import room_on_disk, write_whole
 from auditor.plugin import door
 from auditor.plugin.contracts import Eraser, Erasure
 from auditor.plugin.loader import find_plugin, make_plugin
@@ -51,12 +51,6 @@ def erase(
     if not all(bool(parameter.isfinite().all()) for parameter in model.unet.parameters()):
         raise AuditorError(f"The eraser '{eraser}' left weights that are not finite; nothing was written. Lower its learning rate.")
     part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    for name in opened.files:
-        if not name.startswith("unet/"):
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(opened.folder / name, part / name)
-    model.unet.save_pretrained(part / "unet", safe_serialization=True)
     provenance = {
         "eraser": eraser,
         "plugin": f"{record.distribution} {record.version}",
@@ -69,7 +63,14 @@ def erase(
         "versions": {name: version(name) for name in ("auditor", "torch", "diffusers", "peft")},
         "notes": notes,
     }
-    write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
+    with room_on_disk(out):
+        shutil.rmtree(part, ignore_errors=True)
+        for name in opened.files:
+            if not name.startswith("unet/"):
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(opened.folder / name, part / name)
+        model.unet.save_pretrained(part / "unet", safe_serialization=True)
+        write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
     if out.exists():
         out.rmdir()
     part.rename(out)

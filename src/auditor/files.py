@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from auditor.errors import AuditorError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAFETENSORS_FULL = f"(os error {errno.ENOSPC})"  # it has an error class of its own
+
+
+@contextmanager
+def room_on_disk(folder: Path) -> Iterator[None]:
+    """A full disk becomes an :class:`AuditorError` with a sentence; what was written whole is kept."""
+    try:
+        yield
+    except Exception as error:
+        full = error.errno in _FULL if isinstance(error, OSError) else str(error).endswith(_SAFETENSORS_FULL)
+        if not full:
+            raise
+        where = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
+        raise AuditorError(f"The disk under {where} is full. Make room and run the same command again: it goes on.") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -18,8 +39,10 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -189,8 +189,10 @@ class Runner:
         self.progress.arm_started(arm.name, sum(len(self.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name)))
         try:
             for batch in self.tally.failed_batches(arm.name):
-                with contextlib.suppress(_Halved):  # then its samples stay unscored until the next call
-                    self._draw_batch(arm, model, batch)
+                size = self._batch_size(arm, model)
+                for start in range(0, len(batch), size):
+                    with contextlib.suppress(_Halved):  # then its samples stay unscored until the next call
+                        self._draw_batch(arm, model, batch[start : start + size])
             while batch := self.tally.next_batch(self.tally.evidence(), arm.name, self._batch_size(arm, model)):
                 self._check_stop()
                 retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]

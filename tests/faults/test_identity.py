@@ -1,0 +1,181 @@
+"""A run folder goes on with the same audit only, and what was kept is used only where it is what its name says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+import auditor
+from auditor.arms import ArmStore
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.load import load_model
+from auditor.diffusion.model import digest_of_weights
+from auditor.errors import UsageError
+from auditor.journal import ArmLine, BatchLine, Journal
+from auditor.pictures import to_png
+from tests.conftest import short_policy
+from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
+
+
+@pytest.fixture(scope="module")
+def folder(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small audit in ``run``, with its ``cache``."""
+    folder = tmp_path_factory.mktemp("identity")
+    auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"nonce": "other"}, "policy: [0-9a-f]{64} → [0-9a-f]{64}"),
+        ({"limits": {"max_false_positive": 0.06}}, "policy: "),
+        ({"base": "none"}, r"base: [0-9a-f]{64} → None; policy: "),
+        ({"budget": {"images_per_cell": 20, "retained_per_arm": 10}}, "policy: "),  # cells of a fixed design are read once
+    ],
+)
+def test_a_folder_of_another_audit_is_refused_and_the_difference_shown(
+    folder: Path, erased: Path, changes: dict[str, object], difference: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in (folder / "run").iterdir() if path.is_file()}
+    policy = short_policy(**{"budget": SMALL, "sampler": QUICK} | changes)
+    with pytest.raises(UsageError, match=f"holds another audit \\({difference}.*give a new folder"):
+        auditor.audit(str(erased), policy, folder / "run", cache=folder / "cache")
+    assert before == {path.name: path.read_bytes() for path in (folder / "run").iterdir() if path.is_file()}
+
+
+def test_another_checkpoint_is_refused(folder: Path, erased: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in erased.rglob("*"):
+        if path.is_file():
+            (other / path.relative_to(erased)).parent.mkdir(parents=True, exist_ok=True)
+            (other / path.relative_to(erased)).write_bytes(path.read_bytes())
+    weights = other / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_in.bias"] += 1e-6
+    weights.write_bytes(save(tensors))
+    with pytest.raises(UsageError, match=r"holds another audit \(checkpoint: [0-9a-f]{64} → [0-9a-f]{64}\)"):
+        auditor.audit(str(other), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "difference"),
+    [
+        ("versions", {"torch": "0.1"}, r"versions: \{'torch': '0.1'\} → "),
+        ("plugins", {"probes/in-domain": "auditor 9"}, r"plugins: \{'probes/in-domain': 'auditor 9'\} → "),
+    ],
+)
+def test_other_software_is_refused(folder: Path, erased: Path, key: str, value: object, difference: str) -> None:
+    manifest = folder / "run" / "manifest.json"
+    before = manifest.read_bytes()
+    changed = json.loads(before)
+    changed["identity"][key] = value
+    manifest.write_text(json.dumps(changed))
+    try:
+        with pytest.raises(UsageError, match=difference):
+            auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+    finally:
+        manifest.write_bytes(before)
+
+
+def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(folder: Path, erased: Path, tmp_path: Path) -> None:
+    out, larger = tmp_path / "run", {"images_per_cell": 30, "retained_per_arm": 10}
+    limits = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3}
+    changes = {"sequential": True, "sampler": QUICK, "limits": limits}
+    before = auditor.audit(str(erased), short_policy(budget=SMALL | {"images_per_cell": 15}, **changes), out, cache=folder / "cache")
+    journal = (out / "journal.jsonl").read_bytes()
+    after = auditor.audit(str(erased), short_policy(budget=larger, **changes), out, cache=folder / "cache")
+    assert (out / "journal.jsonl").read_bytes().startswith(journal)
+    assert drawn_twice(out) == [] and after.ledger.planned > before.ledger.planned
+    assert sum(cell.n for cell in after.cells) > sum(cell.n for cell in before.cells)
+    assert len({line.weights for line in lines_of(out) if isinstance(line, ArmLine) and line.arm == "in-domain-lora"}) == 1
+
+
+# -- trained arms --------------------------------------------------------------------------------------------------------
+
+
+def flip_a_weight(path: Path) -> None:
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] += 1
+    path.write_bytes(save(tensors, {"adapters": _header(path)["__metadata__"]["adapters"]}))
+
+
+def _header(path: Path) -> dict[str, dict[str, str]]:
+    content = path.read_bytes()
+    header: dict[str, dict[str, str]] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header
+
+
+def _with_adapters(adapters: str) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(save(load_file(path), {"adapters": adapters})) and None  # type: ignore[func-returns-value]
+
+
+TAMPERED: dict[str, Callable[[Path], object]] = {
+    "another weight": flip_a_weight,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no metadata": lambda path: path.write_bytes(save(load_file(path))),
+    "adapters are a list": _with_adapters("[]"),
+    "adapters are null": _with_adapters("null"),
+    "an adapter is a number": _with_adapters('{"probe": 1}'),
+    "an adapter of rank 0": _with_adapters('{"probe": {"r": 0, "target_modules": ["to_q"]}}'),
+    "an adapter of rank -1": _with_adapters('{"probe": {"r": -1, "target_modules": ["to_q"]}}'),
+    "an adapter of no module": _with_adapters('{"probe": {"target_modules": ["nothing"]}}'),
+    "an adapter named ''": _with_adapters('{"": {"target_modules": ["to_q"]}}'),
+    "targets are a number": _with_adapters('{"probe": {"target_modules": 5}}'),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_an_arm_file_that_was_changed_is_not_restored(folder: Path, erased: Path, tmp_path: Path, how: str) -> None:
+    (kept,) = (folder / "run" / "arms").iterdir()
+    copy = tmp_path / "arms" / kept.name / "unet.safetensors"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes((kept / "unet.safetensors").read_bytes())
+    store = ArmStore(tmp_path / "arms")
+    unet = load_model(open_checkpoint(str(erased))).unet
+    assert store.restore(unet, kept.name) and digest_of_weights(unet) == kept.name  # untouched, it is
+    TAMPERED[how](copy)
+    assert not store.restore(load_model(open_checkpoint(str(erased))).unet, kept.name)
+
+
+def test_a_run_trains_an_arm_again_whose_file_was_changed(folder: Path, erased: Path, tmp_path: Path) -> None:
+    """The journal is cut in the middle of the probed arm; its kept weights were changed since."""
+    policy, out = short_policy(budget=SMALL, sampler=QUICK | {"batch": 5}), tmp_path / "run"
+    auditor.audit(str(erased), policy, out, cache=folder / "cache")
+    whole, lines = timeless(out), (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if b'"batch","arm":"in-domain-lora"' in line)
+    (out / "journal.jsonl").write_bytes(b"".join(lines[: first + 1]))
+    (kept,) = (out / "arms").rglob("unet.safetensors")
+    untouched = kept.read_bytes()
+    flip_a_weight(kept)
+    auditor.audit(str(erased), policy, out, cache=folder / "cache")
+    assert timeless(out) == whole and drawn_twice(out) == []
+    assert [line.arm for line in lines_of(out) if isinstance(line, ArmLine)].count("in-domain-lora") == 2  # trained again
+    assert kept.read_bytes() == untouched  # and kept again: the next resume needs no third training
+
+
+# -- pictures of the base ------------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_the_base_that_were_changed_are_drawn_again(folder: Path, erased: Path, tmp_path: Path) -> None:
+    """A cache full of wrong pictures under right names changes nothing."""
+    policy = short_policy(budget=SMALL, sampler=QUICK)
+    for path in (folder / "cache").rglob("*.png"):
+        (tmp_path / "cache" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        grey = torch.arange(32, dtype=torch.uint8).mul(7).expand(3, 32, 32)
+        (tmp_path / "cache" / path.parent.name / path.name).write_bytes(to_png(grey))
+    auditor.audit(str(erased), policy, tmp_path / "run", cache=tmp_path / "cache")
+    assert timeless(tmp_path / "run") == timeless(folder / "run")
+    assert not any(line.cached for line in lines_of(tmp_path / "run") if isinstance(line, BatchLine))
+
+
+def test_two_audits_cannot_write_to_one_folder(folder: Path, erased: Path) -> None:
+    with Journal(folder / "run" / "journal.jsonl"), pytest.raises(UsageError, match="Another audit is writing"):
+        auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")

@@ -1,0 +1,126 @@
+"""Memory that runs out: the batch is halved once and that is recorded; after that the arm is an error and the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import auditor
+from auditor import run as running
+from auditor.diffusion.model import TextToImage
+from auditor.journal import BatchLine, HalvedLine
+from auditor.report import Outcome, Report
+from tests.conftest import short_policy
+from tests.faults.runs import QUICK, SMALL, batches, drawn_twice, lines_of
+
+CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.")
+ERRORS = {"cpu": CPU, "cuda": torch.OutOfMemoryError("CUDA out of memory."), "python": MemoryError()}
+
+Room = Callable[[TextToImage], int]
+"""How many images a model can draw at once."""
+
+
+@pytest.fixture
+def audit(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> Callable[..., Report]:
+    """A small audit on a machine with ``room``."""
+    whole = running.draw
+
+    def run(room: Room, error: BaseException = CPU, **changes: object) -> Report:
+        def draw(model: TextToImage, prompts: Sequence[str], *more: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            if len(prompts) > room(model):
+                raise error
+            return whole(model, prompts, *more)
+
+        monkeypatch.setattr(running, "draw", draw)
+        policy = short_policy(**{"budget": SMALL, "sampler": QUICK | {"batch": 12}} | changes)
+        return auditor.audit(str(erased), policy, tmp_path / "run", cache=shared_cache)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("memory")
+
+
+def halved(out: Path) -> dict[str, int]:
+    """The arms whose batches were halved; none may be twice."""
+    lines = [line for line in lines_of(out) if isinstance(line, HalvedLine)]
+    assert len({line.arm for line in lines}) == len(lines)
+    return {line.arm: line.batch for line in lines}
+
+
+def sham_of(report: Report) -> bool | None:
+    return next(control.passed for control in report.controls if control.name == "sham")
+
+
+def is_base(model: TextToImage, erased: Path) -> bool:
+    from auditor.checkpoint import open_checkpoint
+
+    return model.digest != open_checkpoint(str(erased)).digest
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(audit: Callable[..., Report], tmp_path: Path, kind: str) -> None:
+    report = audit(lambda model: 6, ERRORS[kind], sampler=QUICK | {"batch": 12, "guidance": 4.0 + 0.5 * list(ERRORS).index(kind)})
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole
+    assert halved(tmp_path / "run") == {"base": 6, "erased": 6, "in-domain-lora": 6}
+    assert sham_of(report) is True
+    sizes = [len(samples) for _, samples in batches(tmp_path / "run")]
+    assert max(sizes) == 12 and sorted(sizes)[-4] <= 6  # the first batch of each arm was planned whole
+    assert drawn_twice(tmp_path / "run") == []
+
+
+def test_an_arm_that_does_not_fit_at_half_is_an_error_and_the_others_go_on(
+    audit: Callable[..., Report], erased: Path, tmp_path: Path
+) -> None:
+    """The erased model has no room for its half batches while its own arm is drawn; later the probed arm has."""
+    journal = tmp_path / "run" / "journal.jsonl"
+
+    def room(model: TextToImage) -> int:
+        broken = journal.exists() and b'"kind":"error"' in journal.read_bytes()
+        return 12 if broken or is_base(model, erased) else 2
+
+    report = audit(room)
+    assert report.verdict.outcome is Outcome.ERROR
+    assert report.verdict.reasons == ("erased: Memory ran out at batches of 6; set sampler.batch lower or use a larger machine.",)
+    assert halved(tmp_path / "run") == {"erased": 6}
+    drawn = {cell.arm: cell.n for cell in report.cells}
+    assert drawn["in-domain-lora"] == drawn["base"] == 10 and drawn["erased"] == 0
+    mended = audit(lambda model: 12)
+    assert mended.verdict.outcome is Outcome.INCONCLUSIVE and mended.ledger.whole and sham_of(mended) is not None
+
+
+def test_a_machine_without_room_for_one_image_is_an_error_in_every_arm(audit: Callable[..., Report]) -> None:
+    report = audit(lambda model: 0, sampler=QUICK | {"batch": 12, "guidance": 3.0})
+    assert report.verdict.outcome is Outcome.ERROR
+    assert [reason.split(":")[0] for reason in report.verdict.reasons] == ["base", "erased", "in-domain-lora"]
+    assert all("Memory ran out" in reason for reason in report.verdict.reasons)
+
+
+def test_images_that_could_not_be_scored_are_drawn_again_in_batches_that_fit(
+    audit: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch on which memory ran out was planned whole; a detector failed on it, and the run goes on."""
+    with monkeypatch.context() as patch:
+        patch.setattr("auditor.detectors.clip_zero_shot.ClipZeroShot.detect", None)
+        assert audit(lambda model: 6).verdict.outcome is Outcome.ERROR
+    report = audit(lambda model: 6)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole, report.verdict.reasons
+    assert any(isinstance(line, BatchLine) and len(line.samples) == 12 for line in lines_of(tmp_path / "run"))
+
+
+def test_training_that_does_not_fit_is_an_error_of_its_arm(audit: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    def finetune(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("auditor.diffusion.finetune.finetune", finetune)
+    report = audit(lambda model: 12)
+    assert report.verdict.outcome is Outcome.ERROR
+    assert len(report.verdict.reasons) == 1 and "in-domain-lora: " in report.verdict.reasons[0]
+    assert "out of memory" in report.verdict.reasons[0].lower()
+    assert {cell.arm: cell.n for cell in report.cells}["erased"] == 10
