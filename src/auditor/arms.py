@@ -40,11 +40,13 @@ class ArmStore:
             before = pristine.get(name.replace(".base_layer", ""))
             if before is None or before.shape != value.shape or not torch.equal(before, value):
                 changed[name] = value.detach().cpu().contiguous()
-        size = sum(value.nbytes for value in changed.values())
-        if self.path(digest).exists() or shutil.disk_usage(self._nearest()).free < _SPARE * size:
-            return self.path(digest).exists()
         adapters = {name: config.to_dict() for name, config in getattr(unet, "peft_config", {}).items()}
-        write_whole(self.path(digest), save(changed, {"adapters": json.dumps(adapters, default=plain)}))
+        content, path = save(changed, {"adapters": json.dumps(adapters, sort_keys=True, default=plain)}), self.path(digest)
+        if path.exists() and path.read_bytes() == content:
+            return True
+        if shutil.disk_usage(self._nearest()).free < _SPARE * len(content):
+            return False
+        write_whole(path, content)
         return True
 
     def restore(self, unet: UNet2DConditionModel, digest: str) -> bool:
@@ -59,7 +61,7 @@ class ArmStore:
             for name, config in adapters.items():
                 unet.add_adapter(LoraConfig(**config), adapter_name=name)
             unet.load_state_dict(tensors, strict=False)
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
+        except (SafetensorError, AttributeError, ValueError, KeyError, TypeError, RuntimeError):  # whatever was written over it
             return False
         unet.eval().requires_grad_(False)
         return digest_of_weights(unet) == digest

@@ -17,7 +17,7 @@ from auditor.report import Outcome, Report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, batches, drawn_twice, lines_of
 
-CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.")
+CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
 ERRORS = {"cpu": CPU, "cuda": torch.OutOfMemoryError("CUDA out of memory."), "python": MemoryError()}
 
 Room = Callable[[TextToImage], int]
@@ -71,7 +71,7 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(audit: C
     assert halved(tmp_path / "run") == {"base": 6, "erased": 6, "in-domain-lora": 6}
     assert sham_of(report) is True
     sizes = [len(samples) for _, samples in batches(tmp_path / "run")]
-    assert max(sizes) == 12 and sorted(sizes)[-4] <= 6  # the first batch of each arm was planned whole
+    assert max(sizes) == 6  # what was planned whole was planned anew: a line holds what was drawn together
     assert drawn_twice(tmp_path / "run") == []
 
 
@@ -87,7 +87,7 @@ def test_an_arm_that_does_not_fit_at_half_is_an_error_and_the_others_go_on(
 
     report = audit(room)
     assert report.verdict.outcome is Outcome.ERROR
-    assert report.verdict.reasons == ("erased: Memory ran out at batches of 6; set sampler.batch lower or use a larger machine.",)
+    assert len(report.verdict.reasons) == 1 and report.verdict.reasons[0].startswith("erased: Memory ran out, also with half the batch")
     assert halved(tmp_path / "run") == {"erased": 6}
     drawn = {cell.arm: cell.n for cell in report.cells}
     assert drawn["in-domain-lora"] == drawn["base"] == 10 and drawn["erased"] == 0
@@ -105,13 +105,14 @@ def test_a_machine_without_room_for_one_image_is_an_error_in_every_arm(audit: Ca
 def test_images_that_could_not_be_scored_are_drawn_again_in_batches_that_fit(
     audit: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch on which memory ran out was planned whole; a detector failed on it, and the run goes on."""
+    """A detector failed on every image of batches of twelve, and when the run goes on there is room for six."""
     with monkeypatch.context() as patch:
         patch.setattr("auditor.detectors.clip_zero_shot.ClipZeroShot.detect", None)
-        assert audit(lambda model: 6).verdict.outcome is Outcome.ERROR
+        assert audit(lambda model: 12).verdict.outcome is Outcome.ERROR
+    audit(lambda model: 6)  # the first batch of each arm tells how much room there is
     report = audit(lambda model: 6)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole, report.verdict.reasons
-    assert any(isinstance(line, BatchLine) and len(line.samples) == 12 for line in lines_of(tmp_path / "run"))
+    assert {len(line.samples) for line in lines_of(tmp_path / "run") if isinstance(line, BatchLine)} >= {12, 6}
 
 
 def test_training_that_does_not_fit_is_an_error_of_its_arm(audit: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,5 +123,5 @@ def test_training_that_does_not_fit_is_an_error_of_its_arm(audit: Callable[..., 
     report = audit(lambda model: 12)
     assert report.verdict.outcome is Outcome.ERROR
     assert len(report.verdict.reasons) == 1 and "in-domain-lora: " in report.verdict.reasons[0]
-    assert "out of memory" in report.verdict.reasons[0].lower()
+    assert "Memory ran out" in report.verdict.reasons[0]
     assert {cell.arm: cell.n for cell in report.cells}["erased"] == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tests.faults.forks import Fork, Forks
 from tests.faults.runs import QUICK, SMALL, batches, command, drawn_twice, lines_of, policy_file, timeless, torn_pictures, weights_of
 
 LEARN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "batch": 4}
+LOOSE = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3}
+"""Limits at which 20 images can decide: with tighter ones a sequential cell is hopeless from the start and never drawn."""
+ROUND_BY_ROUND = {"sequential": True, "limits": LOOSE, "budget": {"images_per_cell": 20, "retained_per_arm": 20}}
 LORA, FULL = LEARN | {"learning_rate": 1e-3}, LEARN | {"learning_rate": 1e-4}
 
 # dies at the n-th time that something is synced to the disk: before an image, a manifest or a trained arm gets its name, after a
@@ -44,43 +48,49 @@ Journal.write = tear
 """
 
 
-def kill_until_done(forks: Forks, arguments: list[str], deaths: int, seconds: float, seed: int) -> int:
-    """Run ``arguments`` and kill it ``deaths`` times, by turns at a random moment, at a random sync and in the middle of a line;
-    then let it end. Returns how often it was really killed."""
-    choice, killed = random.Random(seed), 0
-    for number in range(deaths):
-        prelude = ("", AT_SYNC.format(n=choice.randrange(1, 80)), "", TORN.format(n=choice.randrange(1, 6)))[number % 4]
-        fork = forks.start(*arguments, prelude=prelude)
-        if fork.wait(choice.uniform(0, seconds) if not prelude else 120) is None:
+def kill_until(deaths: int, forks: Forks, alone: Path, arguments: Callable[[Path], list[str]], seconds: float, seed: int) -> int:
+    """Kill audits ``deaths`` times, by turns at a random moment, at a random sync and in the middle of a line; each goes on until
+    it ends, and then it must be ``alone``'s equal. Returns how many audits that took."""
+    choice, folder, audits = random.Random(seed), alone.parent, 1
+    while deaths:
+        out = folder / f"killed{audits}"
+        prelude = ("", AT_SYNC.format(n=choice.randrange(1, 60)), "", TORN.format(n=choice.randrange(1, 4)))[deaths % 4]
+        fork = forks.start(*arguments(out), prelude=prelude)
+        if fork.wait(120 if prelude else choice.uniform(0, seconds / 3)) is None:
             fork.send(signal.SIGKILL)
         code = fork.wait()
         assert code in (-signal.SIGKILL, 0, 1, 3), fork.said
-        killed += code == -signal.SIGKILL
-    done = forks.run(*arguments)
+        deaths -= code == -signal.SIGKILL
+        if code != -signal.SIGKILL:  # it was done before it could be killed: the next audit
+            check_equal(out / "run", alone / "run")
+            audits += 1
+    done = forks.run(*arguments(folder / f"killed{audits}"))
     assert done.code in (0, 1, 3), done.said
-    return killed
+    check_equal(folder / f"killed{audits}" / "run", alone / "run")
+    return audits
 
 
-def check_killed_audits_end_alike(forks: Forks, erased: Path, folder: Path, deaths: int, seed: int, **changes: object) -> int:
-    """One audit that is left alone and one that is killed again and again, compared. Returns the number of kills survived."""
+def check_equal(survivor: Path, alone: Path) -> None:
+    """Reports are equal but for times, batches and weights are the same, and nothing was drawn twice."""
+    assert timeless(survivor) == timeless(alone)
+    assert batches(survivor) == batches(alone)
+    assert drawn_twice(survivor) == [] and torn_pictures(survivor) == []
+    assert weights_of(survivor) == weights_of(alone)
+
+
+def check_killed_audits_end_alike(forks: Forks, erased: Path, folder: Path, deaths: int, seed: int, **changes: object) -> None:
+    """One audit that is left alone, and others that are killed again and again."""
     policy = policy_file(folder, **changes)
     began = time.monotonic()
     alone = forks.run(*command(erased, policy, folder / "alone"))
     seconds = time.monotonic() - began
     assert alone.code in (0, 1, 3), alone.said
-    killed = kill_until_done(forks, command(erased, policy, folder / "killed"), deaths, seconds / 2, seed)
-    left_alone, survivor = folder / "alone" / "run", folder / "killed" / "run"
-    assert timeless(survivor) == timeless(left_alone)
-    assert batches(survivor) == batches(left_alone)
-    assert drawn_twice(survivor) == [] and torn_pictures(survivor) == []
-    assert weights_of(survivor) == weights_of(left_alone)
-    print(f"{killed} of {deaths} kills survived; undisturbed {seconds:.1f} s")
-    return killed
+    audits = kill_until(deaths, forks, folder / "alone", lambda out: command(erased, policy, out), seconds, seed)
+    print(f"{deaths} kills in {audits} audits survived, in {time.monotonic() - began:.0f} s; one undisturbed: {seconds:.1f} s")
 
 
 def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(forks: Forks, erased: Path, tmp_path: Path) -> None:
-    killed = check_killed_audits_end_alike(forks, erased, tmp_path, 5, 20260, budget=SMALL, sampler=QUICK | {"batch": 8})
-    assert killed >= 4
+    check_killed_audits_end_alike(forks, erased, tmp_path, 5, 20260, budget=SMALL, sampler=QUICK | {"batch": 8})
 
 
 @pytest.mark.science
@@ -88,7 +98,7 @@ def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(forks
     ("seed", "changes"),
     [
         (1, {"probes": [{"use": "in-domain", "method": "lora", "doses": [2, 4], "options": LORA}], "sampler": QUICK | {"batch": 4}}),
-        (2, {"probes": [{"use": "in-domain", "method": "full", "replicates": 2, "doses": [3], "options": FULL}], "sequential": True}),
+        (2, {"probes": [{"use": "in-domain", "method": "full", "replicates": 2, "doses": [3], "options": FULL}]} | ROUND_BY_ROUND),
         (
             3,
             {
@@ -96,8 +106,8 @@ def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(forks
                     {"use": "in-domain", "method": "lora", "replicates": 2, "doses": [1, 3], "options": LORA},
                     {"use": "in-domain", "method": "full", "doses": [2], "options": FULL},
                 ],
-                "sequential": True,
-            },
+            }
+            | ROUND_BY_ROUND,
         ),
         (4, {"unit": "prompt", "budget": {"images_per_cell": 4, "retained_per_arm": 10}, "sampler": QUICK | {"batch": 3}}),
     ],
@@ -106,7 +116,7 @@ def test_audits_of_every_kind_survive_being_killed(
     forks: Forks, erased: Path, tmp_path: Path, seed: int, changes: dict[str, object]
 ) -> None:
     changes = {"budget": SMALL, "sampler": QUICK | {"batch": 6}} | changes
-    assert check_killed_audits_end_alike(forks, erased, tmp_path, 10, seed, **changes) >= 8
+    check_killed_audits_end_alike(forks, erased, tmp_path, 10, seed, **changes)
 
 
 def wait_for_lines(fork: Fork, out: Path, wanted: int) -> None:
