@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors
-from auditor.checkpoint.folder import admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
+from auditor.checkpoint.folder import UNET_PARTS, admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
 from auditor.checkpoint.header import Header, read_header
 from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
 from auditor.checkpoint.scan import hash_and_scan, hash_files
@@ -149,7 +149,7 @@ def form_of(source: str, header: Header) -> Form:
         return Form.SINGLE
     if "conv_in.weight" in names and "conv_out.weight" in names:
         return Form.UNET
-    if all(name.split(".")[0] in ("down_blocks", "mid_block", "up_blocks", "time_embedding", "conv_in", "conv_out") for name in names):
+    if all(name.split(".")[0] in UNET_PARTS for name in names):
         return Form.DELTA
     raise RefusedError(
         f"{source} holds neither a Stable Diffusion model, a UNet, a LoRA nor changed tensors of a UNet (the first is {min(names)})."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ WEIGHTS = {
 }
 """The components with weights, and how their files are called."""
 
+UNET_PARTS = ("conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
+"""What the names of a diffusers UNet's tensors begin with."""
+
 _CLASSES: dict[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -30,6 +34,7 @@ _LARGEST_JSON = 4 * 2**20  # a tokenizer's vocabulary takes about one
 _LARGEST_NUMBER = 10**6
 _MOST_REPEATS = 64
 _REPEATS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block", "num_attention_heads", "mid_block_layers_per_block")
+_TRANSFORMER = re.compile(r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\.")
 _CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
 
 
@@ -82,7 +87,7 @@ def refuse_unet(source: str, shapes: dict[str, tuple[int, ...]]) -> None:
     first = shapes.get("conv_in.weight") or shapes.get("model.diffusion_model.input_blocks.0.0.weight")
     if any(name.startswith("add_embedding") or ".label_emb." in name for name in shapes):
         raise RefusedError(f"{source} is Stable Diffusion XL; only Stable Diffusion 1.x and 2.x can be audited so far.")
-    if any(word in name for name in shapes for word in ("transformer_blocks.", "joint_blocks.", "double_blocks.")) and first is None:
+    if first is None and any(_TRANSFORMER.match(name) for name in shapes):
         raise RefusedError(f"{source} is a diffusion transformer; only Stable Diffusion 1.x and 2.x can be audited so far.")
     if first is not None and len(first) == 4 and first[1] == 9:
         raise RefusedError(f"{source} is an inpainting model (9 input channels); only text-to-image models can be audited.")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from auditor.checkpoint.admit import Checkpoint, Form
+from auditor.checkpoint.folder import UNET_PARTS
 from auditor.checkpoint.header import read_header
 from auditor.checkpoint.scan import hash_files
 from auditor.diffusion.model import TextToImage
@@ -112,7 +113,8 @@ def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
         if found.unexpected_keys:
             raise RefusedError(f"{checkpoint.source} holds {len(found.unexpected_keys)} tensors that the base's UNet has not.")
         return
-    tensors, alphas = StableDiffusionPipeline.lora_state_dict(load_file(checkpoint.overlay), unet_config=unet.config, return_alphas=True)
+    held = {f"unet.{name}" if name.split(".")[0] in UNET_PARTS else name: value for name, value in load_file(checkpoint.overlay).items()}
+    tensors, alphas = StableDiffusionPipeline.lora_state_dict(held, unet_config=unet.config, return_alphas=True)
     other = [name for name in tensors if not name.startswith("unet.")]
     if other:
         raise RefusedError(
