@@ -75,7 +75,7 @@ def audit(
     _check_plugins(policy)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
-        progress.stage(f"this plan can never PASS: {reason} ('auditor plan' says more)")
+        progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
     progress.stage("admitting checkpoints")
     opened_base = None if source is None else open_checkpoint(source, offline=offline)
     opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)

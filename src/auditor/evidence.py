@@ -121,7 +121,7 @@ class Evidence:
         if cell.role is not Role.RETAINED:
             return np.full(cell.images, self.plan.columns[cell.concept])
         if self._retained_owner is None:  # the same in every arm
-            self._retained_owner = np.array([self.plan.columns[sample.concept] for sample in cell.samples(self._seeds)])
+            self._retained_owner = np.array([self.plan.columns[concept] for concept in cell.concepts(self._seeds)])
         return self._retained_owner
 
     def _reading(self, cell: Cell, column: Outcomes, counted: NDArray[np.bool_] | None = None) -> Reading:

@@ -102,6 +102,10 @@ class Cell:
         """The prompts, in the policy's order."""
         return tuple(item.prompt for item in self.items)
 
+    def concepts(self, seeds: Seeds) -> list[str]:
+        """The concept that each image's prompt names, in the order of :meth:`samples`."""
+        return [item.concept for index in range(self.rounds) for item in _round(seeds.of(self.role), self.items, self.size, index)]
+
     def samples(self, seeds: Seeds) -> list[PlannedSample]:
         """Every image, round by round: the order in which they are drawn. The arm is in no seed, so arms share noise and rounds."""
         seed = seeds.of(self.role)

@@ -131,7 +131,7 @@ class Budget(StrictModel):
     """How much may be drawn, at most. Rates are read at whole rounds, so each number is rounded down to whole rounds."""
 
     images_per_cell: int = Field(default=200, ge=1)
-    retained_per_arm: int = Field(default=200, ge=1)
+    retained_per_arm: int = Field(default=300, ge=1)
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Of measuring, summed over every call that worked on the run; what is not drawn by then stays undecided."""
 

@@ -43,12 +43,12 @@ def rehearse(plan: Plan, outcomes: Mapping[str, Outcomes], batch: int, seeds: Se
     return evidence
 
 
-def all_is_well(plan: Plan, seeds: Seeds = SEEDS) -> dict[str, Outcomes]:
-    """Outcomes of an audit in which the base shows everything, every arm what was retained, and none what was erased."""
+def all_is_well(plan: Plan, seeds: Seeds = SEEDS, *, erased: bool = True) -> dict[str, Outcomes]:
+    """Outcomes of an audit in which the base shows everything, every arm what was retained, and none what was erased (or all do)."""
     tables = {}
     for cell in plan.cells:
         table = np.zeros((cell.images, len(plan.columns)), np.int8)
-        if cell.role is Role.RETAINED or cell.arm == "base":
-            table[np.arange(cell.images), [plan.columns[sample.concept] for sample in cell.samples(seeds)]] = 1
+        if cell.role is Role.RETAINED or cell.arm == "base" or not erased:
+            table[np.arange(cell.images), [plan.columns[concept] for concept in cell.concepts(seeds)]] = 1
         tables[cell.name] = table
     return tables

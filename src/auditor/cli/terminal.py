@@ -57,7 +57,7 @@ def show_plan(plan: Plan, cost: Cost | None, calls_per_second: float | None) -> 
     for group in forecast.forecast_cells(plan):
         _show_cells(console, group)
     for reason in forecast.out_of_reach(plan)[:5]:
-        console.print(f"[yellow]This plan can never PASS: {escape(reason)}; raise the budget or add retained concepts.[/]")
+        console.print(f"[yellow]out of reach: {escape(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
     console.print(
         f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
