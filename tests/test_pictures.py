@@ -13,6 +13,8 @@ from auditor.pictures import PictureCache, PictureStore, flaw_of, from_png, to_p
 
 NOISE = torch.randint(0, 256, (3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
+SMOOTH = torch.arange(0, 192, 1).view(1, 8, 24).expand(3, 8, 24).to(torch.uint8)
+
 
 def test_a_picture_survives_the_disk(tmp_path: Path) -> None:
     assert torch.equal(from_png(to_png(NOISE)), NOISE)
@@ -38,7 +40,7 @@ def test_a_picture_is_named_by_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image", "finite", "flaw"),
-    [(NOISE, True, None), (NOISE, False, "not finite"), (torch.zeros(3, 8, 8, dtype=torch.uint8), True, "blank")],
+    [(SMOOTH, True, None), (NOISE, True, "noise"), (NOISE, False, "not finite"), (torch.zeros(3, 8, 8, dtype=torch.uint8), True, "blank")],
 )
 def test_flaws(image: torch.Tensor, finite: bool, flaw: str | None) -> None:
     assert flaw_of(image, finite) == flaw
