@@ -1,0 +1,71 @@
+"""Ten minutes of headers that nobody would write: the reader answers every one with a header or one sentence."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from auditor.checkpoint.header import read_header
+from auditor.errors import RefusedError
+
+pytestmark = pytest.mark.science
+
+MINUTES = 10
+NUMBERS = st.one_of(st.integers(-2, 40), st.integers(-(2**70), 2**70), st.floats(allow_nan=True), st.booleans(), st.none())
+ENTRIES = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["F32", "F16", "BF16", "U8", "BOOL", "X", ""]) | NUMBERS,
+            "shape": st.lists(NUMBERS, max_size=4) | NUMBERS,
+            "data_offsets": st.lists(NUMBERS, max_size=3) | NUMBERS,
+        }
+    ),
+    st.recursive(
+        NUMBERS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+)
+NAMES = st.sampled_from(["a", "b.weight", "__metadata__", "../x", ""]) | st.text(max_size=6)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """A file: mostly a header of JSON with a fitting length, sometimes anything."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=64))
+    header: Any = draw(st.dictionaries(NAMES, ENTRIES, max_size=4))
+    text = json.dumps(header).encode()
+    if draw(st.integers(0, 4)) == 0:
+        place = draw(st.integers(0, len(text)))
+        text = text[:place] + draw(st.binary(max_size=4)) + text[place + draw(st.integers(0, 4)) :]
+    length = len(text) if draw(st.integers(0, 9)) else draw(st.integers(0, 2**64 - 1))
+    return struct.pack("<Q", length) + text + draw(st.binary(max_size=48))
+
+
+def test_no_header_crashes_or_hangs_the_reader(tmp_path: Path) -> None:
+    path, seen = tmp_path / "x.safetensors", {"read": 0, "refused": 0}
+
+    @settings(max_examples=2000, deadline=2000, database=None, suppress_health_check=list(HealthCheck))
+    @given(files())
+    def once(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            header = read_header(path)
+        except RefusedError as error:
+            seen["refused"] += 1
+            assert "\n" not in str(error)
+        else:
+            seen["read"] += 1
+            assert header.tensors[-1].end == len(content)
+
+    end = time.monotonic() + 60 * MINUTES
+    while time.monotonic() < end:
+        once()
+    print(f"{seen['read']} read, {seen['refused']} refused")
+    assert min(seen.values()) > 0
