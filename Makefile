@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test science bench lint clean
+.PHONY: demo test science bench gpu lint clean
 
 demo: $(READY)
 	$(BIN)/auditor demo --out demo
@@ -19,6 +19,9 @@ science: $(READY)
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s
+
+gpu: $(READY)
+	$(BIN)/python -m tests.gpu.measure
 
 lint: $(READY)
 	$(BIN)/ruff check src tests

@@ -94,7 +94,7 @@ def test_every_prompt_can_be_a_cell_of_its_own() -> None:
 MANY = [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Zelda Mirkov", "Dorval Quint", "Yara Belmos")]
 
 
-@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects"])
+@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects", "sd14-object", "sd14-object-gate"])
 def test_bundled_policies_can_pass_at_all(name: str) -> None:
     """Where nothing erased is ever seen and everything else is, every test rejects, long before the budget is spent."""
     plan = make_plan(load_policy(name))

@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects"])
+@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects", "sd14-object", "sd14-object-gate"])
 def test_bundled_policies_are_valid_and_found_by_name(name: str) -> None:
     assert bundled_policy(name) is not None
     assert load_policy(name).erase

@@ -21,7 +21,7 @@ import platformdirs
 from auditor.digest import sha256_json
 from auditor.errors import InterruptedRunError, PolicyError, RefusedError, UsageError
 from auditor.files import room_on_disk, write_whole
-from auditor.forecast import denoiser_calls, keep_rate, out_of_reach
+from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
@@ -111,8 +111,8 @@ def audit(
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress)
             runner.run(journal, read_journal(out / "journal.jsonl"))
         report = judge_folder(out)
-    with suppress(OSError):
-        keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn), runner.drawing)
+    with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
+        keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn) * call_cost(plan, opened), runner.drawing)
     return report
 
 

@@ -111,16 +111,25 @@ def training_calls(plan: Plan) -> int:
     return _BACKWARD * sum(use.replicates * use.doses[-1] * batch for use, batch in zip(uses, batches, strict=True))
 
 
-def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
-    """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
+def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
+    """Operations of one UNet evaluation of one latent. Raises ``ValueError`` where they are not known."""
     config = json.loads((checkpoint.folder / "unet" / "config.json").read_text(encoding="utf-8"))
     vae = json.loads((checkpoint.folder / "vae" / "config.json").read_text(encoding="utf-8"))
     text = json.loads((checkpoint.folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-    files = sorted((checkpoint.folder / "unet").glob("*.safetensors"))
-    shapes = {name: shape for file in files for name, shape in read_header(file).shapes.items()}
+    shapes = _unet_shapes(checkpoint)
     side = plan.policy.sampler.size // 2 ** (len(vae["block_out_channels"]) - 1)
-    once = denoiser_flops(config, shapes, side, text["max_position_embeddings"])
-    unet = sum(math.prod(shape) for shape in shapes.values())
+    return denoiser_flops(config, shapes, side, text["max_position_embeddings"])
+
+
+def _unet_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    files = sorted((checkpoint.folder / "unet").glob("*.safetensors"))
+    return {name: shape for file in files for name, shape in read_header(file).shapes.items()}
+
+
+def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
+    """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
+    once = call_cost(plan, checkpoint)
+    unet = sum(math.prod(shape) for shape in _unet_shapes(checkpoint).values())
     models = 2 if plan.policy.base != "none" else 1
     trained = unet * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
     return Cost(
@@ -134,15 +143,15 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
 # -- the rate of this machine ----------------------------------------------------------------------------------------
 
 
-def keep_rate(cache: Path, device: str, calls: int, seconds: float) -> None:
-    """Remember how many UNet evaluations a second an audit on this machine made, for the next plan's minutes."""
-    if calls and seconds > 0:
-        write_whole(cache / "rates" / "last.json", json.dumps({"device": device, "calls_per_second": calls / seconds}).encode())
+def keep_rate(cache: Path, device: str, operations: int, seconds: float) -> None:
+    """Remember how many operations a second drawing reached in an audit on this machine, for the next plan's minutes."""
+    if operations and seconds > 0:
+        write_whole(cache / "rates" / "last.json", json.dumps({"device": device, "flops": operations / seconds}).encode())
 
 
 def kept_rate(cache: Path) -> float | None:
-    """UNet evaluations a second in the last audit on this machine, all its other work included; None before the first."""
+    """Operations a second of the last audit on this machine; None before the first."""
     try:
-        return float(json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))["calls_per_second"])
+        return float(json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))["flops"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

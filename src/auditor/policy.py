@@ -75,7 +75,8 @@ class Sampler(StrictModel):
     steps: int = Field(default=50, ge=1, le=1000)
     guidance: float = Field(default=7.5, ge=1, le=50)
     size: int = Field(default=512, ge=8, le=2048)
-    dtype: Literal["auto", "float32"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the UNet computes in; its weights stay float32. ``auto``: bfloat16 where a GPU has it, else float32."""
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 

@@ -11,9 +11,8 @@ import torch
 
 from auditor.arms import ArmStore
 from auditor.auditing import STACK, device_name, judge_folder, open_run
-from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint import Checkpoint, open_checkpoint
 from auditor.checkpoint.load import load_model
-from auditor.diffusion.model import TextToImage
 from auditor.diffusion.sampling import draw
 from auditor.errors import AuditorError, UsageError
 from auditor.journal import BatchLine, Journal, ReplayLine, read_journal
@@ -43,10 +42,12 @@ def replay(
     """
     run, progress = open_run(out), progress or Progress()
     counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
-    erased = _load(checkpoint or run.checkpoint.source, run.checkpoint.digest)
+    dtype = run.plan.policy.sampler.dtype
+    opened_base = None if run.base is None else _open(base or run.base.source, run.base.digest)
+    erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint.digest, opened_base), dtype)
     models = {"erased": erased}
-    if run.base is not None:
-        models["base"] = _load(base or run.base.source, run.base.digest)
+    if opened_base is not None:
+        models["base"] = load_model(opened_base, dtype)
     kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
     pristine = {name: value.clone() for name, value in erased.unet.state_dict().items()}
     found = _Comparison(pictures, scorer, counted.gate)
@@ -70,11 +71,11 @@ def replay(
     return judge_folder(out)
 
 
-def _load(source: str, digest: str) -> TextToImage:
-    opened = open_checkpoint(source)
+def _open(source: str, digest: str, base: Checkpoint | None = None) -> Checkpoint:
+    opened = open_checkpoint(source, base=base)
     if opened.digest != digest:
         raise UsageError(f"{source} is not what the run audited: its digest is {opened.digest[:12]}, the run's {digest[:12]}.")
-    return load_model(opened)
+    return opened
 
 
 def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, BatchLine]]:

@@ -343,6 +343,8 @@ class Runner:
         return True
 
     def _reset(self) -> None:
+        """Put the erased UNet back: a copy, so that nothing a probe left on the old one stays. The old one is dropped first."""
+        del self.erased.unet
         self.erased.unet = copy.deepcopy(self._pristine)
 
     def _training_set(self, probe: Probe, name: str) -> TrainingSet:

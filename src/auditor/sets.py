@@ -16,6 +16,7 @@ _PROMPTS["erasure-templates"] = ERASURE_TEMPLATES
 _CONCEPTS: dict[str, tuple[str, ...]] = {
     "micro-people": tuple(PEOPLE),
     "micro-objects": tuple(OBJECTS),
+    "cifar-objects": tuple(OBJECTS),
     "micro-all": (*PEOPLE, *OBJECTS, GENERIC_PEOPLE[0], *SCENES),
     "micro-generic": (*GENERIC_PEOPLE, *GENERIC_OBJECTS, *SCENES),
 }

@@ -12,7 +12,10 @@ from auditor.checkpoint.load import load_model
 from auditor.diffusion.finetune import Examples, Training, denoising_losses, finetune
 from auditor.diffusion.model import TextToImage
 from auditor.diffusion.sampling import draw
+from auditor.errors import UsageError
 from auditor.policy import Sampler
+
+SHORT = Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32)
 
 
 @pytest.fixture
@@ -52,6 +55,36 @@ def test_a_lora_leaves_the_base_weights_bit_for_bit(model: TextToImage, examples
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+
+
+def test_activations_that_are_computed_again_give_the_same_weights(model: TextToImage, examples: Examples) -> None:
+    start = copy.deepcopy(model.unet.state_dict())
+    list(finetune(model, examples, Training("full", 1e-4, 4), [2], 1))
+    kept = copy.deepcopy(model.unet.state_dict())
+    model.unet.load_state_dict(start)
+    list(finetune(model, examples, Training("full", 1e-4, 4, checkpointing=True), [2], 1))
+    assert all(torch.allclose(value, kept[name], atol=1e-6) for name, value in model.unet.state_dict().items())
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.unet.modules())
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_arithmetic_in_half_precision_keeps_float32_weights(model: TextToImage, examples: Examples, precision: torch.dtype) -> None:
+    whole, _ = draw(model, ["a photo of the ship"], [1], SHORT)
+    model.precision = precision
+    half, finite = draw(model, ["a photo of the ship"], [1], SHORT)
+    again, _ = draw(model, ["a photo of the ship"], [1], SHORT)
+    assert bool(finite.all()) and torch.equal(half, again)
+    difference = (half.float() - whole.float()).abs()
+    assert 0 < difference.mean() < 12
+    before = denoising_losses(model, examples, 0).mean()
+    list(finetune(model, examples, Training("full", 1e-4, 8), [10], 1))
+    assert denoising_losses(model, examples, 0).mean() < before
+    assert {value.dtype for value in model.unet.state_dict().values()} == {torch.float32}
+
+
+def test_eight_bits_without_their_library_say_what_to_install(model: TextToImage, examples: Examples) -> None:
+    with pytest.raises(UsageError, match=r"pip install 'auditor\[eight-bit\]'"):
+        list(finetune(model, examples, Training("lora", 1e-4, 4, eight_bit=True), [1], 1))
 
 
 def test_training_leaves_the_global_generator_alone(model: TextToImage, examples: Examples) -> None:

@@ -19,7 +19,7 @@ from auditor.checkpoint.scan import hash_files
 from auditor.diffusion.model import TextToImage
 from auditor.errors import RefusedError
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SINGLE = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 
 
@@ -29,12 +29,12 @@ def best_device() -> torch.device:
 
 
 def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device | None = None) -> TextToImage:
-    """Load ``checkpoint`` for inference and training; ``dtype`` auto, float32, float16 or bfloat16.
+    """Load ``checkpoint`` for inference and training, its weights as float32; ``dtype``: see :class:`~auditor.policy.Sampler`.
 
     Raises :class:`RefusedError` where the weights do not fit the declared architecture, or changed on disk since they were
     admitted.
     """
-    device, kind = device or best_device(), torch.float32 if dtype == "auto" else _DTYPES[dtype]
+    device, kind = device or best_device(), torch.float32
     with _quiet():
         try:
             if checkpoint.form is Form.SINGLE:
@@ -56,7 +56,13 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
     _refuse_changed(checkpoint)
     for part in (unet, vae, text_encoder):
         part.to(device).eval().requires_grad_(False)
-    return TextToImage(unet, vae, text_encoder, tokenizer, dict(scheduler.config), checkpoint.digest)
+    return TextToImage(unet, vae, text_encoder, tokenizer, dict(scheduler.config), checkpoint.digest, _precision(dtype, device))
+
+
+def _precision(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return _PRECISIONS[dtype]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def _refuse_changed(checkpoint: Checkpoint) -> None:

@@ -41,7 +41,7 @@ def exit_code_of(report: Report) -> int:
     return _EXITS[report.verdict.outcome]
 
 
-def show_plan(plan: Plan, cost: Cost | None, calls_per_second: float | None) -> None:
+def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
     """What would be drawn, what becomes of the deciding cells, and what it costs."""
     from auditor import forecast
 
@@ -69,12 +69,11 @@ def show_plan(plan: Plan, cost: Cost | None, calls_per_second: float | None) -> 
             f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP, {cost.training / 1e12:.3g} of "
             f"them training · weights and optimiser take {cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
         )
-    if calls_per_second is None:
-        console.print("minutes: not known before the first audit on this machine")
-    else:
-        ends = (forecast.denoiser_calls(plan, images) + forecast.training_calls(plan) for images in (least, plan.images))
-        minutes = " to ".join(f"{calls / calls_per_second / 60:.2g}" for calls in ends)
-        console.print(f"minutes: {minutes}, at the {calls_per_second:.0f} UNet evaluations a second of the last audit on this machine")
+        if rate is None:
+            console.print("minutes: not known before the first audit on this machine")
+        else:
+            minutes = " to ".join(f"{(operations + cost.training) / rate / 60:.2g}" for operations in (cost.least, cost.most))
+            console.print(f"minutes: {minutes}, at the {rate / 1e9:.3g} GFLOP/s that drawing reached in the last audit on this machine")
 
 
 def _show_cells(console: Console, cells: CellForecast) -> None:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from auditor.diffusion.model import TextToImage
+from auditor.errors import UsageError
 
+_ROOMY = 24 * 10**9
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -47,6 +49,10 @@ class Training:
     batch: int = 4
     rank: int = 4
     weight_decay: float = 0.01
+    eight_bit: bool = False
+    """Adam's moments in eight bits (bitsandbytes)."""
+    checkpointing: bool | None = None
+    """Compute activations again instead of keeping them; None: on GPUs of less than 24 GB."""
 
 
 def target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ def finetune(
     unet, device = model.unet, model.device
     scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
     with _trainable(unet, training, seed) as parameters:
-        optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=device.type == "cpu")
+        optimizer = _optimizer(parameters, training, device)
         for step in range(1, doses[-1] + 1):
             generator = torch.Generator().manual_seed((seed + step * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF)
             index = torch.randint(len(examples), (training.batch,), generator=generator).to(device)
@@ -84,7 +90,8 @@ def finetune(
             timesteps = torch.randint(scheduler.config.num_train_timesteps, (training.batch,), generator=generator).to(device)
             latents = examples.means[index] + examples.deviations[index] * jitter
             noisy = scheduler.add_noise(latents, noise, timesteps)
-            predicted = unet(noisy, timesteps, examples.states[index], return_dict=False)[0]
+            with model.autocast(training=True):
+                predicted = unet(noisy, timesteps, examples.states[index], return_dict=False)[0]
             functional.mse_loss(predicted.float(), target(scheduler, latents, noise, timesteps)).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -100,6 +107,8 @@ def finetune(
 def _trainable(unet: UNet2DConditionModel, training: Training, seed: int) -> Iterator[list[nn.Parameter]]:
     """The parameters to train, with gradients on; afterwards off again and a LoRA removed."""
     unet.requires_grad_(False)
+    if _saves_memory(training, unet.device):
+        unet.enable_gradient_checkpointing()
     if training.method == "lora":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -118,8 +127,27 @@ def _trainable(unet: UNet2DConditionModel, training: Training, seed: int) -> Ite
         yield parameters
     finally:
         unet.eval().requires_grad_(False)
+        unet.disable_gradient_checkpointing()
         if training.method == "lora":
             unet.unload_lora()
+
+
+def _saves_memory(training: Training, device: torch.device) -> bool:
+    if training.checkpointing is not None:
+        return training.checkpointing
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < _ROOMY
+
+
+def _optimizer(parameters: list[nn.Parameter], training: Training, device: torch.device) -> torch.optim.Optimizer:
+    rate, decay = training.learning_rate, training.weight_decay
+    if not training.eight_bit:
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise UsageError("The option eight_bit needs bitsandbytes: pip install 'auditor[eight-bit]'.") from error
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=rate, weight_decay=decay)
+    return optimizer
 
 
 @torch.no_grad()
@@ -140,6 +168,7 @@ def denoising_losses(model: TextToImage, examples: Examples, seed: int, timestep
         index, steps, drawn = rows[part].to(model.device), timesteps[part].to(model.device), noise[part].to(model.device)
         latents = examples.means[index]
         noisy = scheduler.add_noise(latents, drawn, steps)
-        predicted = model.unet(noisy, steps, examples.states[index], return_dict=False)[0].float()
-        losses.append((predicted - target(scheduler, latents, drawn, steps)).square().flatten(1).mean(1).double().cpu())
+        with model.autocast(training=True):
+            predicted = model.unet(noisy, steps, examples.states[index], return_dict=False)[0]
+        losses.append((predicted.float() - target(scheduler, latents, drawn, steps)).square().flatten(1).mean(1).double().cpu())
     return torch.cat(losses).view(len(examples), timesteps_each).mean(1)

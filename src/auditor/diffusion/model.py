@@ -35,7 +35,8 @@ def plain(value: object) -> object:
 class TextToImage:
     """UNet, autoencoder and text encoder (Rombach et al. 2022), all in evaluation mode on one device.
 
-    ``digest`` names the weights as loaded. Text states are computed once per prompt and kept: the text encoder is frozen in
+    ``digest`` names the weights as loaded. Weights are float32; the UNet computes in ``precision`` (autocast). Text states are
+    computed once per prompt and kept: the text encoder is frozen in
     every probe and eraser.
     """
 
@@ -45,6 +46,7 @@ class TextToImage:
     tokenizer: CLIPTokenizer
     scheduler_config: Mapping[str, Any]
     digest: str
+    precision: torch.dtype = torch.float32
     _states: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -52,6 +54,11 @@ class TextToImage:
         """Where the weights are."""
         device: torch.device = self.unet.device
         return device
+
+    def autocast(self, *, training: bool = False) -> torch.autocast:
+        """The UNet's arithmetic. Gradients in half precision would need scaling, so training falls back to float32 there."""
+        kind = torch.float32 if training and self.precision is torch.float16 else self.precision
+        return torch.autocast(self.device.type, dtype=kind, enabled=kind is not torch.float32)
 
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a ``size`` x ``size`` image."""

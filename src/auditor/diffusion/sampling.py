@@ -56,10 +56,11 @@ def draw(
     scheduler.set_timesteps(sampler.steps, device=model.device)
     states = torch.cat([model.text_states([""]).expand(len(prompts), -1, -1), model.text_states(prompts)])
     latents = first_noise(model, seeds, sampler.size).to(model.device) * scheduler.init_noise_sigma
-    states = states.to(model.unet.dtype)
     for timestep in scheduler.timesteps:
-        pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep).to(model.unet.dtype)
-        without, given = model.unet(pair, timestep, states, return_dict=False)[0].float().chunk(2)
+        pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
+        with model.autocast():
+            predicted = model.unet(pair, timestep, states, return_dict=False)[0]
+        without, given = predicted.float().chunk(2)
         latents = scheduler.step(without + sampler.guidance * (given - without), timestep, latents, return_dict=False)[0]
         if on_step is not None:
             on_step(int(timestep), latents)

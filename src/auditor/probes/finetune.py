@@ -33,6 +33,10 @@ class FineTuneOptions(OptionsModel):
     """Default: 1e-4 for LoRA, 1e-5 for full fine-tuning."""
     batch: int = Field(default=4, ge=1)
     rank: int = Field(default=4, ge=1)
+    eight_bit: bool = False
+    """Adam's moments in eight bits; needs the extra ``eight-bit``."""
+    gradient_checkpointing: bool | None = None
+    """Default: on GPUs of less than 24 GB."""
 
 
 class FineTune(Probe):
@@ -61,7 +65,14 @@ class FineTune(Probe):
 
         options: FineTuneOptions = self.options
         rate = options.learning_rate or (1e-4 if update.method == "lora" else 1e-5)
-        training = Training(update.method, 0.0 if update.sham else rate, options.batch, options.rank)
+        training = Training(
+            update.method,
+            0.0 if update.sham else rate,
+            options.batch,
+            options.rank,
+            eight_bit=options.eight_bit,
+            checkpointing=options.gradient_checkpointing,
+        )
         examples = Examples.of(update.model, update.images, update.captions)
         yield from finetune(update.model, examples, training, update.doses, update.seed, update.on_step)
 
