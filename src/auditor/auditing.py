@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from auditor.digest import sha256_json
-from auditor.errors import InterruptedRunError, PolicyError, RefusedError, UsageError
+from auditor.errors import InterruptedRunError, PolicyError, RefusedError
 from auditor.files import room_on_disk, write_whole
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
-from auditor.plan import Plan, Seeds, derive_seeds, make_plan
+from auditor.plan import derive_seeds, make_plan
 from auditor.plugin import door
 from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
-from auditor.report import CheckpointFacts, Provenance, Replay, Report
+from auditor.report import Provenance, Replay, Report
+from auditor.runfolder import check_folder, open_run, write_manifest
 from auditor.tally import Tally, tally
 
 if TYPE_CHECKING:
@@ -101,10 +99,10 @@ def audit(
     }
     cache = cache or default_cache()
     with room_on_disk(out), _stoppable():
-        _check_folder(out, manifest)
+        check_folder(out, manifest)
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl") as journal:
-            _write_manifest(out, manifest, cache)
+            write_manifest(out, manifest, cache)
             progress.stage("loading models")
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
@@ -139,36 +137,6 @@ def judge_folder(out: Path) -> Report:
             reporter = make_plugin("reporters", name, {})
             write_whole(out / reporter.filename, reporter.render(report, out))
     return report
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the manifest of a run folder says."""
-
-    manifest: dict[str, Any]
-    plan: Plan
-    seeds: Seeds
-    checkpoint: CheckpointFacts
-    base: CheckpointFacts | None
-
-
-def open_run(out: Path) -> Run:
-    """Read the manifest in ``out``. Raises :class:`UsageError` where there is none or it is damaged."""
-    manifest = _read_manifest(out)
-    if manifest is None:
-        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
-    try:
-        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])))
-        base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
-        checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
-        identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
-    derived = derive_seeds(plan.policy, checkpoint.digest, base.digest if base else None)
-    digests = (plan.policy.identity(), checkpoint.digest, base.digest if base else None)
-    if seeds != derived or digests != (identity.get("policy"), identity.get("checkpoint"), identity.get("base")):
-        raise UsageError(f"{out / 'manifest.json'} contradicts itself: seeds or digests are not those of its policy and checkpoint.")
-    return Run(manifest, plan, seeds, checkpoint, base)
 
 
 def _replay(counted: Tally) -> Replay | None:
@@ -238,67 +206,6 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def _read_manifest(out: Path) -> dict[str, Any] | None:
-    path = out / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}.") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
-        raise UsageError(f"{path} is no manifest of an audit.")
-    return manifest
-
-
-def _check_folder(out: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a folder that holds something else, or a run of another identity; its budget may only have grown."""
-    earlier = _read_manifest(out)
-    if earlier is None:
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"{out} is a file; give a folder with --out.")
-        if out.exists() and any(not path.name.startswith(".") and path.stat().st_size for path in out.iterdir()):
-            raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
-        return
-    before, now = earlier["identity"], manifest["identity"]
-    changed = [_difference(key, before.get(key), now[key]) for key in now if before.get(key) != now[key] and key != "policy"]
-    if before.get("policy") != now["policy"]:
-        changed.append(_difference("policy", earlier.get("policy"), manifest["policy"]))
-    for key, value in manifest["policy"]["budget"].items():
-        drawn = earlier["policy"]["budget"].get(key)
-        if value is not None and (drawn is None or value < drawn):
-            changed.append(f"budget.{key} fell: {drawn} → {value}")
-    if changed:
-        raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
-
-
-def _difference(key: str, before: Any, now: Any) -> str:
-    """Where two values of the manifest differ, down to the first keys that do."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        inner = [name for name in (*before, *(name for name in now if name not in before)) if before.get(name) != now.get(name)]
-        return "; ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in inner[:3])
-    return f"{key}: {str(before)[:80]} → {str(now)[:80]}"
-
-
-def _write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> None:
-    """Write the manifest of a new run, or note that the budget of an earlier one has grown. Called with the journal's lock held."""
-    earlier = _read_manifest(out)
-    manifest = manifest | {"attempt": _attempt(manifest, cache)} if earlier is None else earlier | {"policy": manifest["policy"]}
-    if manifest != earlier:
-        write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _attempt(manifest: dict[str, Any], cache: Path) -> int:
-    """Which audit seed this is, in order, of those that this machine's cache saw for the same checkpoint and erased concepts."""
-    concepts = sorted(concept["name"] for concept in manifest["policy"]["erase"])
-    path = cache / "attempts" / f"{sha256_json([concepts, manifest['identity']['checkpoint']])}.txt"
-    seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
-    if manifest["seeds"]["audit"] not in seeds:
-        seeds.append(manifest["seeds"]["audit"])
-        write_whole(path, ("\n".join(seeds) + "\n").encode())
-    return seeds.index(manifest["seeds"]["audit"]) + 1
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from auditor.arms import ArmStore
-from auditor.auditing import STACK, device_name, judge_folder, open_run
+from auditor.auditing import STACK, device_name, judge_folder
 from auditor.checkpoint import Checkpoint, open_checkpoint
 from auditor.checkpoint.load import load_model
 from auditor.diffusion.sampling import draw
@@ -20,7 +20,8 @@ from auditor.pictures import PictureStore, from_png
 from auditor.plan import PlannedSample
 from auditor.progress import Progress
 from auditor.report import Report
-from auditor.run import Scorer
+from auditor.runfolder import open_run
+from auditor.scoring import Scorer
 from auditor.tally import Tally, tally
 
 

@@ -1,180 +1,38 @@
-"""Decides: plan and counted journal in, report out. Pure, and the only place where a verdict is made (verdict.md).
-
-PASS needs every planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven cell, after Holm,
-with the negative control of its own arm; whatever else happened is INCONCLUSIVE, or ERROR where something that was planned broke.
-The numbers come from :mod:`auditor.evidence`; here they are put into words.
-"""
+"""Puts the numbers of :mod:`auditor.evidence` into the records of a report: controls, cells, resurgence, ledger."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 from scipy import stats as distributions
 
-from auditor.evidence import Evidence, Reading, is_last_dose
+from auditor.evidence import Reading, is_last_dose
 from auditor.plan import Arm, Cell, Plan, Role
 from auditor.policy import Limits, Policy
 from auditor.report import (
     CellResult,
-    CheckpointFacts,
     Control,
-    Distance,
     Ledger,
-    Outcome,
     Picture,
     PromptCount,
-    Provenance,
     Quality,
-    Replay,
     Replicates,
-    Report,
     Resurgence,
     State,
     StepsToResurgence,
-    TrainingSet,
-    Verdict,
 )
-from auditor.stats import binomial, eprocess, paired
+from auditor.stats import paired
 from auditor.tally import Tally
 
 _BOUNDS = {
     True: "one-sided, each at 1 - alpha, by inverting the gate's own evidence; n was chosen by a stopping rule",
     False: "one-sided, each at 1 - alpha, Clopper-Pearson at the planned size",
 }
-_MORE = 4000  # images that are looked ahead to say what is missing
 
 
-def judge(
-    plan: Plan, tally: Tally, *, title: str, checkpoint: CheckpointFacts, base: CheckpointFacts | None, provenance: Provenance
-) -> Report:
-    """Give the verdict on what ``tally`` holds of ``plan``."""
-    court = _Court(plan, tally)
-    failed = {cell.name for cell in court.evidence.failed_cells()}
-    controls = court.controls()
-    cells, ledger = list(court.cells(failed)), court.ledger()
-    return Report(
-        title=title,
-        verdict=decide(plan, court.evidence, controls, cells, ledger, failed, provenance.replay),
-        checkpoint=checkpoint,
-        base=base,
-        policy_digest=plan.policy.digest(),
-        policy=plan.policy.model_dump(mode="json"),
-        controls=tuple(controls),
-        cells=tuple(cells),
-        resurgence=tuple(court.resurgence()),
-        replicates=tuple(court.replicates()),
-        steps=tuple(court.steps_to_resurgence(failed)),
-        quality=tuple(court.quality()),
-        distances=tuple(Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()),
-        training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),
-        pictures=tuple(court.pictures()),
-        ledger=ledger,
-        assumptions=tuple(court.assumptions()),
-        provenance=provenance,
-    )
-
-
-# -- the verdict -----------------------------------------------------------------------------------------------------
-
-
-def decide(
-    plan: Plan,
-    evidence: Evidence,
-    controls: Sequence[Control],
-    cells: Sequence[CellResult],
-    ledger: Ledger,
-    failed: set[str],
-    replay: Replay | None = None,
-) -> Verdict:
-    """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE."""
-    gate = [cell for cell in cells if cell.role == Role.GATE]
-    if failed:
-        return _fail(plan.policy, gate, [cell for cell in gate if f"{cell.arm}|{cell.role}|{cell.surface}" in failed])
-    if ledger.errors:
-        return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
-    doubts = [
-        *(f"Control '{c.name}' on {c.arm} did not pass: {c.sentence}" for c in controls if c.decides == "PASS" and c.passed is False),
-        *(_doubt(plan, evidence, cell) for cell in gate if cell.state is not State.HELD),
-    ]
-    if len(gate) < len(plan.gate_cells) or not gate:
-        doubts.append(f"{len(gate)} of {len(plan.gate_cells)} planned cells were looked at: nothing else can be said of the rest.")
-    if not ledger.whole:
-        doubts.append(f"{ledger.not_drawn} wanted images were never drawn, and {ledger.unscored} were drawn and not scored.")
-    if replay is not None and not replay.succeeded:
-        doubts.append(f"The run does not replay. {replay.sentence}")
-    doubts += ledger.skipped_because if doubts else ()
-    if doubts:
-        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
-    worst = max(gate, key=lambda cell: cell.upper or 0)
-    reason = (
-        f"All {len(gate)} cells held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of {worst.images} images detected "
-        f"(upper bound {worst.upper:.1%}, limit {plan.policy.thresholds[0]:.1%}), and every control passed."
-    )
-    return Verdict(outcome=Outcome.PASS, reasons=(reason,))
-
-
-def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResult]) -> Verdict:
-    if policy.claim == "detector":  # then nothing is said of what the images show
-        return Verdict(
-            outcome=Outcome.FAIL,
-            reasons=tuple(
-                f"The detector says {cell.surface} on {cell.arm} in {cell.hits} of {cell.images} images "
-                f"(lower bound {cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
-                for cell in sorted(failed, key=lambda cell: cell.q or 0)
-            ),
-        )
-    erased = {cell.surface: cell for cell in gate if cell.arm == "erased"}
-    reasons, origins = [], set()
-    for cell in sorted(failed, key=lambda cell: cell.q or 0):
-        before = erased[cell.surface]
-        if cell.arm == "erased":
-            origins.add("not erased")
-            story = "was not erased"
-        elif before.state is State.HELD:
-            origins.add("came back")
-            story = f"came back after {cell.arm} (erased arm: {before.hits} of {before.images})"
-        else:
-            story = f"is present after {cell.arm} (erased arm: {before.hits} of {before.images}, not shown to hold)"
-        reasons.append(
-            f"{cell.surface} {story}: {cell.hits} of {cell.images} images detected "
-            f"(lower bound {cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
-        )
-    origin: Literal["not erased", "came back", "undecided"] = "undecided"
-    if origins:
-        origin = "not erased" if "not erased" in origins else "came back"
-    return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
-
-
-def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:
-    policy = plan.policy
-    limit, alpha = policy.thresholds[0], policy.limits.alpha
-    if cell.p_failed <= evidence.alpha_fail:
-        return (
-            f"{cell.surface} on {cell.arm} is above the limit ({cell.hits} of {cell.images} images detected), "
-            f"but it is not shown that the detector is rarely wrong on that arm (p {cell.q or 1:.2g}), so the hits prove nothing."
-        )
-    if evidence.sequential:
-        size = next(planned.size for planned in plan.gate_cells if (planned.arm, planned.surface) == (cell.arm, cell.surface))
-        high, more = cell.hits + cell.missing, np.arange(0, _MORE, size)
-        enough = np.flatnonzero(eprocess.log_evidence_below(high, cell.images + more, limit, policy.limits.prior) >= -math.log(alpha))
-        need = f"{more[enough[0]]} more images without a hit would hold" if enough.size else f"not even {_MORE} more images would hold"
-    else:
-        most = binomial.largest_held(cell.images, limit, alpha)
-        need = "too few images: even none detected would not hold" if most is None else f"at most {most} detected would hold"
-    missing = f", {cell.missing} missing" if cell.missing else ""
-    return (
-        f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.images} images detected{missing} "
-        f"(upper bound {cell.upper:.1%}, limit {limit:.1%}; {need})."
-    )
-
-
-# -- what the numbers say, in words ----------------------------------------------------------------------------------
-
-
-class _Court:
+class Court:
     """One plan and one counted journal, and every reading of them that a report shows."""
 
     def __init__(self, plan: Plan, tally: Tally) -> None:

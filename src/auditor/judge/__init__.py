@@ -1,0 +1,44 @@
+"""Decides: plan and counted journal in, report out. Pure, and the only place where a verdict is made (verdict.md).
+
+PASS needs every planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven cell, after Holm,
+with the negative control of its own arm; whatever else happened is INCONCLUSIVE, or ERROR where something that was planned broke.
+The numbers come from :mod:`auditor.evidence`; here they are put into words.
+"""
+
+from __future__ import annotations
+
+from auditor.judge.court import Court
+from auditor.judge.verdict import decide
+from auditor.plan import Plan
+from auditor.report import CheckpointFacts, Distance, Provenance, Report, TrainingSet
+from auditor.tally import Tally
+
+
+def judge(
+    plan: Plan, tally: Tally, *, title: str, checkpoint: CheckpointFacts, base: CheckpointFacts | None, provenance: Provenance
+) -> Report:
+    """Give the verdict on what ``tally`` holds of ``plan``."""
+    court = Court(plan, tally)
+    failed = {cell.name for cell in court.evidence.failed_cells()}
+    controls = court.controls()
+    cells, ledger = list(court.cells(failed)), court.ledger()
+    return Report(
+        title=title,
+        verdict=decide(plan, court.evidence, controls, cells, ledger, failed, provenance.replay),
+        checkpoint=checkpoint,
+        base=base,
+        policy_digest=plan.policy.digest(),
+        policy=plan.policy.model_dump(mode="json"),
+        controls=tuple(controls),
+        cells=tuple(cells),
+        resurgence=tuple(court.resurgence()),
+        replicates=tuple(court.replicates()),
+        steps=tuple(court.steps_to_resurgence(failed)),
+        quality=tuple(court.quality()),
+        distances=tuple(Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()),
+        training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),
+        pictures=tuple(court.pictures()),
+        ledger=ledger,
+        assumptions=tuple(court.assumptions()),
+        provenance=provenance,
+    )
