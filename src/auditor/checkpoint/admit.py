@@ -15,7 +15,7 @@ from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensor
 from auditor.checkpoint.folder import UNET_PARTS, admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
 from auditor.checkpoint.header import Header, read_header
 from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
-from auditor.checkpoint.scan import hash_and_scan, hash_files
+from auditor.checkpoint.scan import hash_and_scan, hash_and_scan_all, hash_files
 from auditor.digest import sha256_json
 from auditor.errors import RefusedError, UsageError
 from auditor.microworld import checkpoint_folder
@@ -111,11 +111,10 @@ def _open_folder(located: Located) -> Checkpoint:
         refuse_other_tensors(source, component, folder, shapes)
     paths = files_that_load(folder, weights)
     headers = {path: header for component in weights.values() for path, header in component.items()}
-    files = hash_files({name: path for name, path in paths.items() if path not in headers})
-    for name, path in paths.items():
+    for path in paths.values():
         refuse_outside(source, folder, path)
-        if path in headers:
-            files[name] = hash_and_scan(path, headers[path])
+    files = hash_files({name: path for name, path in paths.items() if path not in headers})
+    files |= hash_and_scan_all({name: path for name, path in paths.items() if path in headers}, headers)
     return Checkpoint(
         source,
         folder,

@@ -14,6 +14,7 @@ from auditor.checkpoint.header import FLOATING, Header, Tensor
 from auditor.errors import RefusedError
 
 _BLOCK = 4 * 2**20
+_WORKERS = min(4, os.cpu_count() or 1)
 _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
 
 
@@ -90,7 +91,13 @@ def _blocks(header: Header) -> Iterator[tuple[int, str]]:
         yield from ((min(_BLOCK, end - place), name) for place in range(start, end, _BLOCK))
 
 
+def hash_and_scan_all(paths: Mapping[str, Path], headers: Mapping[Path, Header]) -> dict[str, str]:
+    """:func:`hash_and_scan` of several files at once, by their names; the first that is refused refuses all."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return dict(zip(paths, pool.map(lambda path: hash_and_scan(path, headers[path]), paths.values()), strict=True))
+
+
 def hash_files(paths: Mapping[str, Path]) -> dict[str, str]:
     """sha256 of many files at once, by their names."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_WORKERS) as pool:
         return dict(zip(paths, pool.map(hash_file, paths.values()), strict=True))
