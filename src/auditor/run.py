@@ -77,7 +77,10 @@ class Runner:
         self._check_requests()
         arms = {arm.name: arm for arm in self.plan.arms}
         if self.base is not None and not self.tally.distances:
-            self._write(DistanceLine(parts=weight_distances(self.base.unet, self.erased.unet)))
+            distances = weight_distances(self.base.unet, self.erased.unet)
+            if distances["unet"][0] == 0 and digest_of_weights(self.base.text_encoder) == digest_of_weights(self.erased.text_encoder):
+                raise RefusedError("The checkpoint is its base, value by value: nothing was erased.")
+            self._write(DistanceLine(parts=distances))
         try:
             self._check_stop()
             for name, model in (("base", self.base), ("erased", self.erased)):

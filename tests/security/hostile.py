@@ -223,6 +223,16 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     "a config of another architecture": (edit_json("unet/config.json", cross_attention_dim=999), "mismatched"),
     "a nonsense config": (edit_json("unet/config.json", block_out_channels="x"), "does not load"),
     "quantisation": (edit_json("unet/config.json", quantization_config={"quant_method": "x"}), "quantisation"),
+    "not a number": (write("vae/config.json", b'{"scaling_factor": NaN}'), "cannot be read as JSON"),
+    "a hundred thousand blocks": (edit_json("unet/config.json", block_out_channels=[32] * 100_000), "block_out_channels"),
+    "two billion timesteps": (edit_json("scheduler/scheduler_config.json", num_train_timesteps=2 * 10**9), "num_train_timesteps"),
+    "dropout that acts on probes alone": (edit_json("unet/config.json", dropout=0.99), "dropout"),
+    "weights named by the configuration": (edit_json("text_encoder/config.json", transformers_weights="other.safetensors"), "elsewhere"),
+    "an attention kernel of its own": (edit_json("text_encoder/config.json", attn_implementation="x/y"), "elsewhere"),
+    "weights of truth values": (edit_tensors(TEXT, lambda t: t.update({min(t): t[min(t)].astype(bool)})), "of the kind BOOL"),
+    "a pipe in place of a config": (both(remove("vae/config.json"), lambda f: os.mkfifo(f / "vae/config.json")), "no ordinary file"),
+    "a link in a circle": (link("tokenizer/vocab.json", "vocab.json"), "cannot be read|leads out"),
+    "a file outside in the digest of all": (link("notes.txt", "/etc/hostname"), "leads out"),
     # code and other classes
     "a custom pipeline": (edit_json("model_index.json", custom_pipelines={"x": {}}), "code of its own"),
     "a class from a module beside it": (

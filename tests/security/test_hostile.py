@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from auditor.checkpoint import open_checkpoint
 from auditor.checkpoint.conversion import convert
 from auditor.checkpoint.load import load_model
 from auditor.errors import RefusedError
 from auditor.microworld import checkpoint_folder
-from tests.security.hostile import MAKERS, UNET, Canary, sharded
+from tests.security.hostile import MAKERS, UNET, Canary, edit_json, sharded
 
 ALL_IN_ONE = """
 import json, pathlib, resource, sys
@@ -78,6 +79,28 @@ def test_refusing_takes_little_memory(folder: Path, name: str) -> None:
     assert error == "RefusedError" and int(kilobytes) < 64 * 1024, f"{kilobytes} kB"
 
 
+def test_only_admitted_files_are_loaded(folder: Path) -> None:
+    """An index beside a whole file, and one of a variant beside its file, as some libraries would follow them."""
+    honest = load_model(open_checkpoint("micro"))
+    sharded("part.safetensors")(folder)
+    shutil.copyfile(checkpoint_folder() / UNET, folder / UNET)
+    spoiled = {name: value * 0 + 1 for name, value in load_file(folder / UNET).items()}
+    save_file(spoiled, folder / UNET)  # not what the index names
+    (folder / f"{UNET.parent}/diffusion_pytorch_model.fp16.safetensors.index.json").write_text('{"weight_map": {"a": "x.bin"}}')
+    opened = open_checkpoint(str(folder))
+    assert "unet/part.safetensors" in opened.files and UNET.as_posix() not in opened.files
+    state = load_model(opened).unet.state_dict()
+    assert all(bool((state[name] == value).all()) for name, value in honest.unet.state_dict().items())
+
+
+def test_names_from_a_checkpoint_do_not_drive_the_terminal(folder: Path) -> None:
+    edit_json("model_index.json", _class_name="XL\n::error::owned\x1b]0;x")(folder)
+    command = [sys.executable, "-m", "auditor", "audit", str(folder), "--policy", "micro-person", "--out", str(folder.parent / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4 and "\x1b" not in done.stderr
+    assert not any(line.startswith("::") for line in done.stderr.splitlines())
+
+
 def test_honest_shards_are_read(folder: Path) -> None:
     sharded("part-1-of-1.safetensors")(folder)
     opened = open_checkpoint(str(folder))
@@ -98,12 +121,12 @@ def test_a_link_within_the_hubs_cache_is_followed(folder: Path) -> None:
 
 def test_a_pickle_is_converted_in_a_process_of_its_own_and_a_hostile_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_tensors
 
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"a.weight": torch.arange(6.0).view(2, 3)}, "step": 3}, tmp_path / "good.ckpt")
     convert(tmp_path / "good.ckpt", tmp_path / "good.safetensors")
-    assert load_file(tmp_path / "good.safetensors")["a.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert load_tensors(tmp_path / "good.safetensors")["a.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
     torch.save({"state_dict": {"a": torch.ones(1)}, "hook": Canary()}, tmp_path / "evil.ckpt")
     with pytest.raises(RefusedError, match="was not converted"):
         convert(tmp_path / "evil.ckpt", tmp_path / "evil.safetensors")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors
-from auditor.checkpoint.folder import UNET_PARTS, admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
+from auditor.checkpoint.folder import SINGLE_FILE_PARTS, UNET_PARTS, admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
 from auditor.checkpoint.header import Header, read_header
 from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
 from auditor.checkpoint.scan import hash_and_scan, hash_and_scan_all, hash_files
@@ -20,7 +20,9 @@ from auditor.digest import sha256_json
 from auditor.errors import RefusedError, UsageError
 from auditor.microworld import checkpoint_folder
 
-_IGNORED = (".git", ".gitattributes", ".gitignore", ".github", ".cache")
+_IGNORED = (".git", ".gitattributes", ".gitignore", ".github")
+_MOST_FILES = 10_000
+_MOST_BYTES = 10**12
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
@@ -92,10 +94,16 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
     Raises :class:`UsageError` where there is nothing to open and :class:`RefusedError` where it is unsafe or malformed.
     """
     located = locate(source, offline=offline)
-    opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
+    try:
+        opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
+    except (OSError, RuntimeError, ValueError) as error:  # links in circles, files that vanish, names that are no text
+        reason = str(error).splitlines()[0][:200]
+        raise RefusedError(f"{source} cannot be read whole ({type(error).__name__}: {reason}).") from error
     if located.snapshot is not None:
         for name, path in opened.paths.items():
             digest = located.snapshot.expected.get(name)
+            if opened.form is not Form.FOLDER:
+                digest = next((value for key, value in located.snapshot.expected.items() if Path(key).name == name), None)
             if digest is not None and opened.files[name] != digest and not is_as_expected(path, digest):
                 raise RefusedError(f"{source}: {name} is not the file that the Hub describes; delete it from the cache and fetch it again.")
     return opened
@@ -130,9 +138,13 @@ def _open_folder(located: Located) -> Checkpoint:
 def root_digest(folder: Path, known: dict[str, str]) -> str:
     """The digest that OpenSSF model signing gives a folder; files hashed before are not read again."""
     inside = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in _IGNORED]
+    for path in inside:
+        refuse_outside(folder.name, folder, path)
+    if len(inside) > _MOST_FILES or sum(path.stat().st_size for path in inside) > _MOST_BYTES:
+        raise RefusedError(f"{folder.name} holds {len(inside)} files; no checkpoint of this kind holds so much.")
     names = {path.relative_to(folder).as_posix(): path for path in inside if path.suffix != ".sig"}
     digests = hash_files({name: path for name, path in names.items() if name not in known}) | known
-    return hashlib.sha256(b"".join(bytes.fromhex(digests[name]) for name in sorted(names))).hexdigest()
+    return hashlib.sha256(b"".join(bytes.fromhex(digests[name]) for name in sorted(names, key=PurePosixPath))).hexdigest()
 
 
 # -- one file over a base --------------------------------------------------------------------------------------------
@@ -199,7 +211,12 @@ def _refuse_misfit(source: str, form: Form, header: Header, base: Checkpoint) ->
                 f"{source} does not fit {base.source}: {wrong} is of shape {held[wrong]}, there it is {declared.get(wrong)}."
             )
     if form is Form.SINGLE:
-        parts = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+        parts = SINGLE_FILE_PARTS
         for component, prefix in parts.items():
             if not any(name.startswith(prefix) for name in header.shapes):
                 raise RefusedError(f"{source} has no {component}: no tensor is called {prefix}…")
+        other = [name for name in header.shapes if "." in name and not name.startswith(tuple(parts.values()))]
+        if other:
+            raise RefusedError(
+                f"{source} holds {len(other)} tensors beside the model's own, the first {other[0]}; another program may load those."
+            )

@@ -14,15 +14,20 @@ Shapes = dict[str, tuple[int, ...]]
 def declared_shapes(component: str, config: dict[str, Any]) -> Shapes:
     """Names and shapes of the tensors of a component with this configuration. Whatever the libraries make of it may be raised."""
     import torch
+
+    with torch.device("meta"):
+        model = build(component, config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def build(component: str, config: dict[str, Any]) -> Any:
+    """A component with this configuration and weights that mean nothing."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.device("meta"):
-        if component == "text_encoder":
-            model = CLIPTextModel(CLIPTextConfig.from_dict(config))
-        else:
-            model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if component == "text_encoder":
+        return CLIPTextModel(CLIPTextConfig.from_dict(config | {"attn_implementation": "sdpa"}))
+    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
 
 
 def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shapes) -> None:
@@ -33,8 +38,10 @@ def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shap
         # a hostile configuration can make the libraries raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RefusedError(f"{source} does not load as Stable Diffusion: {component}/config.json: {reason}") from error
-    held = {_plain(name): shape for name, shape in shapes.items() if not _is_buffer(name)}
-    wanted = {_plain(name): shape for name, shape in declared.items() if not _is_buffer(name)}
+    held = {plain_name(name): shape for name, shape in shapes.items() if not is_buffer(name)}
+    if len(held) < sum(not is_buffer(name) for name in shapes):
+        raise RefusedError(f"{source}: {component} holds tensors twice, under old and new names.")
+    wanted = {plain_name(name): shape for name, shape in declared.items() if not is_buffer(name)}
     for what, names in (("missing", wanted.keys() - held.keys()), ("unexpected", held.keys() - wanted.keys())):
         if names:
             raise RefusedError(
@@ -45,7 +52,7 @@ def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shap
             raise RefusedError(f"{source}: {component} has mismatched tensors: {name} is of shape {held[name]}, declared is {shape}.")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Names as of before and after transformers dropped the text model's prefix, and diffusers renamed the VAE's attention."""
     name = name.removeprefix("text_model.")
     for old, new in ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")):
@@ -53,5 +60,6 @@ def _plain(name: str) -> str:
     return name
 
 
-def _is_buffer(name: str) -> bool:
+def is_buffer(name: str) -> bool:
+    """Is this no weight: token positions that older files hold?"""
     return name.endswith("position_ids")

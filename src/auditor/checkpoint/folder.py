@@ -18,6 +18,15 @@ WEIGHTS = {
 }
 """The components with weights, and how their files are called."""
 
+SINGLE_FILE_PARTS = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+"""What the names of each component's tensors begin with in a single file."""
+
+NOISE_SCHEDULE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "steps_offset",
+    "set_alpha_to_one", "timestep_spacing", "clip_sample", "rescale_betas_zero_snr",
+)  # fmt: skip
+"""What is taken from a checkpoint's scheduler: the noise it was trained with. How images are drawn is the policy's."""
+
 UNET_PARTS = ("conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
 """What the names of a diffusers UNet's tensors begin with."""
 
@@ -32,8 +41,18 @@ _LIBRARIES = ("diffusers", "transformers")
 _PREDICTIONS = ("epsilon", "v_prediction")
 _LARGEST_JSON = 4 * 2**20  # a tokenizer's vocabulary takes about one
 _LARGEST_NUMBER = 10**6
-_MOST_REPEATS = 64
-_REPEATS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block", "num_attention_heads", "mid_block_layers_per_block")
+_LONGEST_LIST = 1000
+_MOST = {
+    "layers_per_block": 8,
+    "mid_block_layers_per_block": 8,
+    "transformer_layers_per_block": 12,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "num_train_timesteps": 10_000,
+}
+_LONGEST_BLOCKS = 8
+_KINDS_OF_WEIGHTS = ("F32", "F16", "BF16")
+_ELSEWHERE = ("transformers_weights", "weights_name", "subfolder", "_name_or_path_weights", "attn_implementation", "_attn_implementation")
 _TRANSFORMER = re.compile(r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\.")
 _CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
 
@@ -42,14 +61,20 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint; :class:`RefusedError` where it is none, too large or too deep."""
     name = f"{path.parent.name}/{path.name}"
     try:
+        if not path.is_file():
+            raise RefusedError(f"{name} cannot be read: it is missing, or no ordinary file.")
         if path.stat().st_size > _LARGEST_JSON:
             raise RefusedError(f"{name} is larger than {_LARGEST_JSON} bytes; no configuration is.")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise RefusedError(f"{name} cannot be read as JSON ({type(error).__name__}).") from error
     if not isinstance(value, dict):
         raise RefusedError(f"{name} is not a JSON object.")
     return value
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
@@ -63,12 +88,16 @@ def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
             raise RefusedError(
                 f"{source}: model_index.json declares {component} = {str(declared)[:80]}; only {' or '.join(classes)} can be audited."
             )
-    weights = {}
+    weights: dict[str, dict[Path, Header]] = {}
     for component in _CLASSES:
         _refuse_detours(source, folder, folder / component)
         if component in WEIGHTS:
             _refuse_config(source, folder / component / "config.json")
             weights[component] = {path: read_header(path) for path in _weight_files(source, folder / component, WEIGHTS[component])}
+            _refuse_other_weights(source, folder / component, weights[component])
+    for name in ("scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
+        if name.startswith("scheduler") or (folder / name).exists():
+            _refuse_config(source, folder / name)
     if read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon") not in _PREDICTIONS:
         raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
     refuse_unet(source, {name: shape for header in weights["unet"].values() for name, shape in header.shapes.items()})
@@ -77,7 +106,9 @@ def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
 
 def files_that_load(folder: Path, weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
     """Every file that loading reads, by its name in the folder, sorted: weights, and the configuration and vocabulary beside them."""
-    beside = [path for name in _CLASSES for path in sorted((folder / name).iterdir()) if path.suffix in (".json", ".txt")]
+    beside = [
+        path for name in _CLASSES for path in sorted((folder / name).iterdir()) if path.suffix in (".json", ".txt") and path.is_file()
+    ]
     files = [folder / "model_index.json", *beside, *(path for headers in weights.values() for path in headers)]
     return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
 
@@ -134,10 +165,17 @@ def refuse_outside(source: str, root: Path, path: Path) -> None:
 def _refuse_config(source: str, path: Path) -> None:
     config, name = read_json(path), f"{path.parent.name}/{path.name}"
     _refuse_code(source, name, config)
+    key = next((key for key in _ELSEWHERE if key in config), None)
+    if key is not None:
+        raise RefusedError(f"{source}: {name} would load weights or code from elsewhere ('{key}').")
+    if config.get("dropout") or config.get("attention_dropout"):
+        raise RefusedError(f"{source}: {name} asks for dropout, which would act on the probes' training alone.")
     if "quantization_config" in config:
         raise RefusedError(f"{source}: {name} asks for quantisation; only plain weights can be audited.")
     for key, number in _numbers(config):
-        if abs(number) > _LARGEST_NUMBER or (key in _REPEATS and number > _MOST_REPEATS):
+        if key == "model_max_length":
+            continue  # the text encoder's own length is used
+        if abs(number) > _LARGEST_NUMBER or number > _MOST.get(key, _LARGEST_NUMBER):
             raise RefusedError(f"{source}: {name} has {key} = {number:g}, which no model of this kind has.")
 
 
@@ -147,8 +185,8 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
         for name, inner in value.items():
             yield from _numbers(inner, str(name)[:60])
     elif isinstance(value, list):
-        if len(value) > _LARGEST_NUMBER:
-            yield key, len(value)
+        if len(value) > (_LONGEST_BLOCKS if key.startswith(("block", "down_block", "up_block")) else _LONGEST_LIST):
+            yield f"a list of {key} of length", _LARGEST_NUMBER + len(value)
         for inner in value:
             yield from _numbers(inner, key)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -164,6 +202,18 @@ def _weight_files(source: str, folder: Path, stem: str) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
     raise RefusedError(f"{source} has no {folder.name}: {folder.name}/{stem}.safetensors is missing (only safetensors weights are read).")
+
+
+def _refuse_other_weights(source: str, folder: Path, admitted: dict[Path, Header]) -> None:
+    """Refuse kinds of values that no trained weights have."""
+    for path, header in admitted.items():
+        odd = next(
+            (tensor for tensor in header.tensors if tensor.dtype not in _KINDS_OF_WEIGHTS and "position_ids" not in tensor.name), None
+        )
+        if odd is not None:
+            raise RefusedError(
+                f"{source}: {folder.name}/{path.name} has {odd.name} of the kind {odd.dtype}; weights are {', '.join(_KINDS_OF_WEIGHTS)}."
+            )
 
 
 def _shards(source: str, index: Path) -> list[str]:

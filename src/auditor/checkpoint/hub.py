@@ -18,7 +18,9 @@ from auditor.checkpoint.folder import WEIGHTS
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.files import write_whole
 
-_SOURCE = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?")
+_SOURCE = re.compile(
+    r"(?:hf://)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<file>[\w./-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
+)
 _TRIES = 3
 _HTTP_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")  # whichever huggingface_hub is built on
 _SPARE_BYTES = 256 * 2**20
@@ -46,7 +48,7 @@ class Snapshot:
 def parse_hub_source(source: str) -> HubSource | None:
     """``hf://org/name[/file.safetensors][@revision]``, or ``org/name[@revision]``; None where ``source`` is neither."""
     match = _SOURCE.fullmatch(source)
-    if match is None or (match["file"] and not source.startswith("hf://")):
+    if match is None or ".." in source or (match["file"] and not source.startswith("hf://")):
         return None
     return HubSource(match["repo"], match["revision"], match["file"])
 
@@ -159,6 +161,8 @@ def _ask(source: HubSource, question: Any) -> Any:
                 problem: Exception = error
             else:
                 raise UsageError(f"There is no {where} on the Hub, nor a file of that name here (private ones need a token).") from error
+        except errors.HFValidationError as error:
+            raise UsageError(f"{where} is no name of a repository on the Hub, and there is no such folder here.") from error
         except Exception as error:
             if not isinstance(error, errors.HfHubHTTPError | OSError) and type(error).__module__.split(".")[0] not in _HTTP_CLIENTS:
                 raise

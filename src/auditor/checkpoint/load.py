@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPTokenizer
+from accelerate import init_empty_weights
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from auditor.checkpoint.admit import Checkpoint, Form
-from auditor.checkpoint.folder import UNET_PARTS
+from auditor.checkpoint.architecture import build, is_buffer, plain_name
+from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS, WEIGHTS, read_json
 from auditor.checkpoint.header import read_header
 from auditor.checkpoint.scan import hash_files
 from auditor.diffusion.model import TextToImage
 from auditor.errors import RefusedError
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_SINGLE = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 
 
 def best_device() -> torch.device:
@@ -31,22 +36,22 @@ def best_device() -> torch.device:
 def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device | None = None) -> TextToImage:
     """Load ``checkpoint`` for inference and training, its weights as float32; ``dtype``: see :class:`~auditor.policy.Sampler`.
 
-    Raises :class:`RefusedError` where the weights do not fit the declared architecture, or changed on disk since they were
-    admitted.
+    No library chooses a file of weights: each is read once into memory, compared with the digest it was admitted under, and its
+    tensors are put into a model built from the configuration. Raises :class:`RefusedError` where the weights do not fit the
+    declared architecture, or changed on disk since they were admitted.
     """
-    device, kind = device or best_device(), torch.float32
+    device = device or best_device()
     with _quiet():
         try:
             if checkpoint.form is Form.SINGLE:
-                unet, vae, text_encoder = _single(checkpoint, kind)
+                unet, vae, text_encoder = _single(checkpoint)
             else:
-                unet = _whole(UNet2DConditionModel, checkpoint, "unet", kind)
-                vae = _whole(AutoencoderKL, checkpoint, "vae", kind)
-                text_encoder = _whole(CLIPTextModel, checkpoint, "text_encoder", kind)
+                origin = checkpoint.base or checkpoint
+                unet, vae, text_encoder = (_built(origin, component) for component in WEIGHTS)
                 if checkpoint.overlay is not None:
                     _lay_over(checkpoint, unet)
             tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder / "tokenizer", local_files_only=True)
-            scheduler = DDPMScheduler.from_pretrained(checkpoint.folder / "scheduler", local_files_only=True)
+            scheduler = read_json(checkpoint.folder / "scheduler" / "scheduler_config.json")
         except RefusedError:
             raise
         except Exception as error:
@@ -55,8 +60,14 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
             raise RefusedError(f"{checkpoint.source} does not load as Stable Diffusion: {reason}") from error
     _refuse_changed(checkpoint)
     for part in (unet, vae, text_encoder):
+        for module in part.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # a publisher's dropout would act on the probe's training alone
+        if not all(bool(value.isfinite().all()) for value in part.parameters()):
+            raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
-    return TextToImage(unet, vae, text_encoder, tokenizer, dict(scheduler.config), checkpoint.digest, _precision(dtype, device))
+    noise = {key: value for key, value in scheduler.items() if key in NOISE_SCHEDULE}
+    return TextToImage(unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, _precision(dtype, device))
 
 
 def _precision(dtype: str, device: torch.device) -> torch.dtype:
@@ -75,63 +86,81 @@ def _refuse_changed(checkpoint: Checkpoint) -> None:
         raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {', '.join(changed)}.")
 
 
-def _whole(kind: Any, checkpoint: Checkpoint, component: str, dtype: torch.dtype) -> Any:
-    """One component with every weight read from the file: none missing (left at random values), none left over."""
-    half = checkpoint.folder / component
-    variant = None if any(half.glob("*model.safetensors*")) else "fp16"
-    model, found = kind.from_pretrained(
-        checkpoint.folder / component,
-        torch_dtype=dtype,
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = [str(name) for name in found.get(what) or () if "position_ids" not in str(name)]
-        if names:
-            problem = f"{len(names)} {what.removesuffix('_keys')} tensors for its declared architecture, the first {names[0]}"
-            raise RefusedError(f"{checkpoint.source}: {component} has {problem}.")
+def _tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of admitted files, as float32, from bytes that have the digest they were admitted under."""
+    found: dict[str, Tensor] = {}
+    for name in names:
+        content = checkpoint.paths[name].read_bytes()
+        if hashlib.sha256(content).hexdigest() != checkpoint.files[name]:
+            raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {name}.")
+        found |= {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+    return found
+
+
+def _built(checkpoint: Checkpoint, component: str) -> Any:
+    """One component: built from its configuration without weights, then filled with exactly the admitted tensors."""
+    config = read_json(checkpoint.folder / component / "config.json")
+    names = [name for name in checkpoint.files if name.startswith(f"{component}/") and name.endswith(".safetensors")]
+    with init_empty_weights(include_buffers=False):
+        model = build(component, config)
+    wanted = {plain_name(name): name for name in model.state_dict() if not is_buffer(name)}
+    held = {plain_name(name): value for name, value in _tensors(checkpoint, names).items() if not is_buffer(name)}
+    if held.keys() != wanted.keys():
+        raise RefusedError(f"{checkpoint.source}: {component} does not hold the tensors of its declared architecture.")
+    model.load_state_dict({wanted[name]: value for name, value in held.items()}, strict=False, assign=True)
+    if any(value.is_meta for value in model.parameters()):
+        raise RefusedError(f"{checkpoint.source}: {component} was not filled whole.")
     return model
 
 
-def _single(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+def _single(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
     """The parts of a single file in the original Stable Diffusion's names, with the base's configurations."""
+    assert checkpoint.overlay is not None
     pipeline = StableDiffusionPipeline.from_single_file(
-        str(checkpoint.overlay), config=str(checkpoint.folder), torch_dtype=dtype, local_files_only=True, safety_checker=None
+        str(checkpoint.overlay), config=str(checkpoint.folder), torch_dtype=torch.float32, local_files_only=True, safety_checker=None
     )
     parts = {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
-    assert checkpoint.overlay is not None
     tensors = read_header(checkpoint.overlay).tensors
-    for component, prefix in _SINGLE.items():
-        held = sum(tensor.count for tensor in tensors if tensor.name.startswith(prefix) and "position_ids" not in tensor.name)
-        used = sum(value.numel() for name, value in parts[component].state_dict().items() if "position_ids" not in name)
+    for component, prefix in SINGLE_FILE_PARTS.items():
+        held = sum(tensor.count for tensor in tensors if tensor.name.startswith(prefix) and not is_buffer(tensor.name))
+        used = sum(value.numel() for name, value in parts[component].state_dict().items() if not is_buffer(name))
         if any(value.is_meta for value in parts[component].state_dict().values()) or held < used:
             raise RefusedError(f"{checkpoint.source}: {component} has {held} of the {used} values that the base's configuration declares.")
+        parts[component] = copy.deepcopy(parts[component])  # into private memory: what follows on disk changes nothing
     return parts["unet"], parts["vae"], parts["text_encoder"]
 
 
 def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
     """Put a UNet's own tensors, some changed ones, or a LoRA into the base's UNet."""
-    assert checkpoint.overlay is not None
+    held = _tensors(checkpoint, checkpoint.files)
     if checkpoint.form is not Form.LORA:
-        found = unet.load_state_dict(load_file(checkpoint.overlay), strict=checkpoint.form is Form.UNET)
+        found = unet.load_state_dict(held, strict=checkpoint.form is Form.UNET)
         if found.unexpected_keys:
             raise RefusedError(f"{checkpoint.source} holds {len(found.unexpected_keys)} tensors that the base's UNet has not.")
         return
-    held = {f"unet.{name}" if name.split(".")[0] in UNET_PARTS else name: value for name, value in load_file(checkpoint.overlay).items()}
-    tensors, alphas = StableDiffusionPipeline.lora_state_dict(held, unet_config=unet.config, return_alphas=True)
+    if any("dora_scale" in name or "hada" in name or "lokr" in name for name in held):
+        raise RefusedError(f"{checkpoint.source} is not a plain LoRA (DoRA, LoHa or LoKr); only plain ones are merged.")
+    named = {f"unet.{name}" if name.split(".")[0] in UNET_PARTS else name: value for name, value in held.items()}
+    tensors, alphas = StableDiffusionPipeline.lora_state_dict(named, unet_config=unet.config, return_alphas=True)
     other = [name for name in tensors if not name.startswith("unet.")]
     if other:
         raise RefusedError(
-            f"{checkpoint.source} changes more than the UNet ({len(other)} tensors, the first {other[0]}); only the UNet's is audited."
+            f"{checkpoint.source} changes more than the UNet ({len(other)} tensors, the first {other[0]}); only its UNet is audited."
         )
-    before = {name: value.clone() for name, value in unet.state_dict().items()}
-    unet.load_lora_adapter(tensors, network_alphas=alphas, prefix="unet")
+    unet.load_lora_adapter(tensors, network_alphas=alphas, prefix="unet", metadata=_lora_settings(checkpoint))
+    taken = sum("lora_A" in name or "lora_B" in name for name in unet.state_dict())
+    if taken != sum("lora" in name for name in tensors):
+        raise RefusedError(f"{checkpoint.source} has layers that the base's UNet has not: {taken} of {len(tensors)} tensors found a place.")
     unet.fuse_lora()
     unet.unload_lora()
-    if all(torch.equal(value, before[name]) for name, value in unet.state_dict().items()):
-        raise RefusedError(f"{checkpoint.source} changes nothing in {checkpoint.folder.name}: no layer of the base has its names.")
+
+
+def _lora_settings(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Ranks and alphas that diffusers or peft wrote into the header, for the UNet."""
+    assert checkpoint.overlay is not None
+    text = read_header(checkpoint.overlay).metadata.get("lora_adapter_metadata")
+    settings = json.loads(text) if text else {}
+    return {key.removeprefix("unet."): value for key, value in settings.items() if key.startswith("unet.")} or None
 
 
 @contextlib.contextmanager

@@ -55,6 +55,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
+def _printable(text: str) -> str:
+    """Names from a checkpoint must not drive a terminal or a CI's commands: one line, no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def main() -> None:
     """The entry point: errors become one sentence and their exit code."""
     debug = "--debug" in sys.argv
@@ -68,11 +73,11 @@ def main() -> None:
     except (AuditorError, InterruptedRunError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"auditor: {error}", err=True)
+        click.echo(f"auditor: {_printable(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - Python would end with 1 or 0 here, which mean FAIL and PASS
         if debug:
             traceback.print_exc()
-        click.echo(f"auditor: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+        click.echo(f"auditor: unexpected {type(error).__name__}: {_printable(str(error))} (--debug shows where)", err=True)
         raise SystemExit(ExitCode.ERROR) from None
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -7,8 +7,6 @@ import math
 import torch
 from diffusers import UNet2DConditionModel
 
-from auditor.errors import RefusedError
-
 _CROSS = (".attn2.to_k.", ".attn2.to_v.")
 
 
@@ -16,8 +14,7 @@ _CROSS = (".attn2.to_k.", ".attn2.to_v.")
 def weight_distances(base: UNet2DConditionModel, other: UNet2DConditionModel) -> dict[str, tuple[float, float]]:
     """(relative L2 distance, cosine) of the whole UNet, of cross-attention keys and values, and of each block.
 
-    The relative distance is the norm of other - base divided by the norm of base. Raises :class:`RefusedError` where the two are
-    the same: nothing was erased.
+    The relative distance is the norm of other - base divided by the norm of base.
     """
     sums: dict[str, list[float]] = {}
     theirs = other.state_dict()
@@ -30,8 +27,6 @@ def weight_distances(base: UNet2DConditionModel, other: UNet2DConditionModel) ->
             parts.append("attn2 keys and values")
         for part in parts:
             sums[part] = [total + value for total, value in zip(sums.get(part, [0.0] * 4), values, strict=True)]
-    if sums["unet"][0] == 0:
-        raise RefusedError("The checkpoint's UNet is the base's, value by value: nothing was erased.")
     return {part: _measures(*total) for part, total in sums.items()}
 
 

@@ -77,7 +77,7 @@ class TextToImage:
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids of shape (N, tokens), padded or cut to the model's length."""
-        length = self.tokenizer.model_max_length
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         batch = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         ids: Tensor = batch.input_ids.to(self.device)
         return ids
