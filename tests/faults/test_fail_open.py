@@ -79,9 +79,9 @@ class Gardener(InDomain):
     def update(self, update: Update) -> Iterator[int]:
         if self.fault in ("changes nothing", "no training set, changes nothing"):
             yield from update.doses
-        elif self.fault == "reaches no dose":
+        elif self.fault == ("has no sham to show" if update.sham else "reaches no dose"):
             return
-        elif update.sham or self.fault in ("", "no training set"):
+        elif update.sham or self.fault in ("", "no training set", "has no sham to show"):
             yield from super().update(update)
         elif self.fault == "raises after training":
             yield from super().update(update)
@@ -243,6 +243,7 @@ def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatc
         ("no training set", Outcome.ERROR, "gardener-lora: The plugin 'gardener' raised"),
         ("no training set, changes nothing", Outcome.INCONCLUSIVE, "'potent' .* no held-out loss was recorded"),
         ("reaches no dose", Outcome.ERROR, r"'gardener' reached the doses \[\]; the policy's are \[8\]"),
+        ("has no sham to show", Outcome.ERROR, "'gardener' never reached the dose of its sham"),
         ("raises after training", Outcome.ERROR, "'gardener' raised RuntimeError .* out of luck"),
         ("leaves NaN", Outcome.INCONCLUSIVE, "Borin Talvek on gardener-lora is undecided: 0 of 15 images detected, 15 missing"),
         ("kills the model", Outcome.INCONCLUSIVE, "'alive' on gardener-lora did not pass: Of 20 retained images, 20 were lost"),
