@@ -58,6 +58,10 @@ class Checkpoint:
     paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each of ``files`` lies."""
 
+    def weights_of(self, component: str) -> list[str]:
+        """The names of a component's weight files among ``files``."""
+        return [name for name in self.files if name.startswith(f"{component}/") and name.endswith(".safetensors")]
+
 
 @dataclass(frozen=True)
 class Located:
@@ -97,7 +101,7 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
     try:
         opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
     except (OSError, RuntimeError, ValueError) as error:  # links in circles, files that vanish, names that are no text
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise RefusedError(f"{source} cannot be read whole ({type(error).__name__}: {reason}).") from error
     if located.snapshot is not None:
         for name, path in opened.paths.items():

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from auditor.checkpoint.folder import read_json
-from auditor.errors import RefusedError
+from auditor.errors import AuditorError, RefusedError
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Whatever a hostile configuration makes the libraries raise becomes a :class:`RefusedError` of one sentence."""
+    try:
+        yield
+    except AuditorError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise RefusedError(f"{what}: {reason}") from error
 
 
 def declared_shapes(component: str, config: dict[str, Any]) -> Shapes:
@@ -32,12 +46,8 @@ def build(component: str, config: dict[str, Any]) -> Any:
 
 def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shapes) -> None:
     """Compare what a folder's weights hold with what its configuration declares; :class:`RefusedError` at the first difference."""
-    try:
+    with refusing(f"{source} does not load as Stable Diffusion: {component}/config.json"):
         declared = declared_shapes(component, read_json(folder / component / "config.json"))
-    except Exception as error:
-        # a hostile configuration can make the libraries raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise RefusedError(f"{source} does not load as Stable Diffusion: {component}/config.json: {reason}") from error
     held = {plain_name(name): shape for name, shape in shapes.items() if not is_buffer(name)}
     if len(held) < sum(not is_buffer(name) for name in shapes):
         raise RefusedError(f"{source}: {component} holds tensors twice, under old and new names.")

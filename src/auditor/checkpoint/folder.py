@@ -65,8 +65,17 @@ def read_json(path: Path) -> dict[str, Any]:
             raise RefusedError(f"{name} cannot be read: it is missing, or no ordinary file.")
         if path.stat().st_size > _LARGEST_JSON:
             raise RefusedError(f"{name} is larger than {_LARGEST_JSON} bytes; no configuration is.")
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
+    return parse_json(name, content)
+
+
+def parse_json(name: str, content: bytes) -> dict[str, Any]:
+    """The same from bytes that were read before."""
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"{name} cannot be read as JSON ({type(error).__name__}).") from error
     if not isinstance(value, dict):
         raise RefusedError(f"{name} is not a JSON object.")

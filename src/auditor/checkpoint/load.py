@@ -7,7 +7,9 @@ import copy
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from auditor.checkpoint.admit import Checkpoint, Form
-from auditor.checkpoint.architecture import build, is_buffer, plain_name
-from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS, WEIGHTS, read_json
+from auditor.checkpoint.architecture import build, is_buffer, plain_name, refusing
+from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS, WEIGHTS, parse_json
 from auditor.checkpoint.header import read_header
 from auditor.checkpoint.scan import hash_files
 from auditor.diffusion.model import TextToImage
@@ -41,24 +43,18 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
     declared architecture, or changed on disk since they were admitted.
     """
     device = device or best_device()
-    with _quiet():
-        try:
-            if checkpoint.form is Form.SINGLE:
-                unet, vae, text_encoder = _single(checkpoint)
-            else:
-                origin = checkpoint.base or checkpoint
-                unet, vae, text_encoder = (_built(origin, component) for component in WEIGHTS)
-                if checkpoint.overlay is not None:
-                    _lay_over(checkpoint, unet)
-            tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder / "tokenizer", local_files_only=True)
-            scheduler = read_json(checkpoint.folder / "scheduler" / "scheduler_config.json")
-        except RefusedError:
-            raise
-        except Exception as error:
-            # a hostile configuration can make the libraries raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise RefusedError(f"{checkpoint.source} does not load as Stable Diffusion: {reason}") from error
-    _refuse_changed(checkpoint)
+    with _quiet(), refusing(f"{checkpoint.source} does not load as Stable Diffusion"):
+        origin = checkpoint.base or checkpoint
+        if checkpoint.form is Form.SINGLE:
+            unet, vae, text_encoder = _single(checkpoint)
+        else:
+            unet, vae, text_encoder = (_built(origin, component) for component in WEIGHTS)
+            if checkpoint.overlay is not None:
+                _lay_over(checkpoint, unet)
+        tokenizer = _tokenizer(origin)
+        scheduler = parse_json("scheduler_config.json", _admitted(origin, "scheduler/scheduler_config.json"))
+    if checkpoint.form is Form.SINGLE:
+        _refuse_changed(checkpoint)
     for part in (unet, vae, text_encoder):
         for module in part.modules():
             if isinstance(module, nn.Dropout):
@@ -90,21 +86,37 @@ def _tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of admitted files, as float32, from bytes that have the digest they were admitted under."""
     found: dict[str, Tensor] = {}
     for name in names:
-        content = checkpoint.paths[name].read_bytes()
-        if hashlib.sha256(content).hexdigest() != checkpoint.files[name]:
-            raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {name}.")
-        found |= {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+        tensors = load(_admitted(checkpoint, name))
+        found |= {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     return found
+
+
+def _admitted(checkpoint: Checkpoint, name: str) -> bytes:
+    """The bytes of a file, read once and found to be the ones that were admitted."""
+    content = checkpoint.paths[name].read_bytes()
+    if hashlib.sha256(content).hexdigest() != checkpoint.files[name]:
+        raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {name}.")
+    return content
+
+
+def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
+    """The vocabulary, from a private copy of the admitted files: the library reads files by their names."""
+    with tempfile.TemporaryDirectory() as copy_folder:
+        for name in checkpoint.files:
+            if name.startswith("tokenizer/"):
+                (Path(copy_folder) / Path(name).name).write_bytes(_admitted(checkpoint, name))
+        return CLIPTokenizer.from_pretrained(copy_folder, local_files_only=True)
 
 
 def _built(checkpoint: Checkpoint, component: str) -> Any:
     """One component: built from its configuration without weights, then filled with exactly the admitted tensors."""
-    config = read_json(checkpoint.folder / component / "config.json")
-    names = [name for name in checkpoint.files if name.startswith(f"{component}/") and name.endswith(".safetensors")]
+    config = parse_json(f"{component}/config.json", _admitted(checkpoint, f"{component}/config.json"))
     with init_empty_weights(include_buffers=False):
         model = build(component, config)
     wanted = {plain_name(name): name for name in model.state_dict() if not is_buffer(name)}
-    held = {plain_name(name): value for name, value in _tensors(checkpoint, names).items() if not is_buffer(name)}
+    held = {
+        plain_name(name): value for name, value in _tensors(checkpoint, checkpoint.weights_of(component)).items() if not is_buffer(name)
+    }
     if held.keys() != wanted.keys():
         raise RefusedError(f"{checkpoint.source}: {component} does not hold the tensors of its declared architecture.")
     model.load_state_dict({wanted[name]: value for name, value in held.items()}, strict=False, assign=True)
@@ -157,8 +169,10 @@ def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
 
 def _lora_settings(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Ranks and alphas that diffusers or peft wrote into the header, for the UNet."""
-    assert checkpoint.overlay is not None
-    text = read_header(checkpoint.overlay).metadata.get("lora_adapter_metadata")
+    (name,) = checkpoint.files
+    content = _admitted(checkpoint, name)
+    header = parse_json(name, content[8 : 8 + int.from_bytes(content[:8], "little")])
+    text = header.get("__metadata__", {}).get("lora_adapter_metadata")
     settings = json.loads(text) if text else {}
     return {key.removeprefix("unet."): value for key, value in settings.items() if key.startswith("unet.")} or None
 
