@@ -1,4 +1,4 @@
-"""What the outcomes so far say: every test that a verdict rests on, as numbers. Pure; words are made in ``judge.py``.
+"""What the outcomes so far say: every test that a verdict rests on, as numbers. Pure; words are made in ``judge/``.
 
 The run asks it what is still open, the judge what is proven, a simulation both. Missing outcomes count against whatever is being
 claimed: as hits where absence is to be shown, as misses where presence is (verdict.md, "Evidence").
@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from auditor.plan import Arm, Cell, Plan, Role, Seeds
+from auditor.plan import Cell, Plan, Role, Seeds
 from auditor.stats import binomial, eprocess, paired
 from auditor.stats.multiplicity import holm
 
@@ -171,9 +171,13 @@ class Evidence:
 
     def failed_cells(self) -> list[Cell]:
         """The cells that prove FAIL, by Holm's procedure on ``q`` over all planned cells."""
-        suspects = [(cell, self.q(cell)) for cell in self.plan.gate_cells if self.p_failed(cell) <= self.limits.alpha]
-        named = holm([q for _, q in suspects], self.limits.alpha, len(self.plan.gate_cells))
-        return [cell for (cell, _), rejected in zip(suspects, named, strict=True) if rejected]
+        suspects = self._above(self.limits.alpha)
+        named = holm([self.q(cell) for cell in suspects], self.limits.alpha, len(self.plan.gate_cells))
+        return [cell for cell, rejected in zip(suspects, named, strict=True) if rejected]
+
+    def _above(self, level: float) -> list[Cell]:
+        """The deciding cells whose rate alone, without their arm's negative control, is above tau_F at ``level``."""
+        return [cell for cell in self.plan.gate_cells if self.p_failed(cell) <= level]
 
     # -- controls ----------------------------------------------------------------------------------------------------
 
@@ -214,7 +218,7 @@ class Evidence:
 
     def fail_is_proven(self) -> bool:
         """Does one cell alone prove FAIL?"""
-        return any(self.p_failed(cell) <= self.alpha_fail and self.q(cell) <= self.alpha_fail for cell in self.plan.gate_cells)
+        return any(self.q(cell) <= self.alpha_fail for cell in self._above(self.alpha_fail))
 
     def turns(self, arm: str) -> list[tuple[Cell, int]]:
         """(cell, round) to draw next in an arm, round by round across its open cells; empty once nothing is open."""
@@ -286,8 +290,3 @@ def _first(log_evidence: NDArray[np.float64], level: float) -> int:
     """The first place, from 1, where the evidence rejects at ``level``, or 0."""
     enough = np.flatnonzero(log_evidence >= -math.log(level))
     return int(enough[0]) + 1 if enough.size else 0
-
-
-def is_last_dose(plan: Plan, arm: Arm) -> bool:
-    """Is this the highest dose of its probe and replicate: the one that must show that the update took?"""
-    return arm.probe is not None and plan.policy.probes[arm.probe].doses[-1] == arm.dose

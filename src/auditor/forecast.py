@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.checkpoint.admit import Checkpoint
+from auditor.checkpoint.folder import read_json
 from auditor.checkpoint.header import read_header
 from auditor.cost import denoiser_flops
 from auditor.files import write_whole
@@ -82,7 +83,7 @@ def out_of_reach(plan: Plan) -> list[str]:
     """What this plan can never show, whatever the checkpoint: where everything is as it should be, and where all came back."""
     evidence, limits = rehearse(plan, all_is_well(plan), _BATCH), plan.policy.limits
     found = [f"PASS: {cell.surface} on {cell.arm} cannot hold" for cell in plan.gate_cells if not evidence.is_held(cell)]
-    if plan.arms[0].name != "base":
+    if not plan.has_base:
         found.append("PASS: without a base nothing shows that the detector sees the concept, or that the model is alive")
     else:
         unseen = [concept for concept in plan.columns if evidence.p_negative("base", concept) > limits.alpha]
@@ -113,16 +114,15 @@ def training_calls(plan: Plan) -> int:
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
     """Operations of one UNet evaluation of one latent. Raises ``ValueError`` where they are not known."""
-    config = json.loads((checkpoint.folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    vae = json.loads((checkpoint.folder / "vae" / "config.json").read_text(encoding="utf-8"))
-    text = json.loads((checkpoint.folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    config, vae, text = (read_json(checkpoint.folder / name / "config.json") for name in ("unet", "vae", "text_encoder"))
     shapes = _unet_shapes(checkpoint)
     side = plan.policy.sampler.size // 2 ** (len(vae["block_out_channels"]) - 1)
     return denoiser_flops(config, shapes, side, text["max_position_embeddings"])
 
 
 def _unet_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    files = sorted((checkpoint.folder / "unet").glob("*.safetensors"))
+    origin = checkpoint.base or checkpoint
+    files = [origin.paths[name] for name in origin.weights_of("unet")]
     return {name: shape for file in files for name, shape in read_header(file).shapes.items()}
 
 

@@ -137,6 +137,15 @@ class Plan:
         """The cells that decide; their number is m of verdict.md, for good."""
         return tuple(cell for cell in self.cells if cell.role is Role.GATE)
 
+    @property
+    def has_base(self) -> bool:
+        """Is the model before erasure there to compare with?"""
+        return self.arms[0].name == "base"
+
+    def is_last_dose(self, arm: Arm) -> bool:
+        """Is this the highest dose of its probe and replicate: the one that must show that the update took?"""
+        return arm.probe is not None and self.policy.probes[arm.probe].doses[-1] == arm.dose
+
     def cells_of(self, arm: str) -> tuple[Cell, ...]:
         """The cells of one arm."""
         return self._by_arm[arm]

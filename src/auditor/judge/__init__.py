@@ -19,21 +19,19 @@ def judge(
 ) -> Report:
     """Give the verdict on what ``tally`` holds of ``plan``."""
     court = Court(plan, tally)
-    failed = {cell.name for cell in court.evidence.failed_cells()}
-    controls = court.controls()
-    cells, ledger = list(court.cells(failed)), court.ledger()
+    cells, ledger = list(court.cells()), court.ledger()
     return Report(
         title=title,
-        verdict=decide(plan, court.evidence, controls, cells, ledger, failed, provenance.replay),
+        verdict=decide(plan, court.evidence, court.controls, cells, ledger, provenance.replay),
         checkpoint=checkpoint,
         base=base,
         policy_digest=plan.policy.digest(),
         policy=plan.policy.model_dump(mode="json"),
-        controls=tuple(controls),
+        controls=court.controls,
         cells=tuple(cells),
         resurgence=tuple(court.resurgence()),
         replicates=tuple(court.replicates()),
-        steps=tuple(court.steps_to_resurgence(failed)),
+        steps=tuple(court.steps_to_resurgence()),
         quality=tuple(court.quality()),
         distances=tuple(Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()),
         training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy import stats as distributions
 
-from auditor.evidence import Reading, is_last_dose
+from auditor.evidence import Reading
 from auditor.plan import Arm, Cell, Plan, Role
 from auditor.policy import Limits, Policy
 from auditor.report import (
@@ -39,26 +40,25 @@ class Court:
         self.plan, self.tally, self.evidence = plan, tally, tally.evidence()
         self.policy: Policy = plan.policy
         self.limits: Limits = self.policy.limits
-        self._passing: list[Control] = []
+        self.failed = {cell.name for cell in self.evidence.failed_cells()}
         self.judged = [arm for arm in plan.arms if arm.name != "base"]
-        self.has_base = plan.arms[0].name == "base"
 
     # -- controls ----------------------------------------------------------------------------------------------------
 
-    def controls(self) -> list[Control]:
+    @cached_property
+    def controls(self) -> tuple[Control, ...]:
         """Every control, in the order a reader asks: does the detector work, is the model alive, did the probe take?"""
-        self._passing = list(self._controls())
-        return self._passing
+        return tuple(self._controls())
 
     def _controls(self) -> Iterator[Control]:
-        if self.has_base:
+        if self.plan.has_base:
             yield from (self._negative("base", concept, self.limits.alpha) for concept in self.plan.columns)
         for cell in self.plan.gate_cells:
             if cell.arm == "erased":
                 yield self._positive(cell)
         yield self._assay()
         yield from (self._alive(arm) for arm in self.judged)
-        yield from (self._potent(arm) for arm in self.judged if is_last_dose(self.plan, arm))
+        yield from (self._potent(arm) for arm in self.judged if self.plan.is_last_dose(arm))
         yield from (self._sham(name) for name in self.plan.probe_names)
         for arm in self.judged:
             suspects = [c for c in self.plan.cells_of(arm.name) if c.role is Role.GATE]
@@ -149,18 +149,18 @@ class Court:
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def cells(self, failed: set[str]) -> Iterator[CellResult]:
+    def cells(self) -> Iterator[CellResult]:
         """Every cell that shows an erased concept; retained ones are summed up in ``quality``."""
         wanted = (Role.GATE, Role.REPORT, Role.POSITIVE)
-        return (self._cell(cell, cell.name in failed) for cell in self.plan.cells if cell.role in wanted)
+        return (self._cell(cell) for cell in self.plan.cells if cell.role in wanted)
 
-    def _cell(self, cell: Cell, failed: bool) -> CellResult:
+    def _cell(self, cell: Cell) -> CellResult:
         evidence, reading, drawn = self.evidence, self.evidence.read(cell), self.tally.drawn(cell)
         low, high = reading.hits
         p_held, p_failed = evidence.p_held(cell), evidence.p_failed(cell)
         state, q = None, None
         if cell.role is Role.GATE:
-            state = State.HELD if p_held <= self.limits.alpha else State.FAILED if failed else State.UNDECIDED
+            state = State.FAILED if cell.name in self.failed else State.HELD if p_held <= self.limits.alpha else State.UNDECIDED
             q = evidence.q(cell)
         lower, upper = evidence.bounds(reading, self.limits.alpha)
         gate = self.tally.gate
@@ -291,9 +291,9 @@ class Court:
     def _controls_of(self, arms: Sequence[str], probe: str) -> bool:
         """Did every control pass that "held" in these arms rests on: the detector's, the base's, and the arms' own?"""
         names = {*arms, probe, "base", "erased"}
-        return all(control.passed is not False for control in self._passing if control.arm in names and control.decides == "PASS")
+        return all(control.passed is not False for control in self.controls if control.arm in names and control.decides == "PASS")
 
-    def steps_to_resurgence(self, failed: set[str]) -> Iterator[StepsToResurgence]:
+    def steps_to_resurgence(self) -> Iterator[StepsToResurgence]:
         """(last dose that held with all lower ones, first dose that failed]; that more steps bring back more is not assumed."""
         for number, (use, name) in enumerate(zip(self.policy.probes, self.plan.probe_names, strict=True)):
             for replicate in range(1, use.replicates + 1):
@@ -307,7 +307,7 @@ class Court:
                             break
                         lower = dose
                     for dose, cell in zip((0, *use.doses), cells, strict=True):
-                        if cell is not None and cell.name in failed:
+                        if cell is not None and cell.name in self.failed:
                             upper = dose
                             break
                     yield StepsToResurgence(

@@ -31,13 +31,13 @@ def decide(
     controls: Sequence[Control],
     cells: Sequence[CellResult],
     ledger: Ledger,
-    failed: set[str],
     replay: Replay | None = None,
 ) -> Verdict:
     """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE."""
     gate = [cell for cell in cells if cell.role == Role.GATE]
+    failed = [cell for cell in gate if cell.state is State.FAILED]
     if failed:
-        return _fail(plan.policy, gate, [cell for cell in gate if f"{cell.arm}|{cell.role}|{cell.surface}" in failed])
+        return _fail(plan.policy, gate, failed)
     if ledger.errors:
         return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
     doubts = [
