@@ -21,7 +21,7 @@ from auditor.files import room_on_disk, write_whole
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
 from auditor.judge import judge
-from auditor.plan import derive_seeds, make_plan
+from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
 from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.policy import Base, Policy, load_policy
@@ -80,23 +80,9 @@ def audit(
     if opened_base is not None and _weights(opened.files) == _weights(opened_base.files):
         raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
-    manifest = {
-        "identity": {
-            "checkpoint": opened.digest,
-            "base": opened_base.digest if opened_base else None,
-            "policy": policy.identity(),
-            "plugins": _plugins_of(policy),
-            "device": device_name(),
-            "versions": {name: version(name) for name in ("auditor", *STACK)},
-        },
-        "title": title or f"{Path(checkpoint).name}",
-        "policy": policy.model_dump(mode="json"),
-        "checkpoint": _facts(opened),
-        "base": _facts(opened_base) if opened_base else None,
-        "seeds": {"audit": seeds.audit, "shared": seeds.shared},
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"auditor audit {checkpoint} --policy {named}{f' --base {base}' if base else ''} --out {out.name}",
-    }
+    manifest = _manifest(plan, opened, opened_base, seeds)
+    manifest["title"] = title or Path(checkpoint).name
+    manifest["command"] = f"auditor audit {checkpoint} --policy {named}{f' --base {base}' if base else ''} --out {out.name}"
     cache = cache or default_cache()
     with room_on_disk(out), _stoppable():
         check_folder(out, manifest)
@@ -156,6 +142,25 @@ def default_cache() -> Path:
     """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder."""
     given = os.environ.get("AUDITOR_CACHE")
     return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
+
+
+def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Seeds) -> dict[str, Any]:
+    """What a run is, before anything is drawn. Its ``identity`` may never change in a folder."""
+    return {
+        "identity": {
+            "checkpoint": opened.digest,
+            "base": base.digest if base else None,
+            "policy": plan.policy.identity(),
+            "plugins": _plugins_of(plan.policy),
+            "device": device_name(),
+            "versions": {name: version(name) for name in ("auditor", *STACK)},
+        },
+        "policy": plan.policy.model_dump(mode="json"),
+        "checkpoint": _facts(opened),
+        "base": _facts(base) if base else None,
+        "seeds": {"audit": seeds.audit, "shared": seeds.shared},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _base_source(base: Base) -> str:

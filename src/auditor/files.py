@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from auditor.errors import AuditorError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,7 +22,7 @@ def room_on_disk(folder: Path) -> Iterator[None]:
     """A full disk becomes an :class:`AuditorError` with a sentence; what was written whole is kept."""
     try:
         yield
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         full = error.errno in _FULL if isinstance(error, OSError) else str(error).endswith(_SAFETENSORS_FULL)
         if not full:
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -127,7 +127,7 @@ class Runner:
     def _draw_arm(self, arm: Arm, model: TextToImage) -> None:
         """Draw batches until no cell of the arm wants more; first again what could not be scored when it was drawn."""
         self.progress.arm_started(arm.name, sum(len(self.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name)))
-        try:
+        with self._breaking(arm):
             for batch in self.tally.failed_batches(arm.name):
                 size = self._batch_size(arm, model)
                 for start in range(0, len(batch), size):
@@ -140,8 +140,6 @@ class Runner:
                     self._draw_base_up_to(max(retained) + 1)
                 with contextlib.suppress(_Halved):
                     self._draw_batch(arm, model, batch)
-        except Exception as error:  # noqa: BLE001 - whatever breaks one arm is recorded, and keeps PASS out of reach
-            self._break(arm.name, error)
         self.progress.arm_ended(arm.name)
 
     def _batch_size(self, arm: Arm, model: TextToImage) -> int:
@@ -250,17 +248,16 @@ class Runner:
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
-            if self._is_closed(own) or self._draw_kept(own):
+            if self._is_closed(own):
                 continue
-            try:
+            with self._breaking(own[use.doses[-1]]):
+                if self._draw_kept(own):
+                    continue
                 training = training or self._training_set(probe, name)
                 if name not in self.tally.shams:
                     self._run_sham(probe, name, use, training)
                 self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
-            except Exception as error:  # noqa: BLE001 - the same
-                self._break(own[use.doses[-1]].name, error)
-            finally:
-                self._reset()
+            self._reset()
 
     def _is_closed(self, own: dict[int, Arm]) -> bool:
         """Is every dose made, and does none want another image?"""
@@ -303,10 +300,12 @@ class Runner:
         if not probe.has_sham:
             self._write(ShamLine(probe=name, images=0, different=0, applicable=False))
             return
-        whole = [line for line in self.tally.batch_lines("erased") if all(sample.image is not None for sample in line.samples)]
+        fits = self._batch_size(next(arm for arm in self.plan.arms if arm.name == "erased"), self.erased)
+        drawn = [line.samples for line in self.tally.batch_lines("erased") if len(line.samples) <= fits]
+        whole = [samples for samples in drawn if all(sample.image is not None for sample in samples)]
         if not whole:
             return
-        began, samples = time.monotonic(), whole[-1].samples  # the last: batches only ever get smaller
+        began, samples = time.monotonic(), max(whole, key=len)
         self.progress.stage(f"sham of {name}")
         update = Update(self.erased, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, sham=True)
         different: int | None = None
@@ -358,15 +357,19 @@ class Runner:
 
         return losses
 
-    def _break(self, arm: str, error: Exception) -> None:
-        """Record what broke an arm; the others go on. What the whole run cannot go on after is raised again."""
-        if isinstance(error, OSError | RefusedError):
-            raise error
-        message = str(error) if isinstance(error, AuditorError) else f"unexpected {type(error).__name__}: {error}"
-        if _is_out_of_memory(error):
-            message = "Memory ran out, also with half the batch; lower sampler.batch or the probe's, or use a larger machine."
-        self._write(ErrorLine(arm=arm, message=message))
-        self.progress.failed(arm, message)
+    @contextlib.contextmanager
+    def _breaking(self, arm: Arm) -> Iterator[None]:
+        """What breaks an arm is recorded and keeps PASS out of reach; the others go on. A disk or a refusal ends the whole run."""
+        try:
+            yield
+        except (OSError, RefusedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a plugin, torch or a bug of ours: an arm that breaks must not end the others
+            message = str(error) if isinstance(error, AuditorError) else f"unexpected {type(error).__name__}: {error}"
+            if _is_out_of_memory(error):
+                message = "Memory ran out, also with half the batch; lower sampler.batch or the probe's, or use a larger machine."
+            self._write(ErrorLine(arm=arm.name, message=message))
+            self.progress.failed(arm.name, message)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -48,13 +48,18 @@ class TrainingSet:
         return digest.hexdigest()
 
 
-def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> list[TrainingRequest] | Path:
+Wanted = list[TrainingRequest] | tuple[Tensor, list[str]]
+"""What a probe trains on: requests that the base draws, or the images and captions of a user's folder."""
+
+
+def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known without drawing it."""
     forbidden = forbidden_names(policy)
     setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
-    wanted = door.call(probe, probe.training_set, setting)
-    if isinstance(wanted, Path):
-        captions: list[str] = read_captioned_folder(wanted, policy.sampler.size)[1]
+    asked = door.call(probe, probe.training_set, setting)
+    wanted: Wanted = read_captioned_folder(asked, policy.sampler.size) if isinstance(asked, Path) else asked
+    if isinstance(wanted, tuple):
+        captions = wanted[1]
     else:
         captions = [template.format(request.concept) for request in wanted for template in request.prompts]
         if captions and not has_base:
@@ -76,8 +81,8 @@ def make_training_set(
     began = time.monotonic()
     wanted = ask_for_training_set(probe, name, policy, seeds, has_base=draw is not None)
     concepts: tuple[str, ...] = ()
-    if isinstance(wanted, Path):
-        training = _split(*read_captioned_folder(wanted, policy.sampler.size))
+    if isinstance(wanted, tuple):
+        training = _split(*wanted)
     else:
         training, concepts = _draw_examples(wanted, policy.sampler.size, seeds, draw), tuple(request.concept for request in wanted)
     hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, detect)

@@ -26,5 +26,8 @@ def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
 
         opened = open_checkpoint(checkpoint)
         click.echo(f"{checkpoint}: admitted, {opened.parameters / 1e6:.1f} M parameters, digest {opened.digest[:12]}")
-        cost = forecast_cost(plan, opened)
+        try:
+            cost = forecast_cost(plan, opened)
+        except ValueError as error:
+            click.echo(f"what it costs is not known: {error}")
     show_plan(plan, cost, kept_rate(cache or default_cache()))
