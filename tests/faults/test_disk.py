@@ -87,18 +87,14 @@ def test_a_disk_that_runs_full_again_and_again_changes_nothing_but_the_time(
     assert weights_of(disk / "run") == weights_of(alone / "grown" / "run")
 
 
+def auditing(erased: Path, alone: Path, out: Path, cache: Path) -> list[str]:
+    """The command line of the audit that ``alone`` holds undisturbed."""
+    return ["audit", str(erased), "--policy", str(alone / "policy.yaml"), "--out", str(out), "--cache", str(cache)]
+
+
 def test_a_disk_that_is_full_from_the_start_is_said_so(forks: Forks, erased: Path, disk: Path, alone: Path, tmp_path: Path) -> None:
     leave(disk, 0)
-    arguments = [
-        "audit",
-        str(erased),
-        "--policy",
-        str(alone / "policy.yaml"),
-        "--out",
-        str(disk / "run"),
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
+    arguments = auditing(erased, alone, disk / "run", tmp_path / "cache")
     check_it_is_said(forks.run(*arguments), disk)
     (disk / "filler").unlink()
     assert forks.run(*arguments).code == 3
@@ -109,16 +105,7 @@ def test_a_full_disk_under_the_cache_is_named_and_not_the_run_folders(
     forks: Forks, erased: Path, disk: Path, alone: Path, tmp_path: Path
 ) -> None:
     leave(disk, 40_000)
-    arguments = [
-        "audit",
-        str(erased),
-        "--policy",
-        str(alone / "policy.yaml"),
-        "--out",
-        str(tmp_path / "run"),
-        "--cache",
-        str(disk / "cache"),
-    ]
+    arguments = auditing(erased, alone, tmp_path / "run", disk / "cache")
     check_it_is_said(forks.run(*arguments), disk)
     (disk / "filler").unlink()
     assert forks.run(*arguments).code == 3
