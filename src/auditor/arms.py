@@ -1,4 +1,4 @@
-"""Keeps trained arms: the tensors that a probe changed or added, named by the digest of the whole UNet's weights.
+"""Keeps trained arms: the tensors that a probe changed or added, named by the digest of all the weights that draw.
 
 A resumed run and a replay put them back instead of training again, and check the digest when they do.
 """
@@ -10,38 +10,39 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from auditor.diffusion.model import digest_of_weights, plain
+from auditor.diffusion.model import TextToImage, digest_of_weights, plain
+from auditor.diffusion.original import PARTS
+from auditor.digest import sha256_json
 from auditor.files import write_whole
 
 _SPARE = 2  # a file is kept only where the disk has this many times its size
 
 
+def digest_of_arm(model: TextToImage) -> str:
+    """sha256 of the weights of UNet and text encoder."""
+    return sha256_json([digest_of_weights(getattr(model, part)) for part in PARTS])
+
+
 class ArmStore:
-    """``arms/<digest>/unet.safetensors`` of a run."""
+    """``arms/<digest>/changed.safetensors`` of a run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, digest: str) -> Path:
         """Where the arm with these weights is kept, if it is."""
-        return self._folder / digest / "unet.safetensors"
+        return self._folder / digest / "changed.safetensors"
 
-    def keep(self, unet: UNet2DConditionModel, pristine: Mapping[str, Tensor], digest: str) -> bool:
-        """Write what makes ``unet`` differ from ``pristine`` (the erased UNet's state). False where the disk has no room to spare."""
-        changed = {}
-        for name, value in unet.state_dict().items():
-            before = pristine.get(name.replace(".base_layer", ""))
-            if before is None or before.shape != value.shape or not torch.equal(before, value):
-                changed[name] = value.detach().cpu().contiguous()
-        adapters = {name: config.to_dict() for name, config in getattr(unet, "peft_config", {}).items()}
-        content, path = save(changed, {"adapters": json.dumps(adapters, sort_keys=True, default=plain)}), self.path(digest)
+    def keep(self, model: TextToImage, changed: Mapping[str, Tensor], digest: str) -> bool:
+        """Write what makes ``model`` differ from the erased one. False where the disk has no room to spare."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in changed.items()}
+        adapters = {name: config.to_dict() for name, config in getattr(model.unet, "peft_config", {}).items()}
+        content, path = save(tensors, {"adapters": json.dumps(adapters, sort_keys=True, default=plain)}), self.path(digest)
         if path.exists() and path.read_bytes() == content:
             return True
         if shutil.disk_usage(self._nearest()).free < _SPARE * len(content):
@@ -49,8 +50,8 @@ class ArmStore:
         write_whole(path, content)
         return True
 
-    def restore(self, unet: UNet2DConditionModel, digest: str) -> bool:
-        """Give ``unet``, in its erased state, the weights that were kept under ``digest``. False where that cannot be done."""
+    def restore(self, model: TextToImage, digest: str) -> bool:
+        """Give ``model``, a copy of the erased one, the weights that were kept under ``digest``. False where that cannot be done."""
         path = self.path(digest)
         if not path.exists():
             return False
@@ -59,12 +60,16 @@ class ArmStore:
                 adapters = json.loads(file.metadata()["adapters"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
             for name, config in adapters.items():
-                unet.add_adapter(LoraConfig(**config), adapter_name=name)
-            unet.load_state_dict(tensors, strict=False)
+                model.unet.add_adapter(LoraConfig(**config), adapter_name=name)
+            for part in PARTS:
+                own = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+                getattr(model, part).load_state_dict(own, strict=False)
+                getattr(model, part).eval().requires_grad_(False)
         except (SafetensorError, AttributeError, ValueError, KeyError, TypeError, RuntimeError):  # whatever was written over it
             return False
-        unet.eval().requires_grad_(False)
-        return digest_of_weights(unet) == digest
+        if any(name.startswith("text_encoder.") for name in tensors):
+            model.forget_text_states()
+        return digest_of_arm(model) == digest
 
     def _nearest(self) -> Path:
         return next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from auditor.errors import InterruptedRunError, PolicyError, RefusedError
+from auditor.errors import InterruptedRunError, PluginError, PolicyError, RefusedError
 from auditor.files import room_on_disk, write_whole
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
-from auditor.journal import Journal, read_journal
+from auditor.journal import Journal, Line, NoteLine, read_journal
 from auditor.judge import judge
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
-from auditor.plugin.loader import find_plugin, make_plugin
+from auditor.plugin.contracts import Reporter, ReportWritten, RunStarted
+from auditor.plugin.loader import broken_plugins, find_plugin, make_plugin, named_files
+from auditor.plugin.observers import Observers
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
 from auditor.report import Provenance, Replay, Report
@@ -80,9 +82,17 @@ def audit(
     if opened_base is not None and _weights(opened.files) == _weights(opened_base.files):
         raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
+    observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
-    manifest["title"] = title or Path(checkpoint).name
-    manifest["command"] = f"auditor audit {checkpoint} --policy {named}{f' --base {base}' if base else ''} --out {out.name}"
+    manifest |= {"title": title or Path(checkpoint).name, "observers": observers.origins, "warnings": broken_plugins()}
+    manifest["command"] = " ".join(
+        [f"auditor audit {checkpoint} --policy {named}"]
+        + ([f"--base {base}"] if base else [])
+        + [f"--plugin {file.name}" for file in named_files()]
+        + [f"--out {out.name}"]
+    )
+    for warning in manifest["warnings"]:
+        progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
     with room_on_disk(out), _stoppable():
         check_folder(out, manifest)
@@ -92,12 +102,23 @@ def audit(
             progress.stage("loading models")
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
-            runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress)
-            runner.run(journal, read_journal(out / "journal.jsonl"))
+            runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress, observers)
+            started = RunStarted(manifest["title"], opened.digest, policy.digest(), tuple(arm.name for arm in plan.arms), out)
+            before = [*read_journal(out / "journal.jsonl"), *_told(observers, "auditor_run_started", started, journal)]
+            runner.run(journal, before)
         report = judge_folder(out)
+        for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
+            progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
         keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn) * call_cost(plan, opened), runner.drawing)
     return report
+
+
+def _told(observers: Observers, hook: str, record: object, journal: Journal) -> list[Line]:
+    notes: list[Line] = [NoteLine(text=problem) for problem in observers.tell(hook, record)]
+    for note in notes:
+        journal.write(note)
+    return notes
 
 
 def judge_folder(out: Path) -> Report:
@@ -116,13 +137,24 @@ def judge_folder(out: Path) -> Report:
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
         replay=_replay(counted),
+        observers=manifest["observers"],
+        warnings=(*manifest["warnings"], *counted.notes),
     )
     report = judge(run.plan, counted, title=manifest["title"], checkpoint=run.checkpoint, base=run.base, provenance=provenance)
     with room_on_disk(out):
         for name in REPORTERS:
-            reporter = make_plugin("reporters", name, {})
-            write_whole(out / reporter.filename, reporter.render(report, out))
+            write_form(report, out, name)
     return report
+
+
+def write_form(report: Report, out: Path, reporter_name: str, options: dict[str, Any] | None = None) -> Path:
+    """Write ``report`` in the form of one reporter to the run folder ``out``."""
+    reporter: Reporter = make_plugin("reporters", reporter_name, options or {})
+    content = door.call(reporter, reporter.render, report, out)
+    if not isinstance(content, bytes):
+        raise PluginError(f"{door.title(reporter)} returned {type(content).__name__}; bytes are right.")
+    write_whole(out / reporter.filename, content)
+    return out / reporter.filename
 
 
 def _replay(counted: Tally) -> Replay | None:
@@ -156,6 +188,7 @@ def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Se
             "versions": {name: version(name) for name in ("auditor", *STACK)},
         },
         "policy": plan.policy.model_dump(mode="json"),
+        "probes": list(plan.probe_names),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
@@ -184,24 +217,27 @@ def _weights(files: dict[str, str]) -> dict[str, str]:
 
 
 def _plugins_of(policy: Policy) -> dict[str, str]:
-    uses = [("probes", use.use) for use in policy.probes] + [("detectors", use.use) for use in policy.detectors]
+    uses = [(kind, use.use) for kind in ("probes", "detectors", "metrics") for use in getattr(policy, kind)]
     records = [find_plugin(kind, name) for kind, name in sorted(set(uses))]
     named = {f"{record.kind}/{record.name}": f"{record.distribution} {record.version}" for record in records}
     for use in policy.detectors:
         detector = make_plugin("detectors", use.use, use.options)
         fingerprint = door.call(detector, detector.fingerprint)
+        if not isinstance(fingerprint, str):
+            raise PluginError(f"{door.title(detector)} returned {type(fingerprint).__name__} from fingerprint(); a string is right.")
         if fingerprint:
             named[f"detectors/{use.use}"] += f", weights {fingerprint}"
     return named
 
 
 def _check_plugins(policy: Policy) -> None:
-    """Fail before anything is drawn where a detector is unknown or its options are wrong (the plan checks probes)."""
-    for use in policy.detectors:
-        make_plugin("detectors", use.use, use.options)
-    names = [use.use for use in policy.detectors]
-    if len(set(names)) != len(names):
-        raise PolicyError("A detector stands twice in the policy.")
+    """Fail before anything is drawn where a detector or metric is unknown or its options are wrong (the plan checks probes)."""
+    for kind in ("detectors", "metrics"):
+        for use in getattr(policy, kind):
+            make_plugin(kind, use.use, use.options)
+        names = [use.use for use in getattr(policy, kind)]
+        if len(set(names)) != len(names):
+            raise PolicyError(f"A {kind.removesuffix('s')} stands twice in the policy.")
 
 
 def device_name() -> str:

@@ -13,6 +13,8 @@ from auditor.checkpoint.header import read_header
 from auditor.cost import denoiser_flops
 from auditor.files import write_whole
 from auditor.plan import Plan, Role, images_that_suffice
+from auditor.plugin import door
+from auditor.plugin.contracts import Probe
 from auditor.plugin.loader import make_plugin
 from auditor.rehearsal import all_is_well, rehearse
 from auditor.stats.design import Outlook, fixed_outlook
@@ -106,10 +108,12 @@ def denoiser_calls(plan: Plan, images: int) -> int:
 
 
 def training_calls(plan: Plan) -> int:
-    """Training costs as much as this many UNet evaluations: three for each image of each step's batch."""
-    uses = plan.policy.probes
-    batches = [getattr(make_plugin("probes", use.use, use.options).options, "batch", 1) for use in uses]
-    return _BACKWARD * sum(use.replicates * use.doses[-1] * batch for use, batch in zip(uses, batches, strict=True))
+    """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
+    calls = 0
+    for use in plan.policy.probes:
+        probe: Probe = make_plugin("probes", use.use, use.options)
+        calls += use.replicates * int(door.call(probe, probe.training_calls, use.doses[-1]))
+    return _BACKWARD * calls
 
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
@@ -136,7 +140,7 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
         most=denoiser_calls(plan, plan.images) * once,
         least=denoiser_calls(plan, images_if_well(plan)) * once,
         training=training_calls(plan) * once,
-        peak_bytes=_FLOAT32 * (models * checkpoint.parameters + unet + trained),
+        peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained),
     )
 
 

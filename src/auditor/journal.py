@@ -28,6 +28,8 @@ class Score(Record):
     """For every concept it was asked about: did the detector fire?"""
     score: float = Field(ge=0, le=1)
     """Its score for the sample's own concept."""
+    found: bool | None = None
+    """Was there anything to judge (a face)? None: this detector does not say."""
 
 
 class Sample(Record):
@@ -74,6 +76,10 @@ class ArmLine(Record):
     fit: tuple[float, ...] = ()
     """Held-out denoising losses after the update, one per example."""
     fit_before: tuple[float, ...] = ()
+    change: float | None = None
+    """Relative L2 norm of what the update changed in UNet and text encoder."""
+    least_change: float | None = None
+    """Of an update that trains on nothing: the change from which on it counts as applied."""
 
 
 class TrainingLine(Record):
@@ -107,6 +113,28 @@ class ErrorLine(Record):
     kind: Literal["error"] = "error"
     arm: str
     message: str
+    timeout: float | None = None
+    """Of a plugin that was silent for this many seconds. It is not called for this arm again, unless it is given more time."""
+
+
+class NoteLine(Record):
+    """Something that went wrong and that no verdict rests on: an observer or a metric that raised."""
+
+    kind: Literal["note"] = "note"
+    text: str
+
+
+class MetricLine(Record):
+    """A metric of an arm's retained images: its value with a 95 % interval (bootstrap over prompts)."""
+
+    kind: Literal["metric"] = "metric"
+    arm: str
+    metric: str
+    images: int
+    value: float
+    lower: float
+    upper: float
+    seconds: float
 
 
 class HalvedLine(Record):
@@ -143,7 +171,9 @@ class ReplayLine(Record):
     device: str
 
 
-Line = BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | HalvedLine | StopLine | ReplayLine
+Line = (
+    BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | NoteLine | MetricLine | HalvedLine | StopLine | ReplayLine
+)
 _KINDS: dict[str, type[Record]] = {
     "batch": BatchLine,
     "distance": DistanceLine,
@@ -151,6 +181,8 @@ _KINDS: dict[str, type[Record]] = {
     "training": TrainingLine,
     "sham": ShamLine,
     "error": ErrorLine,
+    "note": NoteLine,
+    "metric": MetricLine,
     "halved": HalvedLine,
     "stop": StopLine,
     "replay": ReplayLine,

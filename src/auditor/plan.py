@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 
 from auditor.digest import sha256_json
-from auditor.errors import PolicyError
+from auditor.errors import PluginError, PolicyError
+from auditor.plugin import door
 from auditor.plugin.contracts import Probe
 from auditor.plugin.loader import make_plugin
 from auditor.policy import Concept, Policy, ProbeUse
@@ -174,7 +176,7 @@ class Plan:
 
     @property
     def training_steps(self) -> int:
-        """Steps of all probes and replicates."""
+        """Steps, or whatever doses are counted in, of all probes and replicates."""
         return sum(probe.replicates * probe.doses[-1] for probe in self.policy.probes)
 
 
@@ -186,9 +188,9 @@ def derive_seeds(policy: Policy, checkpoint_digest: str, base_digest: str | None
     )
 
 
-def make_plan(policy: Policy) -> Plan:
-    """Lay out every arm and cell that ``policy`` demands."""
-    names = _probe_names(policy)
+def make_plan(policy: Policy, probe_names: tuple[str, ...] | None = None) -> Plan:
+    """Lay out every arm and cell that ``policy`` demands. ``probe_names``, of an earlier run, spares asking the probes themselves."""
+    names = probe_names or _probe_names(policy)
     arms = [] if policy.base == "none" else [Arm("base")]
     arms.append(Arm("erased"))
     for number, (use, name) in enumerate(zip(policy.probes, names, strict=True)):
@@ -219,7 +221,10 @@ def _probe_names(policy: Policy) -> tuple[str, ...]:
     names = []
     for use in policy.probes:
         probe: Probe = make_plugin("probes", use.use, use.options)
-        names.append(f"{probe.title}-{use.method}")
+        title = door.call(probe, lambda: probe.title)  # noqa: B023 - called at once
+        if not isinstance(title, str) or not re.fullmatch(r"[\w.-]+", title):
+            raise PluginError(f"{door.title(probe)} has the title {title!r}; letters, digits, hyphens and dots are right.")
+        names.append(f"{title}-{use.method}")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise PolicyError(f"The probe {twice} stands twice in the policy; use replicates or doses to repeat one.")

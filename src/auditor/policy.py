@@ -104,6 +104,13 @@ class DetectorUse(StrictModel):
     options: dict[str, Any] = {}
 
 
+class MetricUse(StrictModel):
+    """One metric and its options: a number beside the verdict."""
+
+    use: str
+    options: dict[str, Any] = {}
+
+
 class Limits(StrictModel):
     """The numbers that the verdict is held against (all shares between 0 and 1)."""
 
@@ -135,11 +142,14 @@ class Budget(StrictModel):
     retained_per_arm: int = Field(default=300, ge=1)
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Of measuring, summed over every call that worked on the run; what is not drawn by then stays undecided."""
+    plugin_minutes: Annotated[float, Field(gt=0)] | None = 60
+    """How long a plugin may be silent: one answer of a detector, one training step. Then the process ends with 5 and the same
+    command goes on without it; null: for ever."""
 
 
 def _budget(sequential: bool) -> dict[str, Any]:
     """What of the budget is left out where a run is named: all of it, or only the minutes where cells are read once."""
-    return {"budget": True if sequential else {"minutes"}}
+    return {"budget": True if sequential else {"minutes", "plugin_minutes"}}
 
 
 class Policy(StrictModel):
@@ -153,6 +163,7 @@ class Policy(StrictModel):
     sampler: Sampler = Sampler()
     probes: Annotated[tuple[ProbeUse, ...], BeforeValidator(_tuple)]
     detectors: Annotated[tuple[DetectorUse, ...], BeforeValidator(_tuple)]
+    metrics: Annotated[tuple[MetricUse, ...], BeforeValidator(_tuple)] = ()
     claim: Literal["concept", "detector"] = "concept"
     unit: Literal["mean", "prompt"] = "mean"
     limits: Limits = Limits()
@@ -201,9 +212,11 @@ class Policy(StrictModel):
         """sha256 of what seeds derive from beside checkpoint, base and nonce.
 
         A larger budget draws the same images first; where cells are read once the budget is part of it, or one could look at the
-        same images again and again at growing sizes. The base counts by its digest, not by what it is called.
+        same images again and again at growing sizes. The base counts by its digest, not by what it is called. Metrics decide
+        nothing, so they may not choose the images either.
         """
-        return sha256_json(self.model_dump(mode="json", exclude=_budget(self.sequential) | {"nonce": True, "base": True}))
+        left_out = _budget(self.sequential) | {"nonce": True, "base": True, "metrics": True}
+        return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 
 def load_policy(path: Path | str) -> Policy:

@@ -13,6 +13,7 @@ from auditor.arms import ArmStore
 from auditor.auditing import STACK, device_name, judge_folder
 from auditor.checkpoint import Checkpoint, open_checkpoint
 from auditor.checkpoint.load import load_model
+from auditor.diffusion.original import Original
 from auditor.diffusion.sampling import draw
 from auditor.errors import AuditorError, UsageError
 from auditor.journal import BatchLine, Journal, ReplayLine, read_journal
@@ -50,20 +51,16 @@ def replay(
     if opened_base is not None:
         models["base"] = load_model(opened_base, dtype)
     kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
-    pristine = {name: value.clone() for name, value in erased.unet.state_dict().items()}
+    original = Original(erased)
     found = _Comparison(pictures, scorer, counted.gate)
     for arm, line in _choose(counted, samples, run.seeds.audit):
-        model = models.get(arm, erased)
+        model = models[arm] if arm in models else original.lend()
         progress.stage(f"{arm}: {len(line.samples)} images again")
-        if arm not in models and not kept.restore(erased.unet, counted.arms[arm].weights):
+        if arm not in models and not kept.restore(model, counted.arms[arm].weights):
             raise UsageError(f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it.")
         prompts, seeds = [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
         images, _ = draw(model, prompts, seeds, run.plan.policy.sampler)
         found.add(line, counted.composition(line), images)
-        if arm not in models:
-            if hasattr(erased.unet, "peft_config"):
-                erased.unet.unload_lora()
-            erased.unet.load_state_dict(pristine)
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")
     with Journal(out / "journal.jsonl") as journal:

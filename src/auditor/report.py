@@ -91,6 +91,8 @@ class CellResult(ReportModel):
     q: float | None
     """Of a cell that decides: max(p_failed, p of this arm's negative control): what FAIL is decided on."""
     mean_score: float | None
+    found: int | None
+    """Images in which there was anything to judge (a face), where the detector says so; the bounds rest on all images."""
     seconds: float
     prompts: tuple[PromptCount, ...]
 
@@ -167,6 +169,18 @@ class Quality(ReportModel):
     base_accuracy: float | None
     drop: float | None
     drop_upper: float | None
+
+
+class MetricResult(ReportModel):
+    """A metric of one arm's retained images; information."""
+
+    arm: str
+    metric: str
+    images: int
+    value: float
+    lower: float
+    upper: float
+    """The interval is a 95 % bootstrap over prompts, seeded."""
 
 
 class Distance(ReportModel):
@@ -257,6 +271,10 @@ class Provenance(ReportModel):
     command: str
     seconds: float
     replay: Replay | None
+    observers: tuple[str, ...] = ()
+    """Distributions that were told what happened."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong and no verdict rests on: plugins that did not load, observers and metrics that raised."""
 
 
 class Report(ReportModel):
@@ -275,6 +293,7 @@ class Report(ReportModel):
     replicates: tuple[Replicates, ...]
     steps: tuple[StepsToResurgence, ...]
     quality: tuple[Quality, ...]
+    metrics: tuple[MetricResult, ...] = ()
     distances: tuple[Distance, ...]
     """For information: the paper supposes that concepts come back where erasure moved the weights little."""
     training: tuple[TrainingSet, ...]

@@ -1,36 +1,40 @@
 """Draws what the plan lays out, arm after arm, until the evidence decides: the only part that changes models.
 
-Writes journal, images and trained arms, and nothing else. One UNet is in memory: probes change it in place, its erased weights
-are put back afterwards. An arm that breaks becomes an error in the journal; the others go on, and PASS is out of reach. What to
-draw next depends on the journal alone, so a run that was killed goes on as if it had not been.
+Writes journal, images and trained arms, and nothing else. The erased model is never lent: each probe changes a copy, and what it
+changed is looked at before an image is drawn from it. An arm that breaks becomes an error in the journal; the others go on, and
+PASS is out of reach. What to draw next depends on the journal alone, so a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from auditor.arms import ArmStore
+from auditor.arms import ArmStore, digest_of_arm
 from auditor.diffusion.finetune import Examples, denoising_losses
 from auditor.diffusion.geometry import weight_distances
 from auditor.diffusion.model import TextToImage, digest_of_weights
+from auditor.diffusion.original import Original
 from auditor.diffusion.sampling import batch_size, draw
 from auditor.digest import sha256_json
 from auditor.errors import AuditorError, PluginError, RefusedError, UsageError
-from auditor.journal import ArmLine, BatchLine, DistanceLine, ErrorLine, HalvedLine, Journal, Line, Sample, ShamLine, StopLine
+from auditor.journal import ArmLine, BatchLine, DistanceLine, ErrorLine, HalvedLine, Journal, Line, NoteLine, Sample, ShamLine, StopLine
+from auditor.measuring import Measurer
 from auditor.pictures import PictureCache, PictureStore, flaw_of
 from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
 from auditor.plugin import door
-from auditor.plugin.contracts import Probe, Update
+from auditor.plugin.contracts import ArmReady, BatchMeasured, Probe, Update
 from auditor.plugin.loader import make_plugin
+from auditor.plugin.observers import Observers
+from auditor.plugin.watchdog import WATCHDOG
 from auditor.policy import ProbeUse
 from auditor.progress import Progress
 from auditor.scoring import Scorer
@@ -56,17 +60,27 @@ class Runner:
     """One run: its models, detectors, journal and pictures."""
 
     def __init__(
-        self, plan: Plan, seeds: Seeds, erased: TextToImage, base: TextToImage | None, folder: Path, cache: Path, progress: Progress
+        self,
+        plan: Plan,
+        seeds: Seeds,
+        erased: TextToImage,
+        base: TextToImage | None,
+        folder: Path,
+        cache: Path,
+        progress: Progress,
+        observers: Observers,
     ) -> None:
         self.plan, self.seeds, self.policy = plan, seeds, plan.policy
         self.erased, self.base = erased, base
-        self.progress = progress
+        self.progress, self.observers = progress, observers
+        self._original = Original(erased)
         self.scorer = Scorer(plan)
         self.pictures, self.cache, self.arms = PictureStore(folder / "images"), PictureCache(cache), ArmStore(folder / "arms")
+        self.measurer = Measurer(plan, self.pictures)
         self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")] + [erased.device.type]
-        self._pristine = copy.deepcopy(erased.unet)
-        self._pristine_state = self._pristine.state_dict()
         self._began = time.monotonic()
+        self._current: str | None = None
+        """The arm that is being made or drawn."""
         self.drawn, self.drawing = 0, 0.0
         """Images that were really drawn in this call, and seconds spent on them."""
 
@@ -74,6 +88,12 @@ class Runner:
         """Draw and score what ``before``, the journal so far, leaves undecided. Returns the whole journal, counted."""
         self.journal, self.tally = journal, tally(self.plan, self.seeds, before)
         self._began, self._spent_before = time.monotonic(), self.tally.seconds
+        minutes = self.policy.budget.plugin_minutes
+        with WATCHDOG.waiting(None if minutes is None else 60 * minutes, self._time_out):
+            self._run_arms()
+        return self.tally
+
+    def _run_arms(self) -> None:
         self._check_requests()
         arms = {arm.name: arm for arm in self.plan.arms}
         if self.base is not None and not self.tally.distances:
@@ -84,9 +104,9 @@ class Runner:
         try:
             self._check_stop()
             for name, model in (("base", self.base), ("erased", self.erased)):
-                if model is not None:
+                if model is not None and not self._timed_out(arms[name]):
                     if name not in self.tally.arms or name in self.tally.broken:
-                        self._write(ArmLine(arm=name, seconds=0.0, weights=model.digest))
+                        self._write_arm(ArmLine(arm=name, seconds=0.0, weights=model.digest))
                     self._draw_arm(arms[name], model)
             for number in range(len(self.policy.probes)):
                 self._run_probe(number, [arm for arm in self.plan.arms if arm.probe == number])
@@ -95,11 +115,26 @@ class Runner:
                 unwritten = time.monotonic() - self._began - (self.tally.seconds - self._spent_before)
                 self._write(StopLine(reason=str(stop), seconds=max(0.0, unwritten)))
             self.progress.stopped(str(stop))
-        return self.tally
 
     def _write(self, line: Line) -> None:
         self.journal.write(line)
         self.tally.add(line)
+
+    def _write_arm(self, line: ArmLine) -> None:
+        self._write(line)
+        self._tell("auditor_arm_ready", ArmReady(line.arm, line.weights, line.seconds))
+
+    def _tell(self, hook: str, record: object) -> None:
+        for problem in self.observers.tell(hook, record):
+            self._write(NoteLine(text=problem))
+
+    def _time_out(self, sentence: str) -> None:
+        """The last words of a process that waited in vain for a plugin, from the watchdog's thread."""
+        if self._current is not None:
+            self.journal.write(ErrorLine(arm=self._current, message=f"{sentence}.", timeout=WATCHDOG.patience))
+
+    def _timed_out(self, arm: Arm) -> bool:
+        return self.tally.timed_out(arm.name, WATCHDOG.patience)
 
     def _check_requests(self) -> None:
         """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`)."""
@@ -140,6 +175,8 @@ class Runner:
                     self._draw_base_up_to(max(retained) + 1)
                 with contextlib.suppress(_Halved):
                     self._draw_batch(arm, model, batch)
+        for line in self.measurer.measure(self.tally, arm.name):
+            self._write(line)
         self.progress.arm_ended(arm.name)
 
     def _batch_size(self, arm: Arm, model: TextToImage) -> int:
@@ -182,7 +219,9 @@ class Runner:
                     scores={} if isinstance(scores, str) else scores,
                 )
             )
-        self._write(BatchLine(arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached))
+        line = BatchLine(arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached)
+        self._write(line)
+        self._tell("auditor_batch_measured", BatchMeasured(arm.name, line.model_copy(deep=True).samples, line.seconds))
         self._report_batch(arm)
 
     def _report_batch(self, arm: Arm) -> None:
@@ -248,16 +287,16 @@ class Runner:
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
-            if self._is_closed(own):
+            last = own[use.doses[-1]]
+            if self._is_closed(own) or self._timed_out(last):
                 continue
-            with self._breaking(own[use.doses[-1]]):
+            with self._breaking(last):
                 if self._draw_kept(own):
                     continue
                 training = training or self._training_set(probe, name)
                 if name not in self.tally.shams:
                     self._run_sham(probe, name, use, training)
                 self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
-            self._reset()
 
     def _is_closed(self, own: dict[int, Arm]) -> bool:
         """Is every dose made, and does none want another image?"""
@@ -271,18 +310,11 @@ class Runner:
         if any(line is None or not self.arms.path(line.weights).exists() or line.arm in self.tally.broken for line in lines):
             return False
         for arm in own.values():
-            restored = self.arms.restore(self.erased.unet, self.tally.arms[arm.name].weights)
-            if restored:
-                self._draw_arm(arm, self.erased)
-            self._reset()
-            if not restored:
+            model = self._original.lend()
+            if not self.arms.restore(model, self.tally.arms[arm.name].weights):
                 return False
+            self._draw_arm(arm, model)
         return True
-
-    def _reset(self) -> None:
-        """Put the erased UNet back: a copy, so that nothing a probe left on the old one stays. The old one is dropped first."""
-        del self.erased.unet
-        self.erased.unet = copy.deepcopy(self._pristine)
 
     def _training_set(self, probe: Probe, name: str) -> TrainingSet:
         self.progress.stage(f"training set of {name}")
@@ -307,52 +339,77 @@ class Runner:
             return
         began, samples = time.monotonic(), max(whole, key=len)
         self.progress.stage(f"sham of {name}")
-        update = Update(self.erased, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, sham=True)
+        model, who = self._original.lend(), door.title(probe)
+        allowed = self._allowed(probe, use)
+        update = Update(model, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, True, self._alive)
         different: int | None = None
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
             for dose in steps:
                 if dose != _SHAM_STEPS or different is not None:
-                    raise PluginError(f"The probe '{probe.name}' reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}.")
-                images, *_ = self._draw(self.erased, [sample.prompt for sample in samples], [sample.seed for sample in samples])
+                    raise PluginError(f"{who} reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}.")
+                self._original.change(model, allowed, who, may_be_nothing=True)
+                images, *_ = self._draw(model, [sample.prompt for sample in samples], [sample.seed for sample in samples])
                 different = sum(self.pictures.name(image) != sample.image for image, sample in zip(images, samples, strict=True))
-        self._reset()
         if different is None:
-            raise PluginError(f"The probe '{probe.name}' never reached the dose of its sham.")
+            raise PluginError(f"{who} never reached the dose of its sham.")
         self._write(ShamLine(probe=name, images=len(samples), different=different, seconds=time.monotonic() - began))
 
     def _run_replicate(self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int) -> None:
         """Train once, and draw every dose on the way."""
         losses = self._held_out_losses(training, seed)
-        before = losses()
-        last = arms[use.doses[-1]].name
+        before, model, who = losses(self.erased), self._original.lend(), door.title(probe)
+        last, allowed, least = arms[use.doses[-1]].name, self._allowed(probe, use), self._least_change(probe, training)
 
         def on_step(step: int) -> None:
-            self._check_minutes()
+            self._alive(step)
             self.progress.step(last, step, use.doses[-1])
 
-        update = Update(self.erased, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
+        update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
         began, reached = time.monotonic(), list[int]()
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
             for dose in steps:
                 reached.append(dose)
                 if reached != list(use.doses[: len(reached)]):
                     break
-                arm, weights, after = arms[dose], digest_of_weights(self.erased.unet), losses()
-                self.arms.keep(self.erased.unet, self._pristine_state, weights)
-                self._write(ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before))
-                self._draw_arm(arm, self.erased)
+                change = self._original.change(model, allowed, who)
+                arm, weights, after = arms[dose], digest_of_arm(model), losses(model)
+                self.arms.keep(model, change.tensors, weights)
+                line = ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before)
+                self._write_arm(line.model_copy(update={"change": change.relative, "least_change": least}))
+                del change
+                self._draw_arm(arm, model)
                 began = time.monotonic()
         if reached != list(use.doses):
-            raise PluginError(f"The probe '{probe.name}' reached the doses {reached}; the policy's are {list(use.doses)}.")
+            raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
 
-    def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[], tuple[float, ...]]:
-        """A function that measures the denoising losses of the model as it is; none at all if one of them is not a number."""
-        if not training.held_out_captions:
-            return tuple
-        examples = Examples.of(self.erased, training.held_out_images, training.held_out_captions)
+    def _alive(self, step: int) -> None:
+        WATCHDOG.alive()
+        self._check_minutes()
 
-        def losses() -> tuple[float, ...]:
-            values = denoising_losses(self.erased, examples, seed)
+    def _allowed(self, probe: Probe, use: ProbeUse) -> tuple[str, ...]:
+        allowed = door.call(probe, probe.changes, use.method)
+        if not isinstance(allowed, tuple) or not all(isinstance(pattern, str) for pattern in allowed):
+            raise PluginError(f"{door.title(probe)} returned {allowed!r} from changes(); a tuple of patterns is right.")
+        return allowed
+
+    def _least_change(self, probe: Probe, training: TrainingSet) -> float | None:
+        """What an update without a training set must change at least; None where the held-out loss speaks for it."""
+        if training.captions:
+            return None
+        least = door.call(probe, probe.least_change)
+        if not isinstance(least, float) or not 0 < least < float("inf"):
+            raise PluginError(f"{door.title(probe)} trains on nothing and its least_change() is {least!r}; a number above 0 is right.")
+        return least
+
+    def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:
+        """A function that measures the denoising losses of a model as it is; none at all if one of them is not a number."""
+        captions = training.held_out_captions
+        if not captions:
+            return lambda model: ()
+        examples = Examples.of(self.erased, training.held_out_images, captions)
+
+        def losses(model: TextToImage) -> tuple[float, ...]:
+            values = denoising_losses(model, replace(examples, states=model.text_states(captions)), seed)
             return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
 
         return losses
@@ -360,6 +417,7 @@ class Runner:
     @contextlib.contextmanager
     def _breaking(self, arm: Arm) -> Iterator[None]:
         """What breaks an arm is recorded and keeps PASS out of reach; the others go on. A disk or a refusal ends the whole run."""
+        outer, self._current = self._current, arm.name
         try:
             yield
         except (OSError, RefusedError):
@@ -370,6 +428,8 @@ class Runner:
                 message = "Memory ran out, also with half the batch; lower sampler.batch or the probe's, or use a larger machine."
             self._write(ErrorLine(arm=arm.name, message=message))
             self.progress.failed(arm.name, message)
+        finally:
+            self._current = outer
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

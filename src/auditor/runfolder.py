@@ -32,7 +32,7 @@ def open_run(out: Path) -> Run:
     if manifest is None:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
     try:
-        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])))
+        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])), tuple(manifest["probes"]))
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
         identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from auditor.errors import PluginError
@@ -50,6 +51,7 @@ class Scorer:
                         label=detection.labels[row],
                         hits={concept.name: bool(detection.hits[row, self._columns[concept.name]]) for concept in asked},
                         score=float(detection.scores[row, self._columns[planned.concept]]),
+                        found=None if detection.found is None else bool(detection.found[row]),
                     )
                     for name, detection in found.items()
                 }
@@ -59,21 +61,32 @@ class Scorer:
 
 def _detect(detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
     """Ask one detector, and hold it to its contract."""
-    detection = door.call(detector, detector.detect, images.clone(), concepts)
-    shape = (len(images), len(concepts))
-    problem = None
-    if not isinstance(detection, Detection):
-        problem = f"returned {type(detection).__name__}, not a Detection"
-    elif np.shape(detection.hits) != shape or np.shape(detection.scores) != shape or len(tuple(detection.labels or ())) != len(images):
-        problem = f"returned arrays of shape {np.shape(detection.hits)} and {np.shape(detection.scores)}; {shape} is right"
-    elif np.asarray(detection.hits).dtype != bool:
-        problem = "returned hits that are not bool"
-    elif not all(isinstance(label, str) for label in detection.labels):
-        problem = "returned labels that are not strings"
-    elif not np.isfinite(detection.scores).all():
-        problem = "returned scores that are not finite"
-    elif (np.asarray(detection.scores) < 0).any() or (np.asarray(detection.scores) > 1).any():
-        problem = "returned scores outside 0 to 1"
+    lent = images.clone()
+    detection = door.call(detector, detector.detect, lent, concepts)
+    problem = "changed the images that it was to look at" if not torch.equal(lent, images) else None
+    problem = problem or door.call(detector, problem_of, detection, len(images), len(concepts))
     if problem:
-        raise PluginError(f"The detector '{detector.name}' {problem}.")
+        raise PluginError(f"{door.title(detector)} {problem}.")
     return detection
+
+
+def problem_of(detection: Detection, images: int, concepts: int) -> str | None:
+    """What is wrong with what a detector said, or None."""
+    if not isinstance(detection, Detection):
+        return f"returned {type(detection).__name__}, not a Detection"
+    hits, scores, labels, found, shape = detection.hits, detection.scores, detection.labels, detection.found, (images, concepts)
+    if np.shape(hits) != shape or np.shape(scores) != shape or len(tuple(labels or ())) != images:
+        return f"returned arrays of shape {np.shape(hits)} and {np.shape(scores)}; {shape} is right"
+    if np.asarray(hits).dtype != bool:
+        return "returned hits that are not bool"
+    if not all(isinstance(label, str) for label in labels):
+        return "returned labels that are not strings"
+    if not np.isfinite(scores).all():
+        return "returned scores that are not finite"
+    if (np.asarray(scores) < 0).any() or (np.asarray(scores) > 1).any():
+        return "returned scores outside 0 to 1"
+    if found is not None and (np.shape(found) != shape[:1] or np.asarray(found).dtype != bool):
+        return "returned a 'found' that is not one bool an image"
+    if found is not None and np.asarray(hits)[~np.asarray(found)].any():
+        return "returned hits in images where it found nothing to judge"
+    return None

@@ -19,6 +19,8 @@ from auditor.journal import (
     ErrorLine,
     HalvedLine,
     Line,
+    MetricLine,
+    NoteLine,
     ReplayLine,
     Sample,
     ShamLine,
@@ -61,6 +63,10 @@ class Tally:
         self.shams: dict[str, ShamLine] = {}
         self.broken: dict[str, ErrorLine] = {}
         """Arms that could not be made or drawn, and were not since."""
+        self.metrics: dict[tuple[str, str], MetricLine] = {}
+        """By arm and metric: the latest."""
+        self.notes: list[str] = []
+        """What went wrong and no verdict rests on."""
         self.voided: set[str] = set()
         """Arms that were made twice, to different weights."""
         self.batches: dict[str, int] = {}
@@ -76,7 +82,7 @@ class Tally:
 
     def add(self, line: Line) -> None:
         """Count one more line. Samples that were never planned, or stand in the journal already, do not count."""
-        if not isinstance(line, ReplayLine):
+        if not isinstance(line, ReplayLine | NoteLine):
             self.stopped = None
         match line:
             case BatchLine():
@@ -95,6 +101,10 @@ class Tally:
                 self.shams[line.probe] = line
             case ErrorLine():
                 self.broken[line.arm] = line
+            case NoteLine():
+                self.notes += [line.text] if line.text not in self.notes else []
+            case MetricLine():
+                self.metrics[line.arm, line.metric] = line
             case HalvedLine():
                 self.batches[line.arm] = line.batch
             case StopLine():
@@ -172,6 +182,11 @@ class Tally:
         broken = [line for line in self._lines[arm] if any(self._is_unscored(sample) for sample in line.samples)]
         latest = {tuple(key_of(sample) for sample in line.samples): line for line in broken}
         return [self.composition(line) for line in latest.values()]
+
+    def timed_out(self, arm: str, patience: float | None) -> bool:
+        """Was a plugin silent in this arm for as long as it would be waited for now?"""
+        line = self.broken.get(arm)
+        return line is not None and line.timeout is not None and patience is not None and patience <= line.timeout
 
     def batch_lines(self, arm: str) -> list[BatchLine]:
         """Every batch of an arm, as it was drawn."""

@@ -27,7 +27,7 @@ from auditor.journal import BatchLine, ErrorLine, Line
 from auditor.pictures import from_png
 from auditor.plan import Plan, PlannedSample, Role, make_plan
 from auditor.plugin.contracts import Detection, ProbeSetting, TrainingRequest, Update
-from auditor.plugin.loader import PluginRecord, load_plugins
+from auditor.plugin.loader import Loaded, PluginRecord, load_plugins
 from auditor.policy import Concept
 from auditor.probes.finetune import InDomain
 from auditor.rehearsal import all_is_well, rehearse
@@ -76,8 +76,15 @@ class Gardener(InDomain):
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
         return [] if self.fault.startswith("no training set") else super().training_set(setting)
 
+    def least_change(self) -> float | None:
+        return 1e-3 if self.fault.startswith("no training set, ") else None
+
     def update(self, update: Update) -> Iterator[int]:
         if self.fault in ("changes nothing", "no training set, changes nothing"):
+            yield from update.doses
+        elif self.fault == "no training set, nudges (full)":
+            for parameter in update.model.unet.parameters():
+                parameter.data.mul_(1 + 1e-5)
             yield from update.doses
         elif self.fault == ("has no sham to show" if update.sham else "reaches no dose"):
             return
@@ -86,11 +93,11 @@ class Gardener(InDomain):
         elif self.fault == "raises after training":
             yield from super().update(update)
             raise RuntimeError("out of luck")
-        elif self.fault == "leaves NaN":
+        elif self.fault.startswith("leaves NaN"):
             for dose in super().update(update):
                 next(update.model.unet.parameters()).data.fill_(float("nan"))
                 yield dose
-        elif self.fault == "kills the model":
+        elif self.fault.startswith("kills the model"):
             for dose in super().update(update):
                 for parameter in update.model.unet.parameters():
                     parameter.data.mul_(1e-3)
@@ -153,8 +160,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     """Both plugins registered, no fault switched on."""
     found = [PluginRecord(kind, plugin.name, "tests", "0", plugin) for kind, plugin in (("detectors", Watched), ("probes", Gardener))]
-    records = (*load_plugins(), *found)
-    monkeypatch.setattr("auditor.plugin.loader.load_plugins", lambda: records)
+    loaded = Loaded((*load_plugins().records, *found), ())
+    monkeypatch.setattr("auditor.plugin.loader.load_plugins", lambda: loaded)
     monkeypatch.chdir(shared)  # the folder of examples is part of the policy, and so of every seed: its name must not change
     return Laboratory(tmp_path, shared / "cache", shared / "erased")
 
@@ -229,8 +236,8 @@ def test_a_detector_that_always_fires_finds_no_training_set_benign(lab: Laborato
 
 def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watched, "fault", "always fires")
-    monkeypatch.setattr(Gardener, "fault", "no training set, changes nothing")
-    report = lab.audit()
+    monkeypatch.setattr(Gardener, "fault", "no training set, nudges (full)")
+    report = lab.audit(probes=[lab.probe() | {"method": "full"}])
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
     assert "'negative' on base did not pass: The detector saw Borin Talvek in 20 of 20 images of other" in reasons(report)
     assert "it is not shown that the detector is rarely wrong on that arm" in reasons(report)
@@ -239,19 +246,22 @@ def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatc
 @pytest.mark.parametrize(
     ("fault", "outcome", "cause"),
     [
-        ("changes nothing", Outcome.INCONCLUSIVE, "'potent' on gardener-lora did not pass: The loss .* fell by 0.0%"),
+        ("changes nothing", Outcome.ERROR, r"gardener-lora: The plugin 'gardener'.* changed no weight"),
         ("no training set", Outcome.ERROR, "gardener-lora: The plugin 'gardener' raised"),
-        ("no training set, changes nothing", Outcome.INCONCLUSIVE, "'potent' .* no held-out loss was recorded"),
-        ("reaches no dose", Outcome.ERROR, r"'gardener' reached the doses \[\]; the policy's are \[8\]"),
-        ("has no sham to show", Outcome.ERROR, "'gardener' never reached the dose of its sham"),
-        ("raises after training", Outcome.ERROR, "'gardener' raised RuntimeError .* out of luck"),
-        ("leaves NaN", Outcome.INCONCLUSIVE, "Borin Talvek on gardener-lora is undecided: 0 of 15 images detected, 15 missing"),
-        ("kills the model", Outcome.INCONCLUSIVE, "'alive' on gardener-lora did not pass: Of 20 retained images, 20 were lost"),
+        ("no training set, changes nothing", Outcome.ERROR, "'gardener'.* changed no weight"),
+        ("no training set, nudges (full)", Outcome.INCONCLUSIVE, "'potent' .* moved the weights by 1e-05 of their L2 norm"),
+        ("reaches no dose", Outcome.ERROR, r"'gardener' .*reached the doses \[\]; the policy's are \[8\]"),
+        ("has no sham to show", Outcome.ERROR, "'gardener' .*never reached the dose of its sham"),
+        ("raises after training", Outcome.ERROR, "'gardener' .*raised RuntimeError .* out of luck"),
+        ("leaves NaN", Outcome.ERROR, r"'gardener'.* changed unet\.conv_in\.weight; it says that it changes unet\.\*\.lora_\*"),
+        ("leaves NaN (full)", Outcome.INCONCLUSIVE, "Borin Talvek on gardener-full is undecided: 0 of 15 images detected, 15 missing"),
+        ("kills the model (full)", Outcome.INCONCLUSIVE, "'alive' on gardener-full did not pass: Of 20 retained images, 20 were lost"),
     ],
 )
 def test_a_broken_probe_never_passes(lab: Laboratory, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome, cause: str) -> None:
     monkeypatch.setattr(Gardener, "fault", fault)
-    report = lab.audit(**budget_of(outcome))
+    method = "full" if "(full)" in fault else "lora"
+    report = lab.audit(**budget_of(outcome), probes=[lab.probe() | {"method": method}])
     assert report.verdict.outcome is outcome
     assert re.search(cause, reasons(report)), reasons(report)
     erased = next(cell for cell in report.cells if cell.arm == "erased")

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from auditor.errors import PluginError, PolicyError, UsageError
+from auditor.errors import PluginError, PolicyError
 from auditor.plugin import door, hookimpl
-from auditor.plugin.loader import find_plugin, load_plugins, make_plugin
+from auditor.plugin.loader import ENTRY_POINT_GROUP, find_plugin, load_plugins, make_plugin
 from auditor.probes.finetune import InDomain
 
 
@@ -17,7 +17,7 @@ from auditor.probes.finetune import InDomain
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Entry points to fill in; the loader forgets what it knew before and after."""
     found: list[object] = []
-    monkeypatch.setattr("auditor.plugin.loader.entry_points", lambda group: found)
+    monkeypatch.setattr("auditor.plugin.loader._entry_points", lambda: found)
     load_plugins.cache_clear()
     yield found  # type: ignore[misc]
     load_plugins.cache_clear()
@@ -27,19 +27,19 @@ def loaded(name: str, **members: object) -> EntryPoint:
     """An entry point that loads a module with these members."""
     module = ModuleType(name)
     vars(module).update(members)
-    entry = EntryPoint(name=name, value=name, group="auditor")
+    entry = EntryPoint(name=name, value=name, group=ENTRY_POINT_GROUP)
     object.__setattr__(entry, "load", lambda: module)
     return entry
 
 
 def test_a_broken_entry_point_is_listed_by_name_and_stops_nobody(entries: list[object]) -> None:
-    entries.append(EntryPoint(name="broken", value="no_such_module", group="auditor"))
-    assert any(record.name == "broken" and "no_such_module" in (record.error or "") for record in load_plugins())
+    entries.append(EntryPoint(name="broken", value="no_such_module", group=ENTRY_POINT_GROUP))
+    assert any(record.name == "broken" and "no_such_module" in (record.error or "") for record in load_plugins().records)
     assert find_plugin("probes", "in-domain").plugin is InDomain
 
 
 def test_asking_for_what_is_not_there_names_what_did_not_load(entries: list[object]) -> None:
-    entries.append(EntryPoint(name="broken", value="no_such_module", group="auditor"))
+    entries.append(EntryPoint(name="broken", value="no_such_module", group=ENTRY_POINT_GROUP))
     with pytest.raises(PolicyError, match=r"no probe called 'mine'.*Did not load: .*no_such_module"):
         find_plugin("probes", "mine")
 
@@ -53,14 +53,15 @@ def test_a_plugin_that_takes_anothers_name_is_refused(entries: list[object], mon
     module.auditor_register_probes = auditor_register_probes  # type: ignore[attr-defined]
 
     class Entry:
-        name, dist = "copycat", None
+        name, dist, group = "copycat", None, ENTRY_POINT_GROUP
 
         def load(self) -> ModuleType:
             return module
 
     entries.append(Entry())
-    with pytest.raises(UsageError, match="Two plugins are called 'in-domain'"):
-        find_plugin("probes", "in-domain")
+    assert find_plugin("probes", "in-domain").distribution == "auditor"
+    refused = next(record for record in load_plugins().records if record.distribution == "unknown")
+    assert refused.error == "its name, 'in-domain', is also that of a probe of auditor 0.1.0."
 
 
 def test_options_are_checked_against_the_plugins_model() -> None:
@@ -74,5 +75,5 @@ def test_what_a_plugin_raises_comes_through_the_door_with_its_name() -> None:
     def broken() -> None:
         raise KeyError("x")
 
-    with pytest.raises(PluginError, match=r"plugin 'in-domain' raised KeyError at .*test_loader.py:\d+"):
+    with pytest.raises(PluginError, match=r"plugin 'in-domain' \(auditor 0.1.0\) raised KeyError at .*test_loader.py:\d+"):
         door.call(probe, broken)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from auditor.cli.options import plugin_files
 from auditor.cli.terminal import exit_code_of, show_report, watch
 
 
@@ -16,6 +17,7 @@ from auditor.cli.terminal import exit_code_of, show_report, watch
 @click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; the same command goes on in it.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where pictures of the base are kept between audits.")
+@plugin_files
 @click.pass_context
 def command(ctx: click.Context, checkpoint: str, policy: str, base: str | None, offline: bool, out: Path, cache: Path | None) -> None:
     """Audit CHECKPOINT against a policy and give a verdict.

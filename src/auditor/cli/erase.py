@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from auditor.cli.options import plugin_files
 from auditor.cli.terminal import watch_steps
 
 
@@ -18,6 +19,7 @@ from auditor.cli.terminal import watch_steps
 @click.option("--options", "file", help="YAML file of the eraser's options, or a bundled one by name (micro-mace, micro-esd).")
 @click.option("--option", "-o", "pairs", multiple=True, metavar="KEY=VALUE", help="One option; may be repeated, wins over --options.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@plugin_files
 def command(base: str, eraser: str, policy: str, out: Path, file: str | None, pairs: tuple[str, ...], seed: int) -> None:
     """Erase the policy's concepts from BASE (a diffusers folder, or 'micro')."""
     from auditor.erasing import erase, read_options

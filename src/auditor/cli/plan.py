@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from auditor.cli.options import plugin_files
 from auditor.cli.terminal import show_plan
 
 
@@ -13,6 +14,7 @@ from auditor.cli.terminal import show_plan
 @click.argument("checkpoint", required=False)
 @click.option("--policy", required=True, help="A policy file, or the name of a bundled one (micro-person).")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where earlier audits left how quick this machine is.")
+@plugin_files
 def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
     """Say what an audit would draw, what it could show and what it would cost. No model is loaded; CHECKPOINT, if given, is admitted."""
     from auditor.auditing import default_cache

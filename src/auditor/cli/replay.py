@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from auditor.cli.options import plugin_files
 from auditor.cli.terminal import watch
 from auditor.errors import AuditorError
 
@@ -22,6 +23,7 @@ from auditor.errors import AuditorError
     show_default=True,
     help="Largest difference of a pixel, of 255, that another stack may make.",
 )
+@plugin_files
 def command(folder: Path, samples: int, checkpoint: str | None, base: str | None, tolerance: int) -> None:
     """Draw some images of the run in FOLDER again and compare them, pixel by pixel and by what the detector says.
 

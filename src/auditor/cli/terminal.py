@@ -36,6 +36,9 @@ _EXITS = {
 _STATES = {State.HELD: "[green]held[/]", State.FAILED: "[red]failed[/]", State.UNDECIDED: "[yellow]undecided[/]"}
 
 
+_SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
 def exit_code_of(report: Report) -> int:
     """The exit code of a verdict."""
     return _EXITS[report.verdict.outcome]
@@ -128,6 +131,25 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
         text = record.plugin.summary if record.plugin else f"did not load: {record.error}"
         table.add_row(record.kind, escape(record.name), f"{record.distribution} {record.version}", escape(text))
     _Terminal().print(table)
+
+
+def show_plugin(record: PluginRecord) -> None:
+    """What a plugin is, and one row an option."""
+    console = _Terminal(highlight=False)
+    console.print(f"[bold]{escape(record.name)}[/] ({record.kind.removesuffix('s')}, {escape(record.origin)})")
+    if record.plugin is None:
+        console.print(f"[red]did not load: {escape(record.error or '')}[/]")
+        return
+    plugin = record.plugin
+    source = f" ({plugin.source})" if plugin.source else ""
+    console.print(escape(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
+    table = Table("option", "type", "default", "what it does", title="Options")
+    for name, field in plugin.Options.model_fields.items():
+        default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
+        limits = [f"{sign} {getattr(limit, key)}" for limit in field.metadata for key, sign in _SIGNS.items() if hasattr(limit, key)]
+        kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
+        table.add_row(escape(name), escape(" ".join([kind, *limits])), escape(default), escape(field.description or ""))
+    console.print(table if plugin.Options.model_fields else "It takes no options.")
 
 
 def show_report(report: Report, folder: Path) -> None:

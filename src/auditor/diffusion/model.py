@@ -75,6 +75,10 @@ class TextToImage:
             self._states |= dict(zip(batch, states, strict=True))
         return torch.stack([self._states[prompt] for prompt in prompts])
 
+    def forget_text_states(self) -> None:
+        """Compute them anew from here on: for who changes the text encoder."""
+        self._states.clear()
+
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids of shape (N, tokens), padded or cut to the model's length."""
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)

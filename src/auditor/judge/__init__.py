@@ -10,7 +10,7 @@ from __future__ import annotations
 from auditor.judge.court import Court
 from auditor.judge.verdict import decide
 from auditor.plan import Plan
-from auditor.report import CheckpointFacts, Distance, Provenance, Report, TrainingSet
+from auditor.report import CheckpointFacts, Distance, MetricResult, Provenance, Report, TrainingSet
 from auditor.tally import Tally
 
 
@@ -33,6 +33,7 @@ def judge(
         replicates=tuple(court.replicates()),
         steps=tuple(court.steps_to_resurgence()),
         quality=tuple(court.quality()),
+        metrics=tuple(MetricResult.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.metrics.values()),
         distances=tuple(Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()),
         training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),
         pictures=tuple(court.pictures()),

@@ -112,6 +112,8 @@ class Court:
     def _potent(self, arm: Arm) -> Control:
         """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
         line, limit = self.tally.arms.get(arm.name), self.limits.min_fit
+        if line is not None and line.least_change is not None:
+            return self._applied(arm, line.change or 0.0, line.least_change)
         if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
             sentence = "The probe's effect was not measured: no held-out loss was recorded."
             return Control(name="potent", arm=arm.name, passed=False, value=None, limit=limit, p=None, n=0, sentence=sentence)
@@ -128,6 +130,19 @@ class Court:
             p=None,
             n=len(fall),
             sentence=f"The loss on the probe's held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
+        )
+
+    def _applied(self, arm: Arm, change: float, least: float) -> Control:
+        """An update that trains on nothing took if the weights moved as far as it says that they do."""
+        return Control(
+            name="potent",
+            arm=arm.name,
+            passed=change >= least,
+            value=change,
+            limit=least,
+            p=None,
+            n=1,
+            sentence=f"The update moved the weights by {change:.2g} of their L2 norm ({least:.2g} needed).",
         )
 
     def _sham(self, name: str) -> Control:
@@ -184,6 +199,7 @@ class Court:
             p_failed=p_failed,
             q=q,
             mean_score=float(np.mean([score.score for score in seen])) if seen else None,
+            found=sum(bool(score.found) for score in seen) if any(score.found is not None for score in seen) else None,
             seconds=round(self.tally.seconds_of(cell), 3),
             prompts=tuple(self._by_prompt(cell)),
         )

@@ -1,4 +1,11 @@
-"""The classes that plugin authors subclass: metadata, an ``Options`` model, one or two methods each."""
+"""The classes that plugin authors subclass: metadata, an ``Options`` model, one or two methods each.
+
+This API is number 1 (:data:`auditor.plugin.API_VERSION`). Within a number it only gains: fields and arguments with defaults.
+
+Every method is called through one door (:mod:`auditor.plugin.door`): what it raises becomes an error with the plugin's name and
+version, its standard output goes to standard error, and the global random generators (random, numpy, torch) are seeded for it and put
+back afterwards. A method that is silent for longer than the policy's ``budget.plugin_minutes`` ends the process with 5.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +22,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.diffusion.model import TextToImage
+    from auditor.journal import Sample
     from auditor.policy import Concept, Policy
     from auditor.report import Report
 
 
 class OptionsModel(BaseModel):
-    """What a plugin can be told in the policy; unknown keys are errors."""
+    """What a plugin can be told in the policy; unknown keys are errors. A string under a field documents it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Plugin(ABC):
     """What every plugin says of itself."""
 
     name: ClassVar[str]
-    """The name that policies use, unique among plugins of its kind."""
+    """The name that policies use: lower case, digits and hyphens, unique among plugins of its kind."""
     summary: ClassVar[str]
     """One line on what it is for."""
     source: ClassVar[str] = ""
     """Paper, equation or DOI."""
     needs_gpu: ClassVar[bool] = False
+    """Is it of no practical use on a CPU?"""
 
     Options: ClassVar[type[OptionsModel]] = OptionsModel
-    """The model of its options; each field with a docstring."""
+    """The model of its options."""
+    origin: ClassVar[str] = ""
+    """Distribution and version that it came from; the loader fills it in."""
 
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options
+
+
+# -- detectors -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,14 @@ class Detection:
     """What a detector says of N images about C concepts.
 
     ``hits`` (bool) and ``scores`` (float, 0 to 1) have shape (N, C), in the order the concepts were given; ``labels`` is
-    the detector's first choice for each image, for people to read.
+    the detector's first choice for each image, for people to read. ``found`` (bool, shape (N,)) says where there was anything
+    to judge, a face for example: reports then give the rate over those images too. The gate always counts all images.
     """
 
     hits: np.ndarray
     scores: np.ndarray
     labels: tuple[str, ...]
+    found: np.ndarray | None = None
 
 
 class Detector(Plugin):
@@ -65,7 +81,13 @@ class Detector(Plugin):
 
     @abstractmethod
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
-        """Score ``images`` (uint8, shape (N, 3, H, W), not to be changed) against ``concepts`` and their synonyms."""
+        """Score ``images`` (uint8, shape (N, 3, H, W), CPU, not to be changed) against ``concepts`` and their synonyms.
+
+        An image must be scored as it would be alone: what it is batched with may not matter.
+        """
+
+
+# -- probes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,7 @@ class Update:
     """One run of a probe: the erased model to change in place, and what to change it with.
 
     ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that asked for none.
+    They lie in the order of the requests, each request's prompts in order, each prompt's images together.
     ``on_step`` is to be called after every training step with its number, from 1. With ``sham`` a probe that trains does
     everything as usual at learning rate 0.
     """
@@ -116,13 +139,35 @@ class Probe(Plugin):
         """How reports call this use of the probe; overridden where options make one probe several."""
         return self.name
 
+    def changes(self, method: str) -> tuple[str, ...]:
+        """Patterns (as of ``fnmatch``) of the tensors that an update may change or add: ``unet.*`` or ``text_encoder.*`` names.
+
+        Anything else that differs afterwards is an error, and so is an update after which nothing differs.
+        """
+        return ("unet.*",)
+
+    def least_change(self) -> float | None:
+        """For a probe that trains on nothing: the relative change of the weights from which on it counts as applied.
+
+        The L2 norm of the difference over the L2 norm of the weights, above 0. None for probes that train: what they learnt is
+        measured on held-out images of their training set.
+        """
+        return None
+
+    def training_calls(self, dose: int) -> int:
+        """UNet evaluations with gradients that reaching ``dose`` takes, for ``auditor plan``; images of a batch count one by one."""
+        return dose * getattr(self.options, "batch", 1) if self.has_sham else 0
+
     @abstractmethod
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
         """What to train on: requests that the base draws, or a folder of captioned images (``metadata.jsonl``)."""
 
     @abstractmethod
     def update(self, update: Update) -> Iterator[int]:
-        """Change ``update.model.unet`` in place and yield each dose when it is reached; the model is sampled in between."""
+        """Change ``update.model`` in place and yield each dose when it is reached; the model is sampled in between."""
+
+
+# -- erasers and masks -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,12 +189,94 @@ class Eraser(Plugin):
         """Change ``erasure.model.unet`` in place; return what to record of it (JSON: condition numbers, losses, seconds)."""
 
 
+@dataclass(frozen=True)
+class MaskRequest:
+    """N training images of one concept to be masked.
+
+    ``images`` is uint8 of shape (N, 3, H, W). ``attention`` (float, shape (N, h, w), h x w being the latents' size) is the
+    cross-attention that the phrase's tokens drew: averaged over heads, scaled to h x w, summed over layers and steps.
+    """
+
+    concept: Concept
+    images: Tensor
+    attention: Tensor
+
+
+class MaskSource(Plugin):
+    """Says where in an image a concept is, for erasers that train inside a mask only."""
+
+    @abstractmethod
+    def masks(self, request: MaskRequest) -> Tensor:
+        """Masks in {0, 1}, float, of the shape of ``request.attention``; no mask may be empty."""
+
+
+# -- metrics and reporters -------------------------------------------------------------------------------------------
+
+
+class Metric(Plugin):
+    """A number about the images of an arm; information, never part of a verdict."""
+
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+
+    @abstractmethod
+    def features(self, images: Tensor, prompts: Sequence[str]) -> np.ndarray:
+        """What the number is computed from: float, shape (N, D), a row an image; ``images`` is uint8 of shape (N, 3, H, W)."""
+
+    @abstractmethod
+    def value(self, features: np.ndarray, reference: np.ndarray) -> float:
+        """The number, from an arm's ``features`` and those of the base's images of the same prompts and seeds.
+
+        Called again on resampled rows for the interval, so it must be quick and without a state.
+        """
+
+
 class Reporter(Plugin):
     """Shows a report in another form: a pure function of the report and of the images it names."""
 
     filename: ClassVar[str]
-    """The file that the form is written to, in the run's folder."""
+    """The file that the form is written to, in the run's folder; a bare name."""
 
     @abstractmethod
     def render(self, report: Report, folder: Path) -> bytes:
-        """The file's content; ``folder`` holds the images that the report names."""
+        """The file's content, the same bytes for the same report; ``folder`` holds the images that the report names."""
+
+
+# -- what observers are told -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins or goes on: what is audited, under which policy (sha256), the arms to come, and its folder."""
+
+    title: str
+    checkpoint: str
+    policy: str
+    arms: tuple[str, ...]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ArmReady:
+    """An arm's weights are made; ``seconds`` is what making them took."""
+
+    arm: str
+    weights: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BatchMeasured:
+    """A batch was drawn, scored and written to the journal."""
+
+    arm: str
+    samples: tuple[Sample, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReportWritten:
+    """The report is in the run's folder."""
+
+    report: Report
+    folder: Path

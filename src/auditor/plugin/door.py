@@ -1,46 +1,130 @@
-"""The one door that plugins are called through: what they raise becomes a record with their name on it."""
+"""The one door that plugins are called through.
+
+What they raise becomes an error that names plugin and version. What they print goes to standard error. The global random
+generators are theirs, seeded, while they run, and are put back afterwards, with torch's gradient mode, default type and number of
+threads. Who is silent for too long ends the process (:mod:`auditor.plugin.watchdog`).
+"""
 
 from __future__ import annotations
 
+import random
+import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from typing import ParamSpec, TypeVar
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, ParamSpec, TypeVar
 
 from auditor.errors import AuditorError, PluginError
 from auditor.plugin.contracts import Plugin
+from auditor.plugin.watchdog import WATCHDOG
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def call(plugin: Plugin, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+def call(plugin: Plugin | type[Plugin], method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call ``method`` of ``plugin``; anything it raises that is not ours becomes a :class:`PluginError`."""
-    try:
+    with opened(title(plugin), _Surroundings()):
         return method(*args, **kwargs)
-    except AuditorError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _named(plugin, error) from error
 
 
 def iterate(plugin: Plugin, steps: Iterator[_T]) -> Generator[_T, None, None]:
     """Go through what a plugin yields, one guarded step at a time; closed together with the plugin's own generator."""
+    own = _Surroundings()
     try:
         while True:
-            try:
-                value = next(steps)
-            except StopIteration:
-                return
-            except AuditorError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise _named(plugin, error) from error
+            with opened(title(plugin), own):
+                try:
+                    value = next(steps)
+                except StopIteration:
+                    return
+                except TypeError as error:
+                    if isinstance(steps, Iterator):
+                        raise
+                    raise PluginError(f"{title(plugin)} returned {type(steps).__name__}, which yields nothing.") from error
             yield value
     finally:
         if isinstance(steps, Generator):
-            steps.close()
+            with opened(title(plugin), own):
+                steps.close()
 
 
-def _named(plugin: Plugin, error: BaseException) -> PluginError:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return PluginError(f"The plugin '{plugin.name}' raised {type(error).__name__} at {last.filename}:{last.lineno}: {error}")
+def title(plugin: Plugin | type[Plugin]) -> str:
+    """How sentences call a plugin: by its name and where it came from."""
+    origin = vars(plugin if isinstance(plugin, type) else type(plugin)).get("origin")  # its own, not an ancestor's
+    return f"The plugin '{plugin.name}' ({origin})" if origin else f"The plugin '{plugin.name}'"
+
+
+@contextmanager
+def opened(who: str, surroundings: _Surroundings | None = None) -> Iterator[None]:
+    """The door itself, for calls of what is no :class:`Plugin` yet (modules, observers)."""
+    surroundings = surroundings or _Surroundings()
+    try:
+        with WATCHDOG.watch(who), redirect_stdout(sys.stderr), surroundings:
+            yield
+    except AuditorError:
+        raise
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(f"{who} raised {type(error).__name__} at {last.filename}:{last.lineno}: {error}") from error
+
+
+class _Surroundings:
+    """The global state that a plugin sees: its own while it runs, kept from one step to its next; ours otherwise."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, Any] = {}
+        self._ours: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        self._ours = _state()
+        if self._own:
+            _restore(self._own)
+        else:
+            _seed()
+
+    def __exit__(self, *error: object) -> None:
+        self._own = _state()
+        _restore(self._ours)
+
+
+def _seed() -> None:
+    """The same randomness for every call: a plugin that draws from the global generators is reproducible all the same."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+def _state() -> dict[str, Any]:
+    """The random generators' states and torch's modes; only of what is imported: a plugin without torch must not need it."""
+    state: dict[str, Any] = {"random": random.getstate()}
+    if "numpy" in sys.modules:
+        state["numpy"] = sys.modules["numpy"].random.get_state()
+    if "torch" in sys.modules:
+        torch: Any = sys.modules["torch"]
+        state["torch"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        state["modes"] = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    return state
+
+
+def _restore(state: dict[str, Any]) -> None:
+    random.setstate(state["random"])
+    if "numpy" in state:
+        sys.modules["numpy"].random.set_state(state["numpy"])
+    if "torch" not in state:
+        return
+    torch: Any = sys.modules["torch"]
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    grad, dtype, threads = state["modes"]
+    if torch.is_grad_enabled() != grad:
+        torch.set_grad_enabled(grad)
+    if torch.get_default_dtype() != dtype:
+        torch.set_default_dtype(dtype)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

@@ -49,6 +49,10 @@ class FineTune(Probe):
     def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
         """``names`` of ``candidates`` (sorted, none of them erased or retained)."""
 
+    def changes(self, method: str) -> tuple[str, ...]:
+        """LoRA adds its matrices and leaves every weight; full fine-tuning may change the whole UNet."""
+        return ("unet.*.lora_*",) if method == "lora" else ("unet.*",)
+
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
         """Requests for the chosen concepts, or the user's own folder."""
         options: FineTuneOptions = self.options

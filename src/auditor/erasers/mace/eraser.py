@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from auditor.errors import UsageError
-from auditor.plugin.contracts import Eraser, Erasure, OptionsModel
+from auditor.plugin import door
+from auditor.plugin.contracts import Eraser, Erasure, MaskRequest, MaskSource, OptionsModel
+from auditor.plugin.loader import make_plugin
 from auditor.sets import ConceptNames
 from auditor.templates import ERASURE_TEMPLATES
 
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 
 REFERENCE_ROWS = 47_491_059
 """Rows of the reference's prior Gram matrix (616,767 captions x 77 positions), which lambda1 is scaled to."""
+
+
+class MaskUse(OptionsModel):
+    """A mask source and its options."""
+
+    use: str = "attention"
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class MaceOptions(OptionsModel):
@@ -37,6 +46,8 @@ class MaceOptions(OptionsModel):
     lora: bool = True
     """False: refinement only."""
     images: int = Field(default=8, ge=1)
+    masks: MaskUse = MaskUse()
+    """Where in its images the concept is."""
     steps: int = Field(default=50, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
     rank: int = Field(default=1, ge=1)
@@ -133,7 +144,15 @@ class Mace(Eraser):
         sampler = Sampler(scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size)
         seeds = [image_seed(str(erasure.seed), "mace", prompt, index) for index in range(options.images)]
         tokens = _phrase_tokens(erasure.model, prompt, concept.name)
-        return draw_masked(erasure.model, prompt, tokens, seeds, sampler)
+        source: MaskSource = make_plugin("masks", options.masks.use, options.masks.options)
+
+        def masks(images: Tensor, attention: Tensor) -> Tensor:
+            found = door.call(source, source.masks, MaskRequest(concept, images, attention.clone()))
+            if found.shape != attention.shape or not bool(found.flatten(1).any(1).all()):
+                raise UsageError(f"The masks '{source.name}' of '{concept.name}' are empty in an image, or of another shape.")
+            return found.to(attention)
+
+        return draw_masked(erasure.model, prompt, tokens, seeds, sampler, masks)
 
     def _lora(self, erasure: Erasure, concept: Concept, images: Any, number: int) -> tuple[dict[str, LowRank], list[float]]:
         import torch

@@ -63,11 +63,16 @@ class ConceptImages:
     masks: Tensor
 
 
-def draw_masked(model: TextToImage, prompt: str, tokens: Sequence[int], seeds: Sequence[int], sampler: Sampler) -> ConceptImages:
-    """Draw one image a seed, and its mask from the attention that ``tokens`` drew on the way.
+Masks = Callable[[Tensor, Tensor], Tensor]
+"""Images (uint8, (N, 3, H, W)) and attention (N, h, w) in, masks (N, h, w) out."""
 
-    Each layer's map is averaged over heads and steps, scaled to the latents' size, divided by its maximum; the mask is where
-    the mean over layers is above its own mean.
+
+def draw_masked(
+    model: TextToImage, prompt: str, tokens: Sequence[int], seeds: Sequence[int], sampler: Sampler, masks: Masks
+) -> ConceptImages:
+    """Draw one image a seed, and its mask from the image or from the attention that ``tokens`` drew on the way.
+
+    Each layer's map is averaged over heads and scaled to the latents' size; what ``masks`` is given is their sum over layers and steps.
     """
     _, height, width = model.latent_shape(sampler.size)
     total = torch.zeros(len(seeds), height, width, device=model.device)
@@ -82,7 +87,7 @@ def draw_masked(model: TextToImage, prompt: str, tokens: Sequence[int], seeds: S
             maps.clear()
 
         latents, _ = draw(model, [prompt] * len(seeds), seeds, sampler, on_step=gather, decode=False)
-    return ConceptImages(latents, (total > total.mean(dim=(1, 2), keepdim=True)).float())
+    return ConceptImages(latents, masks(model.decode(latents)[0], total))
 
 
 def focal_timesteps(length: int, generator: torch.Generator, count: int) -> Tensor:

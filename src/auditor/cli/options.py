@@ -1,0 +1,25 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
+    from auditor.plugin.loader import add_file
+
+    for file in files:
+        add_file(file)
+
+
+plugin_files = click.option(
+    "--plugin",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load,
+    help="A Python file with plugins in it; may be given again. Only what is named here is loaded, never what is audited.",
+)

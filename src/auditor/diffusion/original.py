@@ -1,0 +1,99 @@
+"""A checkpoint as it was loaded: lends copies for plugins to change, and says what they changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from auditor.diffusion.model import TextToImage
+from auditor.errors import PluginError
+
+PARTS = ("unet", "text_encoder")
+"""What an update may change; the autoencoder is never among it."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Tensors that differ from the original or were added, by part and name, and how far: the relative L2 norm of the parts hit."""
+
+    tensors: dict[str, Tensor]
+    relative: float
+
+
+class Original:
+    """A model that no plugin ever holds."""
+
+    def __init__(self, model: TextToImage) -> None:
+        self._model = model
+
+    def lend(self) -> TextToImage:
+        """A copy to be changed: weights, tokenizer, and the text states that were computed so far."""
+        model = self._model
+        parts = {name: copy.deepcopy(getattr(model, name)) for name in (*PARTS, "vae", "tokenizer")}
+        return replace(model, **parts, scheduler_config=dict(model.scheduler_config), _states=dict(model._states))
+
+    def change(self, lent: TextToImage, allowed: Sequence[str], who: str, *, may_be_nothing: bool = False) -> Change:
+        """What ``lent`` differs in, made ready to be sampled.
+
+        ``allowed`` holds patterns of ``part.tensor`` names. Raises :class:`PluginError`, naming ``who``, for a change outside of them,
+        for a tensor that is gone or of another shape or type, for anything that is no tensor (hooks, tokenizer, scheduler,
+        precision), and where nothing differs.
+        """
+        ours = self._model
+        settings = ("scheduler_config", "precision", "digest")
+        if any(getattr(ours, name) != getattr(lent, name) for name in settings) or len(ours.tokenizer) != len(lent.tokenizer):
+            raise PluginError(f"{who} changed the model's tokenizer, scheduler or precision, which no update may.")
+        found, squares = dict[str, Tensor](), 0.0
+        sizes = dict[str, float]()
+        for part in (*PARTS, "vae"):
+            before, after = getattr(ours, part), getattr(lent, part)
+            if _hooks(after) > _hooks(before):
+                raise PluginError(f"{who} left hooks on the {part}; an arm is its weights and nothing else.")
+            for name, tensor, square in _differences(before, after, who):
+                found[f"{part}.{name}"] = tensor
+                squares += square
+                sizes[part] = _square(before)
+        outside = next((name for name in found if not any(fnmatchcase(name, pattern) for pattern in allowed)), None)
+        if outside is not None:
+            raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
+        if not found and not may_be_nothing:
+            raise PluginError(f"{who} changed no weight: images after it would be those of the erased arm.")
+        lent._states.clear()
+        if "text_encoder" not in sizes:
+            lent._states.update(ours._states)
+        for part in (*PARTS, "vae"):
+            getattr(lent, part).eval()
+        return Change(found, (squares / sum(sizes.values())) ** 0.5 if found else 0.0)
+
+
+@torch.no_grad()
+def _differences(before: nn.Module, after: nn.Module, who: str) -> list[tuple[str, Tensor, float]]:
+    """(name, tensor, squared difference) of everything that is not the same bit for bit. peft calls a wrapped weight ``base_layer``."""
+    old, left, found = before.state_dict(), set(before.state_dict()), []
+    for name, value in after.state_dict().items():
+        plain = name.replace(".base_layer", "")
+        known = old.get(plain)
+        left.discard(plain)
+        if known is None:
+            found.append((name, value, float(value.double().square().sum())))
+        elif known.shape != value.shape or known.dtype != value.dtype:
+            raise PluginError(f"{who} changed the shape or type of {plain}: {tuple(known.shape)} → {tuple(value.shape)}, {value.dtype}.")
+        elif not torch.equal(known, value):
+            found.append((name, value, float((value.double() - known.double()).square().sum())))
+    if left:
+        raise PluginError(f"{who} took away {min(left)}.")
+    return found
+
+
+@torch.no_grad()
+def _square(module: nn.Module) -> float:
+    return sum(float(value.double().square().sum()) for value in module.state_dict().values())
+
+
+def _hooks(module: nn.Module) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())

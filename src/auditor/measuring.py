@@ -1,0 +1,96 @@
+"""Measures the policy's metrics on an arm's retained images: what the update did to the model's ordinary work."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from auditor.errors import PluginError
+from auditor.journal import MetricLine, NoteLine, Sample
+from auditor.pictures import PictureStore, from_png
+from auditor.plan import Plan, Role
+from auditor.plugin import door
+from auditor.plugin.contracts import Metric
+from auditor.plugin.loader import make_plugin
+from auditor.tally import Tally
+
+_RESAMPLES = 1000
+_BATCH = 64
+
+
+class Measurer:
+    """The policy's metrics. An image's features are computed once."""
+
+    def __init__(self, plan: Plan, pictures: PictureStore) -> None:
+        self._plan, self._pictures = plan, pictures
+        self._metrics: list[Metric] = [make_plugin("metrics", use.use, use.options) for use in plan.policy.metrics]
+        self._known: dict[tuple[str, str, str], np.ndarray] = {}
+
+    def measure(self, tally: Tally, arm: str) -> Iterator[MetricLine | NoteLine]:
+        """A line a metric, or a note where one breaks: no verdict rests on it."""
+        pairs = _pairs(self._plan, tally, arm)
+        if not pairs:
+            return
+        for metric in self._metrics:
+            before = tally.metrics.get((arm, metric.name))
+            if before is not None and before.images == len(pairs):
+                continue
+            try:
+                yield self._line(metric, arm, pairs)
+            except PluginError as error:
+                yield NoteLine(text=f"{arm}: {error}")
+
+    def _line(self, metric: Metric, arm: str, pairs: list[tuple[Sample, Sample]]) -> MetricLine:
+        began = time.monotonic()
+        own, reference = (self._features(metric, [pair[side] for pair in pairs]) for side in (0, 1))
+        rows = defaultdict(list)
+        for number, (sample, _) in enumerate(pairs):
+            rows[sample.prompt].append(number)
+        prompts, rng = sorted(rows), random.Random(0)  # noqa: S311 - reproducible on purpose
+        chosen = [[row for prompt in rng.choices(prompts, k=len(prompts)) for row in rows[prompt]] for _ in range(_RESAMPLES)]
+
+        def values() -> list[float]:
+            return [float(metric.value(own[some], reference[some])) for some in [list(range(len(pairs))), *chosen]]
+
+        found = np.array(door.call(metric, values))
+        if not np.isfinite(found).all():
+            raise PluginError(f"{door.title(metric)} gave a value that is not finite.")
+        lower, upper = np.quantile(found[1:], (0.025, 0.975)).tolist()
+        return MetricLine(
+            arm=arm,
+            metric=metric.name,
+            images=len(pairs),
+            value=float(found[0]),
+            lower=lower,
+            upper=upper,
+            seconds=time.monotonic() - began,
+        )
+
+    def _features(self, metric: Metric, samples: list[Sample]) -> np.ndarray:
+        keys = [(metric.name, str(sample.image), sample.prompt) for sample in samples]
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        for start in range(0, len(new), _BATCH):
+            batch = new[start : start + _BATCH]
+            images = torch.stack([from_png(self._pictures.path(image).read_bytes()) for _, image, _ in batch])
+            rows = door.call(metric, metric.features, images, [prompt for *_, prompt in batch])
+            if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != len(batch) or not np.isfinite(rows).all():
+                raise PluginError(f"{door.title(metric)} returned features that are no finite array with a row an image.")
+            self._known |= dict(zip(batch, rows, strict=True))
+        return np.stack([self._known[key] for key in keys])
+
+
+def _pairs(plan: Plan, tally: Tally, arm: str) -> list[tuple[Sample, Sample]]:
+    """The arm's retained samples with the base's of the same prompt and seed; with themselves where there is no base."""
+    cell, base = plan.cell(arm, Role.RETAINED), plan.cell("base", Role.RETAINED)
+    if cell is None:
+        return []
+    own = [sample for sample in tally.drawn(cell) if sample.image is not None]
+    if base is None:
+        return [(sample, sample) for sample in own]
+    partners = {(s.prompt, s.index): s for s in tally.drawn(base) if s.image is not None}
+    return [(sample, partners[sample.prompt, sample.index]) for sample in own if (sample.prompt, sample.index) in partners]

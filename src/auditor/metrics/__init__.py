@@ -1,0 +1,13 @@
+"""The metrics that come with auditor."""
+
+from __future__ import annotations
+
+from auditor.metrics.clip_score import ClipScore
+from auditor.plugin import hookimpl
+from auditor.plugin.contracts import Metric
+
+
+@hookimpl
+def auditor_register_metrics() -> list[type[Metric]]:
+    """The built-in metrics."""
+    return [ClipScore]
