@@ -29,7 +29,7 @@ class Scorer:
 
     def gate(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """What the gate detector says of ``images``."""
-        return _detect(self._detectors[0][1], images, concepts)
+        return ask(self._detectors[0][1], images, concepts)
 
     def score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score] | str]:
         """For each sample the detectors' scores, or why there are none. A batch that breaks is tried again image by image."""
@@ -41,7 +41,7 @@ class Scorer:
         return [self.score([planned], image[None])[0] for planned, image in zip(batch, images, strict=True)]
 
     def _score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score]]:
-        found = {name: _detect(detector, images, self._concepts) for name, detector in self._detectors}
+        found = {name: ask(detector, images, self._concepts) for name, detector in self._detectors}
         scores = []
         for row, planned in enumerate(batch):
             asked = self._concepts if planned.cell.role is Role.RETAINED else self._erased
@@ -51,7 +51,7 @@ class Scorer:
                         label=detection.labels[row],
                         hits={concept.name: bool(detection.hits[row, self._columns[concept.name]]) for concept in asked},
                         score=float(detection.scores[row, self._columns[planned.concept]]),
-                        found=None if detection.found is None else bool(detection.found[row]),
+                        found=None if detection.found is None else bool(detection.found[row, self._columns[planned.concept]]),
                     )
                     for name, detection in found.items()
                 }
@@ -59,7 +59,7 @@ class Scorer:
         return scores
 
 
-def _detect(detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
+def ask(detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:
     """Ask one detector, and hold it to its contract."""
     lent = images.clone()
     detection = door.call(detector, detector.detect, lent, concepts)
@@ -85,8 +85,8 @@ def problem_of(detection: Detection, images: int, concepts: int) -> str | None:
         return "returned scores that are not finite"
     if (np.asarray(scores) < 0).any() or (np.asarray(scores) > 1).any():
         return "returned scores outside 0 to 1"
-    if found is not None and (np.shape(found) != shape[:1] or np.asarray(found).dtype != bool):
-        return "returned a 'found' that is not one bool an image"
+    if found is not None and (np.shape(found) != shape or np.asarray(found).dtype != bool):
+        return "returned a 'found' that is not one bool an image and concept"
     if found is not None and np.asarray(hits)[~np.asarray(found)].any():
         return "returned hits in images where it found nothing to judge"
     return None

@@ -49,7 +49,8 @@ def sound(draw: st.DrawFn) -> bytes:
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
     if draw(st.booleans()):
         entry = header[draw(st.sampled_from(sorted(header)))]
-        entry[draw(st.sampled_from(sorted(entry)))] = draw(st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3), st.sampled_from(sorted(SIZES))))
+        other = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3), st.sampled_from(sorted(SIZES)))
+        entry[draw(st.sampled_from(sorted(entry)))] = draw(other)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(end)
 

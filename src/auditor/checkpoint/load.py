@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,9 +20,10 @@ from transformers import CLIPTokenizer
 
 from auditor.checkpoint.admit import Checkpoint, Form
 from auditor.checkpoint.architecture import build, is_buffer, plain_name, refusing
-from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS, WEIGHTS, parse_json
+from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS, parse_json
 from auditor.checkpoint.header import read_header
 from auditor.checkpoint.scan import hash_files
+from auditor.diffusion.lora import merge_lora
 from auditor.diffusion.model import TextToImage
 from auditor.errors import RefusedError
 
@@ -150,31 +150,13 @@ def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
         if found.unexpected_keys:
             raise RefusedError(f"{checkpoint.source} holds {len(found.unexpected_keys)} tensors that the base's UNet has not.")
         return
-    if any("dora_scale" in name or "hada" in name or "lokr" in name for name in held):
-        raise RefusedError(f"{checkpoint.source} is not a plain LoRA (DoRA, LoHa or LoKr); only plain ones are merged.")
-    named = {f"unet.{name}" if name.split(".")[0] in UNET_PARTS else name: value for name, value in held.items()}
-    tensors, alphas = StableDiffusionPipeline.lora_state_dict(named, unet_config=unet.config, return_alphas=True)
-    other = [name for name in tensors if not name.startswith("unet.")]
-    if other:
-        raise RefusedError(
-            f"{checkpoint.source} changes more than the UNet ({len(other)} tensors, the first {other[0]}); only its UNet is audited."
-        )
-    unet.load_lora_adapter(tensors, network_alphas=alphas, prefix="unet", metadata=_lora_settings(checkpoint))
-    taken = sum("lora_A" in name or "lora_B" in name for name in unet.state_dict())
-    if taken != sum("lora" in name for name in tensors):
-        raise RefusedError(f"{checkpoint.source} has layers that the base's UNet has not: {taken} of {len(tensors)} tensors found a place.")
-    unet.fuse_lora()
-    unet.unload_lora()
-
-
-def _lora_settings(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Ranks and alphas that diffusers or peft wrote into the header, for the UNet."""
     (name,) = checkpoint.files
     content = _admitted(checkpoint, name)
     header = parse_json(name, content[8 : 8 + int.from_bytes(content[:8], "little")])
-    text = header.get("__metadata__", {}).get("lora_adapter_metadata")
-    settings = json.loads(text) if text else {}
-    return {key.removeprefix("unet."): value for key, value in settings.items() if key.startswith("unet.")} or None
+    try:
+        merge_lora(unet, held, header.get("__metadata__", {}))
+    except ValueError as error:
+        raise RefusedError(f"{checkpoint.source} {error}.") from error
 
 
 @contextlib.contextmanager

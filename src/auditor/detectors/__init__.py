@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from auditor.detectors.by_domain import ByDomain
 from auditor.detectors.clip_zero_shot import ClipZeroShot
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Detector
@@ -10,4 +11,4 @@ from auditor.plugin.contracts import Detector
 @hookimpl
 def auditor_register_detectors() -> list[type[Detector]]:
     """The built-in detectors."""
-    return [ClipZeroShot]
+    return [ClipZeroShot, ByDomain]

@@ -22,12 +22,16 @@ class ClipZeroShot(Detector):
     source = "Radford et al. 2021; used for objects by Suriyakumar et al., section 3"
 
     class Options(OptionsModel):
-        """``model``: micro, local-dir:PATH or an open_clip name; ``labels``, ``templates``: lists or named sets."""
+        """Which CLIP, and the labels it chooses among."""
 
         model: str = "ViT-B-32"
+        """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
         pretrained: str | None = None
+        """Tag or file of open_clip's weights."""
         labels: ConceptNames
+        """What it chooses among, or a named set; every concept that is asked for is added."""
         templates: PromptTemplates = ("a photo of {}",)
+        """What labels are put into, or a named set; their features are averaged."""
 
     def __init__(self, options: OptionsModel) -> None:
         super().__init__(options)

@@ -62,7 +62,7 @@ class Detection:
     """What a detector says of N images about C concepts.
 
     ``hits`` (bool) and ``scores`` (float, 0 to 1) have shape (N, C), in the order the concepts were given; ``labels`` is
-    the detector's first choice for each image, for people to read. ``found`` (bool, shape (N,)) says where there was anything
+    the detector's first choice for each image, for people to read. ``found`` (bool, shape (N, C)) says where there was anything
     to judge, a face for example: reports then give the rate over those images too. The gate always counts all images.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.diffusion.model import TextToImage
-    from auditor.erasers.mace.closed_form import LowRank
+    from auditor.erasers.closed_form import LowRank
     from auditor.policy import Concept
 
 REFERENCE_ROWS = 47_491_059
@@ -73,7 +73,7 @@ class Mace(Eraser):
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
         import torch
 
-        from auditor.erasers.mace.closed_form import fuse, refinement
+        from auditor.erasers.closed_form import fuse, refinement
 
         options: MaceOptions = self.options
         model = erasure.model
@@ -119,7 +119,7 @@ class Mace(Eraser):
         """The Gram matrix of the prompts to preserve, scaled to the reference's number of rows."""
         import torch
 
-        from auditor.erasers.mace.closed_form import sum_grams
+        from auditor.erasers.closed_form import sum_grams
 
         erased = {name.casefold() for concept in erasure.concepts for name in (concept.name, *concept.synonyms)}
         listed = dict.fromkeys((*self.options.preserve, *(concept.name for concept in erasure.retain)))
@@ -191,7 +191,7 @@ def _write(projections: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 
 def _on_cpu(lora: LowRank) -> LowRank:
-    from auditor.erasers.mace.closed_form import LowRank
+    from auditor.erasers.closed_form import LowRank
 
     return LowRank(lora.up.cpu(), lora.down.cpu())
 
@@ -215,7 +215,7 @@ def _phrase_tokens(model: TextToImage, prompt: str, phrase: str) -> list[int]:
 
 def _concept_gram(model: TextToImage, concept: Concept) -> Tensor:
     """Gram matrix of all positions of the concept's prompts, for fusion."""
-    from auditor.erasers.mace.closed_form import sum_grams
+    from auditor.erasers.closed_form import sum_grams
 
     states = model.text_states([template.format(concept.name) for template in ERASURE_TEMPLATES])
     return sum_grams([states], states.shape[-1])
@@ -223,8 +223,8 @@ def _concept_gram(model: TextToImage, concept: Concept) -> Tensor:
 
 def _mapping_grams(model: TextToImage, concepts: tuple[Concept, ...]) -> tuple[Tensor, Tensor]:
     """(sum h e^T, sum e e^T) over the aligned tokens of every concept's prompts and their mappings'."""
+    from auditor.erasers.closed_form import cross_gram, gram
     from auditor.erasers.mace.align import align_tokens
-    from auditor.erasers.mace.closed_form import cross_gram, gram
 
     length = model.tokenizer.model_max_length
     mapping: Any = 0

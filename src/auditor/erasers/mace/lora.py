@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from auditor.diffusion.model import TextToImage
 from auditor.diffusion.sampling import draw
-from auditor.erasers.mace.closed_form import LowRank
+from auditor.erasers.closed_form import LowRank
 from auditor.policy import Sampler
 
 ADAPTER = "mace"

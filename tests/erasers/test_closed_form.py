@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from auditor.erasers.mace.closed_form import LowRank, cross_gram, fuse, gram, refinement
+from auditor.erasers.closed_form import LowRank, cross_gram, fuse, gram, refinement
 
 WIDTH = 12
 

@@ -1,0 +1,119 @@
+"""Several updates one after another: what Suriyakumar et al. leave open: do concepts come back bit by bit?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from auditor.errors import UsageError
+from auditor.plugin import door
+from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin.loader import make_plugin
+
+_SHAM_STEPS = 2
+
+
+class Member(OptionsModel):
+    """One update of the sequence."""
+
+    use: str
+    """The probe."""
+    method: Literal["lora", "full"] = "lora"
+    """How it trains; a LoRA is merged before the next update begins."""
+    steps: int = Field(default=500, ge=1)
+    """Its dose."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its options."""
+
+
+class SequenceOptions(OptionsModel):
+    """Which updates."""
+
+    updates: tuple[Member, ...] = Field(min_length=1)
+    """Taken in turn, from the first again after the last. A dose of the policy is a number of updates."""
+
+
+class Sequence(Probe):
+    """A chain of updates, each on top of the one before; the dose is how many."""
+
+    name = "sequence"
+    summary = "several updates one after another; the dose is their number"
+    source = "left open by Suriyakumar et al."
+    has_sham = True
+    Options: ClassVar[type[OptionsModel]] = SequenceOptions
+
+    @cached_property
+    def _members(self) -> tuple[tuple[Member, Probe], ...]:
+        return tuple((member, make_plugin("probes", member.use, member.options)) for member in self.options.updates)
+
+    def changes(self, method: str) -> tuple[str, ...]:
+        """The UNet, LoRAs being merged, and what else a member changes."""
+        own = [pattern for member, probe in self._members for pattern in door.call(probe, probe.changes, member.method)]
+        return tuple(dict.fromkeys(("unet.*", *(pattern for pattern in own if not pattern.startswith("unet.")))))
+
+    def least_change(self) -> float | None:
+        """Where no member trains: the least that one of them declares."""
+        found = [probe.least_change() for _, probe in self._members]
+        return min((least for least in found if least is not None), default=None)
+
+    def training_calls(self, dose: int) -> int:
+        """The members', in turn."""
+        turns = (self._members[number % len(self._members)] for number in range(dose))
+        return sum(probe.training_calls(member.steps) for member, probe in turns)
+
+    def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
+        """All members' requests, one after the other; each member trains on its own part."""
+        return [request for requests in self._requests(setting) for request in requests]
+
+    def _requests(self, setting: ProbeSetting) -> list[list[TrainingRequest]]:
+        found = []
+        for number, (_, probe) in enumerate(self._members):
+            asked = door.call(probe, probe.training_set, replace(setting, seed=setting.seed + number))
+            if isinstance(asked, Path):
+                raise UsageError(f"A member of a sequence cannot train on a folder yet ({probe.name}); give it candidates.")
+            found.append(asked)
+        self._shares = [sum(len(request.prompts) * request.images_per_prompt for request in asked) for asked in found]
+        return found
+
+    def update(self, update: Update) -> Iterator[int]:
+        """Apply member after member; yields where a dose is reached."""
+        starts = [sum(self._shares[:number]) for number in range(len(self._shares))]
+        done = 0
+        for number in range(1, update.doses[-1] + 1):
+            turn = (number - 1) % len(self._members)
+            member, probe = self._members[turn]
+            steps = _SHAM_STEPS if update.sham else member.steps
+            part = slice(starts[turn], starts[turn] + self._shares[turn])
+            if probe.has_sham or not update.sham:
+
+                def on_step(step: int, before: int = done) -> None:
+                    update.on_step(before + step)
+
+                own = replace(
+                    update,
+                    images=update.images[part],
+                    captions=update.captions[part],
+                    method=member.method,
+                    doses=(steps,),
+                    seed=(update.seed + number) & 0x7FFFFFFFFFFFFFFF,
+                    on_step=on_step,
+                )
+                with closing(door.iterate(probe, probe.update(own))) as doses:
+                    for _ in doses:
+                        _merge(update)
+                done += steps
+            if number in update.doses:
+                yield number
+
+
+def _merge(update: Update) -> None:
+    """Make an adapter part of the weights, so that the next update begins from them."""
+    if getattr(update.model.unet, "peft_config", None):
+        update.model.unet.fuse_lora()
+        update.model.unet.unload_lora()

@@ -1,0 +1,163 @@
+"""Updates that train on nothing: quantisation, noise, a LoRA of the user's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from auditor.errors import UsageError
+from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Untrained(Probe):
+    """Changes the weights once; every dose is the same."""
+
+    def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
+        """Nothing."""
+        return []
+
+    @abstractmethod
+    def apply(self, update: Update) -> None:
+        """Change the UNet in place."""
+
+    def update(self, update: Update) -> Iterator[int]:
+        """Apply, then yield."""
+        self.apply(update)
+        yield from update.doses
+
+
+class QuantisationOptions(OptionsModel):
+    """To what."""
+
+    to: Literal["int8", "float16", "bfloat16"] = "int8"
+    """``int8``: symmetric, one scale an output channel, weights of convolutions and linear layers only. Others: every weight."""
+
+
+_LEAST_OF_KIND = {"int8": 2e-3, "bfloat16": 5e-4, "float16": 5e-5}
+"""About a quarter of what rounding normally distributed weights changes."""
+
+
+class Quantisation(Untrained):
+    """A round trip through fewer bits, as when a checkpoint is published or served smaller."""
+
+    name = "quantisation"
+    summary = "weights rounded to int8, float16 or bfloat16 and back"
+    source = "symmetric per-channel rounding, as in Jacob et al. 2018, arXiv:1712.05877"
+    Options: ClassVar[type[OptionsModel]] = QuantisationOptions
+
+    @property
+    def title(self) -> str:
+        """With the type."""
+        return f"{self.name}-{self.options.to}"
+
+    def least_change(self) -> float | None:
+        """What rounding to this type moves at least."""
+        return _LEAST_OF_KIND[self.options.to]
+
+    def apply(self, update: Update) -> None:
+        """Round in place."""
+        import torch
+
+        with torch.no_grad():
+            for weight in update.model.unet.parameters():
+                weight.copy_(rounded(weight, self.options.to))
+
+
+def rounded(weight: Tensor, to: str) -> Tensor:
+    """``weight`` after a round trip through type ``to``, in its own type."""
+    import torch
+
+    if to != "int8":
+        return weight.to(getattr(torch, to)).to(weight)
+    if weight.ndim < 2:
+        return weight
+    step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / 127
+    return (weight / step).round().clamp(-127, 127) * step
+
+
+class WeightNoiseOptions(OptionsModel):
+    """How much."""
+
+    scale: float = Field(default=0.01, gt=0, le=1)
+    """Standard deviation of the noise, in root mean squares of each tensor."""
+
+
+class WeightNoise(Untrained):
+    """Gaussian noise on every weight: no update that anyone means to make, but the mildest that there is."""
+
+    name = "weight-noise"
+    summary = "Gaussian noise on every weight, in proportion to its tensor"
+    Options: ClassVar[type[OptionsModel]] = WeightNoiseOptions
+
+    def least_change(self) -> float | None:
+        """Half of what is expected."""
+        scale: float = self.options.scale
+        return scale / 2
+
+    def apply(self, update: Update) -> None:
+        """Add the noise; the same for the same seed on every device."""
+        import torch
+
+        generator = torch.Generator().manual_seed(update.seed)
+        with torch.no_grad():
+            for weight in update.model.unet.parameters():
+                weight += self.options.scale * weight.square().mean().sqrt() * _noise(weight, generator)
+
+
+def _noise(weight: Tensor, generator: Generator) -> Tensor:
+    import torch
+
+    return torch.randn(weight.shape, generator=generator).to(weight)
+
+
+class MergeLoraOptions(OptionsModel):
+    """Which LoRA."""
+
+    file: Path
+    """A safetensors file in peft's or diffusers' keys."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the file: the policy says which weights are meant, and nothing else is merged."""
+    scale: float = Field(default=1.0, gt=0)
+    """What the LoRA is multiplied by."""
+
+
+class MergeLora(Untrained):
+    """A LoRA that somebody else trained, merged into the weights."""
+
+    name = "merge-lora"
+    summary = "a LoRA from a file, merged into the weights"
+    source = "Hu et al. 2021, arXiv:2106.09685"
+    Options: ClassVar[type[OptionsModel]] = MergeLoraOptions
+
+    def least_change(self) -> float | None:
+        """Anything that is no rounding error."""
+        return 1e-5
+
+    def apply(self, update: Update) -> None:
+        """Read, compare with the digest, judge the header, merge."""
+        import hashlib
+
+        from safetensors.torch import load
+
+        from auditor.checkpoint.header import read_header
+        from auditor.diffusion.lora import merge_lora
+
+        file, model = self.options.file, update.model
+        if not file.is_file():
+            raise UsageError(f"There is no LoRA {file}; give merge-lora's option 'file' as a path from where auditor is run.")
+        header, content = read_header(file), file.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.options.sha256:
+            raise UsageError(f"{file} has the sha256 {found}, not the one in the policy; it is another LoRA.")
+        tensors = {name: tensor.to(model.device) for name, tensor in load(content).items()}
+        try:
+            merge_lora(model.unet, tensors, header.metadata, self.options.scale)
+        except ValueError as error:
+            raise UsageError(f"{file} {error}.") from error
