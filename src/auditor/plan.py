@@ -60,6 +60,8 @@ class Item:
 
     concept: str
     prompt: str
+    seeds: tuple[int, ...] = ()
+    """Of a comparison run: the image seeds, round by round, instead of derived ones."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,14 @@ class Cell:
         """Every image, round by round: the order in which they are drawn. The arm is in no seed, so arms share noise and rounds."""
         seed = seeds.of(self.role)
         return [
-            PlannedSample(self, item.concept, item.prompt, index, image_seed(seed, item.concept, item.prompt, index))
+            PlannedSample(self, item.concept, item.prompt, index, _seed_of(item, seed, index))
             for index in range(self.rounds)
             for item in _round(seed, self.items, self.size, index)
         ]
+
+
+def _seed_of(item: Item, seed: str, index: int) -> int:
+    return item.seeds[index] if item.seeds else image_seed(seed, item.concept, item.prompt, index)
 
 
 @lru_cache(maxsize=4096)
@@ -243,11 +249,17 @@ def _surfaces(policy: Policy, concept: Concept, gate_only: bool = False) -> Iter
         role = Role.GATE if name == concept.name or policy.synonyms == "gate" else Role.REPORT
         if gate_only and role is not Role.GATE:
             continue
-        items = tuple(Item(concept.name, template.format(name)) for template in concept.templates)
+        items = _items(concept, name)
         if policy.unit == "prompt":
             yield from ((role, item.prompt, (item,)) for item in items)
         else:
             yield role, name, items
+
+
+def _items(concept: Concept, name: str) -> tuple[Item, ...]:
+    """The concept's prompts with ``name`` in them."""
+    seeds = concept.evaluation_seeds or ((),) * len(concept.templates)
+    return tuple(Item(concept.name, template.format(name), own) for template, own in zip(concept.templates, seeds, strict=True))
 
 
 def _cells(policy: Policy, arm: Arm, deciding: int) -> Iterator[Cell]:
@@ -261,7 +273,7 @@ def _cells(policy: Policy, arm: Arm, deciding: int) -> Iterator[Cell]:
             elif role is Role.GATE:
                 yield Cell(arm.name, Role.POSITIVE, concept.name, surface, items, size, most)
                 yield Cell(arm.name, Role.PICTURE, concept.name, surface, items, size, 1)
-    items = tuple(Item(concept.name, template.format(concept.name)) for concept in policy.retain for template in concept.templates)
+    items = tuple(item for concept in policy.retain for item in _items(concept, concept.name))
     if items:
         size, most = _rounds(policy, items, budget.retained_per_arm, "retained_per_arm", "the retained concepts")
         yield Cell(arm.name, Role.RETAINED, "", "", items, size, most)
@@ -270,6 +282,7 @@ def _cells(policy: Policy, arm: Arm, deciding: int) -> Iterator[Cell]:
 def _rounds(policy: Policy, items: tuple[Item, ...], images: int, key: str, what: str) -> tuple[int, int]:
     """(images in a round, rounds) that ``images`` allow."""
     size = min(len(items), LARGEST_ROUND) if policy.sequential else len(items)
+    images = min([images, *(size * len(item.seeds) for item in items if item.seeds)])
     if images < size:
         raise PolicyError(f"budget.{key} is {images}, below one round of {what} ({size} images); raise it.")
     return size, images // size

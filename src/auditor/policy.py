@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from auditor.digest import sha256_json
 from auditor.documents import read_yaml
+from auditor.promptfile import read_prompts
 from auditor.sets import bundled_policy, prompt_templates
 
 
@@ -39,7 +40,26 @@ class Concept(StrictModel):
     mapping: str | None = None
     """What the eraser maps the concept to ("a person"); used by ``auditor erase`` only."""
     prompts: Names | str
-    """Templates with one ``{}`` each, or the name of a set (``paper-people``, ``paper-objects``)."""
+    """Templates with one ``{}`` each, the name of a set (``paper-people``, ``paper-objects``), or ``{csv: FILE}``: see ``promptfile``."""
+    evaluation_seeds: Annotated[tuple[Annotated[tuple[int, ...], BeforeValidator(_tuple)], ...], BeforeValidator(_tuple)] = ()
+    """For comparison runs only: each prompt's image seeds, as ``{csv: FILE}`` brings them. Such a run cannot PASS."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        prompts = value.get("prompts") if isinstance(value, dict) else None
+        if not isinstance(prompts, dict):
+            return value
+        if set(prompts) != {"csv"} or not isinstance(prompts["csv"], str):
+            raise ValueError("'prompts' may be a list, the name of a set, or {csv: FILE}")
+        templates, seeds = read_prompts(Path(prompts["csv"]), str(value.get("name")))
+        return value | {"prompts": templates, "evaluation_seeds": seeds}
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if self.evaluation_seeds and (len(self.evaluation_seeds) != len(self.prompts) or not all(self.evaluation_seeds)):
+            raise ValueError("'evaluation_seeds' needs a list of seeds for each prompt")
+        return self
 
     @field_validator("prompts")
     @classmethod
@@ -184,10 +204,17 @@ class Policy(StrictModel):
         twice = next((name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1), None)
         if twice is not None:
             raise ValueError(f"the concept '{twice}' stands twice among erase, retain and their synonyms")
+        if self.is_comparison and self.sequential:
+            raise ValueError("prompts with seeds of their own are read once: set 'sequential: false'")
         limits = self.limits
         if self.claim == "concept" and not (limits.max_false_positive < limits.min_sensitivity and limits.tau_fail < 1):
             raise ValueError("limits: max_false_positive must be below min_sensitivity, or no rate could tell PASS from FAIL")
         return self
+
+    @property
+    def is_comparison(self) -> bool:
+        """Are there image seeds that anybody could have known before?"""
+        return any(concept.evaluation_seeds for concept in (*self.erase, *self.retain))
 
     @property
     def thresholds(self) -> tuple[float, float]:

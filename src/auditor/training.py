@@ -57,6 +57,8 @@ def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, 
     forbidden = forbidden_names(policy)
     setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
     asked = door.call(probe, probe.training_set, setting)
+    if not isinstance(asked, Path) and not (isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)):
+        raise PluginError(f"{door.title(probe)} returned {asked!r} from training_set(); a list of TrainingRequest or a folder is right.")
     wanted: Wanted = read_captioned_folder(asked, policy.sampler.size) if isinstance(asked, Path) else asked
     if isinstance(wanted, tuple):
         captions = wanted[1]

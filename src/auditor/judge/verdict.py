@@ -46,6 +46,8 @@ def decide(
     ]
     if len(gate) < len(plan.gate_cells) or not gate:
         doubts.append(f"{len(gate)} of {len(plan.gate_cells)} planned cells were looked at: nothing else can be said of the rest.")
+    if plan.policy.is_comparison:
+        doubts.append("A comparison run: its image seeds are in the policy, so anybody could have known them before.")
     if not ledger.whole:
         doubts.append(f"{ledger.not_drawn} wanted images were never drawn, and {ledger.unscored} were drawn and not scored.")
     if replay is not None and not replay.succeeded:

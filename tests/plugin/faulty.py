@@ -1,0 +1,154 @@
+"""Plugins with one fault each, as a third party might ship them. Loaded as a file by the tests beside it."""
+
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.metrics.clip_score import ClipScore
+from auditor.plugin import hookimpl
+from auditor.plugin.contracts import Probe
+
+print("hello from a plugin that prints when it is imported")
+random.seed(1)
+torch.manual_seed(1)
+
+
+class Noise(Probe):
+    """A sound probe; the faults below are its children."""
+
+    name = "sound-noise"
+    summary = "a little noise"
+
+    def training_set(self, setting):
+        return []
+
+    def least_change(self):
+        return 1e-4
+
+    def update(self, update):
+        print("hello from a probe that prints")
+        torch.rand(3), random.random(), np.random.rand()
+        for weight in update.model.unet.parameters():
+            weight.data.mul_(1 + 1e-3)
+        yield from update.doses
+
+
+def broken_at(step):
+    """A child of Noise that does ``step`` to the model after its update."""
+
+    def update(self, update):
+        for dose in Noise.update(self, update):
+            step(update)
+            yield dose
+
+    return update
+
+
+def fault(fault_name, **members):
+    """A child of Noise called ``fault_name``."""
+    return type(fault_name, (Noise,), {"name": fault_name, **members})
+
+
+def raises(*_, **__):
+    raise RuntimeError("out of luck")
+
+
+def leaves(*_, **__):
+    raise SystemExit(0)
+
+
+def hangs(*_, **__):
+    time.sleep(600)
+
+
+def reshapes(update):
+    update.model.unet.conv_in.bias.data = torch.zeros(1)
+
+
+def fills(module):
+    next(module.parameters()).data.fill_(0.5)
+
+
+PROBES = [
+    Noise,
+    fault("probe-raises", update=raises),
+    fault("probe-raises-when-asked", training_set=raises),
+    fault("probe-exits", update=leaves),
+    fault("probe-returns-nothing", update=lambda self, update: None),
+    fault("probe-yields-words", update=lambda self, update: iter(["one"])),
+    fault("probe-reaches-another-dose", update=lambda self, update: iter([7])),
+    fault("probe-changes-nothing", update=lambda self, update: iter(update.doses)),
+    fault("probe-changes-the-autoencoder", update=broken_at(lambda update: fills(update.model.vae))),
+    fault("probe-changes-the-text-encoder", update=broken_at(lambda update: fills(update.model.text_encoder))),
+    fault("probe-reshapes", update=broken_at(reshapes)),
+    fault("probe-leaves-a-hook", update=broken_at(lambda update: update.model.unet.register_forward_hook(lambda *_: None))),
+    fault("probe-swaps-the-scheduler", update=broken_at(lambda update: update.model.scheduler_config.clear())),
+    fault("probe-promises-nothing", least_change=lambda self: None),
+    fault("probe-says-nonsense", changes=lambda self, method: "unet.*"),
+    fault("probe-wants-a-number", training_set=lambda self, setting: 7),
+    fault("probe-cannot-be-made", __init__=raises),
+    fault("probe-hangs", update=hangs),
+]
+
+
+def answering(detector_name, change):
+    """The built-in detector, whose answer goes through ``change``."""
+
+    def detect(self, images, concepts):
+        return change(ClipZeroShot.detect(self, images, concepts), images)
+
+    return type(detector_name, (ClipZeroShot,), {"name": detector_name, "detect": detect})
+
+
+def spoils(found, images):
+    images.zero_()
+    return found
+
+
+def leaks(found, images):
+    raise MemoryError("every byte is gone")
+
+
+DETECTORS = [
+    answering("detector-raises", raises),
+    answering("detector-exits", leaves),
+    answering("detector-returns-nothing", lambda found, images: None),
+    answering("detector-says-nan", lambda found, images: replace(found, scores=found.scores * np.nan)),
+    answering("detector-says-numbers", lambda found, images: replace(found, hits=found.hits.astype(int))),
+    answering("detector-spoils-its-images", spoils),
+    answering("detector-leaks", leaks),
+    answering("detector-sees-nothing", lambda found, images: replace(found, hits=found.hits & False, scores=found.scores * 0)),
+    answering("detector-hangs", hangs),
+]
+
+
+class Ruler(ClipScore):
+    """A metric that raises."""
+
+    name = "metric-raises"
+    features = raises
+
+
+@hookimpl
+def auditor_register_probes():
+    return PROBES
+
+
+@hookimpl
+def auditor_register_detectors():
+    return DETECTORS
+
+
+@hookimpl
+def auditor_register_metrics():
+    return [Ruler]
+
+
+@hookimpl
+def auditor_arm_ready(record):
+    assert Path(record.arm).name == "nobody", "an observer that raises"

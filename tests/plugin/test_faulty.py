@@ -1,0 +1,187 @@
+"""More than thirty faulty plugins: none stops the others, none leads to PASS, each is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import auditor
+from auditor.errors import PluginError, PolicyError
+from auditor.journal import read_journal
+from auditor.plugin import loader
+from auditor.plugin.loader import add_file, find_plugin, load_plugins
+from auditor.report import Outcome, Report
+from tests.conftest import DETECTOR, short_policy
+from tests.faults.test_fail_open import HEALTHY, shared  # noqa: F401 - a fixture
+
+FAULTY = Path(__file__).with_name("faulty.py")
+NAMES = [name for name in FAULTY.read_text().split('"') if name.startswith(("probe-", "detector-"))]
+AT_RUN = [name for name in NAMES if name.startswith("probe-") and name not in ("probe-cannot-be-made", "probe-hangs")]
+WRONG = {
+    "import-raises": "raise RuntimeError('no luck')",
+    "import-exits": "raise SystemExit(0)",
+    "package-is-missing": "import no_such_package",
+    "syntax": "def (",
+    "registration-raises": "@hookimpl\ndef auditor_register_probes():\n    raise RuntimeError('not today')",
+    "no-list": "@hookimpl\ndef auditor_register_probes():\n    return Mine",
+    "no-class": "@hookimpl\ndef auditor_register_probes():\n    return ['mine']",
+    "no-probe": "@hookimpl\ndef auditor_register_probes():\n    return [dict]",
+    "no-method": "@hookimpl\ndef auditor_register_probes():\n    return [type('Half', (Probe,), {'name': 'half', 'summary': 'x'})]",
+    "no-summary": "@hookimpl\ndef auditor_register_probes():\n    return [type('Dumb', (Mine,), {'name': 'dumb', 'summary': ''})]",
+    "bad-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Bad', (Mine,), {'name': 'Bad Name'})]",
+    "anothers-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Thief', (Mine,), {'name': 'in-domain'})]",
+    "unknown-hook": "@hookimpl\ndef auditor_register_probe():\n    return [Mine]",
+    "nothing-registered": "x = 1",
+    "bad-arguments": "@hookimpl\ndef auditor_register_probes(magic):\n    return [Mine]",
+}
+"""What is wrong when it is loaded, by name."""
+HEAD = """
+from auditor.plugin import hookimpl
+from auditor.plugin.contracts import Probe
+class Mine(Probe):
+    name, summary = "mine", "a probe"
+    def training_set(self, setting): return []
+    def update(self, update): return iter(())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """Files and entry points of one test are none of the next one's."""
+    yield
+    loader._files.clear()
+    load_plugins.cache_clear()
+
+
+def audit(folder: Path, home: Path, **changes: object) -> Report:
+    """The healthy audit of the fail-open tests, which passes, with ``changes``."""
+    os.chdir(home)
+    healthy = {"use": "in-domain", "method": "lora", "doses": [8], "options": {"folder": "examples", "learning_rate": 1e-3}}
+    policy = short_policy(**HEALTHY | {"detectors": [DETECTOR], "probes": [healthy]} | changes)
+    return auditor.audit(str(home / "erased"), policy, folder / "run", cache=home / "cache")
+
+
+def entries_of(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, str]) -> None:
+    """Install every fault as an entry point of a distribution of its own."""
+    monkeypatch.syspath_prepend(str(folder))
+    found = []
+    for name, code in faults.items():
+        module = f"faulty_{name.replace('-', '_')}"
+        (folder / f"{module}.py").write_text(f"{HEAD}\n{code}\n")
+        entry = EntryPoint(name=name, value=module, group=loader.ENTRY_POINT_GROUP)
+        vars(entry).update(dist=SimpleNamespace(name=f"dist-{name}", version="1.2"))
+        found.append(entry)
+    other = EntryPoint(name="tomorrow", value="tomorrow", group="auditor.v99")
+    vars(other).update(dist=SimpleNamespace(name="dist-tomorrow", version="9"))
+    monkeypatch.setattr(loader, "_entry_points", lambda: [*found, other])
+    load_plugins.cache_clear()
+
+
+def test_what_does_not_load_is_named_and_stops_nobody(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
+) -> None:
+    entries_of(tmp_path, monkeypatch, WRONG)
+    monkeypatch.chdir(shared)
+    report = audit(tmp_path, shared)
+    assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
+    for name in (*WRONG, "tomorrow"):
+        assert any(f"(dist-{name} " in warning for warning in report.provenance.warnings), name
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_policy_that_asks_for_it_stops_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    entries_of(tmp_path, monkeypatch, {name: WRONG[name]})
+    with pytest.raises(PolicyError, match=f"dist-{name} 1.2"):
+        find_plugin("probes", "mine")
+
+
+def test_twelve_and_more_faulty_probes_beside_a_sound_one(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
+) -> None:
+    add_file(FAULTY)
+    monkeypatch.chdir(shared)
+    sound = {"use": "sound-noise", "method": "full", "doses": [1]}
+    faults = [{"use": name, "method": "full", "doses": [1]} for name in AT_RUN]
+    report = audit(tmp_path, shared, probes=[*faults, sound], budget={"images_per_cell": 5, "retained_per_arm": 20})
+    assert len(AT_RUN) >= 12
+    assert report.verdict.outcome is Outcome.ERROR
+    version = find_plugin("probes", "sound-noise").version
+    for name in AT_RUN:
+        assert any(error.startswith(f"{name}-full: ") for error in report.ledger.errors), name
+        own = next(error for error in report.ledger.errors if error.startswith(f"{name}-full: "))
+        assert f"'{name}' (faulty.py {version})" in own, own
+    cells = {cell.arm: cell for cell in report.cells if cell.role == "gate"}
+    assert cells["erased"].n == cells["sound-noise-full"].n == 5, "the others were measured all the same"
+    assert any("an observer that raises" in warning for warning in report.provenance.warnings)
+    assert capsys.readouterr().out == "", "what a plugin prints is not the command's output"
+
+
+def test_a_probe_that_cannot_be_made_stops_before_anything_is_drawn(tmp_path: Path, shared: Path) -> None:  # noqa: F811
+    add_file(FAULTY)
+    with pytest.raises(PluginError, match=r"'probe-cannot-be-made' \(faulty.py sha256:[0-9a-f]+\) raised RuntimeError"):
+        audit(tmp_path, shared, probes=[{"use": "probe-cannot-be-made", "method": "full", "doses": [1]}])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("detector-") and "hangs" not in name])
+def test_a_faulty_detector_never_passes(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:  # noqa: F811
+    add_file(FAULTY)
+    monkeypatch.chdir(shared)
+    small = {"budget": {"images_per_cell": 5, "retained_per_arm": 10}} if name != "detector-sees-nothing" else {}
+    report = audit(tmp_path, shared, detectors=[DETECTOR | {"use": name}], **small)
+    if name == "detector-sees-nothing":
+        assert report.verdict.outcome is Outcome.INCONCLUSIVE
+        assert any("'positive' on base did not pass" in reason for reason in report.verdict.reasons)
+    else:
+        assert report.verdict.outcome is Outcome.ERROR
+        assert any(f"'{name}'" in error for error in report.ledger.errors) or name == "detector-leaks"
+
+
+def test_a_faulty_metric_is_a_warning(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    add_file(FAULTY)
+    monkeypatch.chdir(shared)
+    metrics = [{"use": "metric-raises"}, {"use": "clip-score", "options": {"model": "micro"}}]
+    report = audit(tmp_path, shared, metrics=metrics)
+    assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
+    assert any("'metric-raises'" in warning for warning in report.provenance.warnings)
+    scores = {result.arm: result for result in report.metrics}
+    assert set(scores) == {"base", "erased", "in-domain-lora"}
+    assert all(result.lower <= result.value <= result.upper for result in scores.values())
+
+
+@pytest.mark.parametrize("kind", ["probe", "detector"])
+def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(tmp_path: Path, shared: Path, kind: str) -> None:  # noqa: F811
+    """The first call ends with 5 and its journal is whole; calls after it give a report that names the plugin."""
+    changes: dict[str, object] = {"budget": {"images_per_cell": 5, "retained_per_arm": 10, "plugin_minutes": 0.1}}
+    sound = {"use": "sound-noise", "method": "full", "doses": [1]}
+    changes["probes"] = [{"use": "probe-hangs", "method": "full", "doses": [1]}, sound] if kind == "probe" else [sound]
+    changes["detectors"] = [DETECTOR if kind == "probe" else DETECTOR | {"use": "detector-hangs"}]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(yaml.safe_dump(short_policy(**HEALTHY | changes).model_dump(mode="json")))
+    command = ["audit", str(shared / "erased"), "--policy", str(policy), "--out", str(tmp_path / "run"), "--cache", str(shared / "cache")]
+    whole = [sys.executable, "-m", "auditor", *command, "--plugin", str(FAULTY)]
+    ended = subprocess.run(whole, capture_output=True, text=True, timeout=120, cwd=shared)
+    assert ended.returncode == 5
+    assert f"The plugin '{kind}-hangs' (faulty.py sha256:" in ended.stderr and "gave no sign of life for 6 seconds" in ended.stderr
+    assert not (tmp_path / "run" / "report.json").exists()
+    assert read_journal(tmp_path / "run" / "journal.jsonl")
+    for _ in range(4):  # a detector that hangs is met once in every arm
+        ended = subprocess.run(whole, capture_output=True, text=True, timeout=120, cwd=shared)
+        assert ended.returncode == 5
+        if (tmp_path / "run" / "report.json").exists():
+            break
+    report = Report.model_validate(json.loads((tmp_path / "run" / "report.json").read_text()))
+    assert report.verdict.outcome is Outcome.ERROR
+    assert any(f"'{kind}-hangs'" in error and "no sign of life" in error for error in report.ledger.errors)
+    if kind == "probe":
+        assert next(cell for cell in report.cells if cell.arm == "sound-noise-full" and cell.role == "gate").n == 5
