@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PLUGINS := $(wildcard plugins/auditor-*)
 READY := $(VENV)/.ready
 
 .PHONY: demo test science bench gpu lint clean
@@ -10,9 +11,10 @@ demo: $(READY)
 	$(BIN)/auditor demo --out demo
 
 test: $(READY)
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests plugins
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not science and not bench"
+	for plugin in $(PLUGINS); do $(BIN)/pytest $$plugin || exit 1; done
 
 science: $(READY)
 	$(BIN)/pytest -m science
@@ -24,12 +26,12 @@ gpu: $(READY)
 	$(BIN)/python -m tests.gpu.measure
 
 lint: $(READY)
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests plugins
 	$(BIN)/mypy
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 	touch $(READY)
 
 clean:

@@ -76,6 +76,17 @@ def parse_scalar(text: str) -> Any:
         raise UsageError(f"{text!r} is no value: {getattr(error, 'problem', None) or error}.") from error
 
 
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs of a command line, each value as YAML reads it."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise UsageError(f"--option {pair!r} is no KEY=VALUE.")
+        options[key] = parse_scalar(value)
+    return options
+
+
 def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.digest import seed_of
-from auditor.documents import parse_scalar, read_mapping
+from auditor.documents import parse_options, read_mapping
 from auditor.errors import AuditorError, UsageError
 from auditor.files import room_on_disk, write_whole
 from auditor.plugin import door
@@ -84,9 +84,4 @@ def read_options(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
         path = Path(file)
         path = path if path.exists() else bundled_policy(f"erasers/{file}") or path
         options |= read_mapping(path)
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
-            raise UsageError(f"--option {pair!r} is no KEY=VALUE.")
-        options[key] = parse_scalar(value)
-    return options
+    return options | parse_options(pairs)

@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": "say what an audit would draw and what it would cost",
     "audit": "audit a checkpoint and give a verdict",
     "judge": "judge the journal of an earlier run again",
+    "report": "show a run's report in another form",
     "replay": "draw some images of an earlier run again and compare",
     "plugins": "list what is installed",
 }
