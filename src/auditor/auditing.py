@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
@@ -61,7 +61,6 @@ def audit(
     on where an interrupted one stopped; ``out`` with another audit in it is refused. Raises the errors of
     :mod:`auditor.errors`; a FAIL is no error.
     """
-    from auditor.checkpoint import open_checkpoint
     from auditor.checkpoint.load import load_model
     from auditor.run import Runner
 
@@ -70,27 +69,18 @@ def audit(
     progress = progress or Progress()
     if base is not None:
         policy = policy.model_copy(update={"base": Base(source=base)})
-    source = None if policy.base == "none" else _base_source(policy.base)
     plan = make_plan(policy)
     _check_plugins(policy)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
     progress.stage("admitting checkpoints")
-    opened_base = None if source is None else open_checkpoint(source, offline=offline)
-    opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
-    if opened_base is not None and _weights(opened.files) == _weights(opened_base.files):
-        raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
+    opened, opened_base = _open(checkpoint, policy.base, offline=offline)
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
     observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
     manifest |= {"title": title or Path(checkpoint).name, "observers": observers.origins, "warnings": broken_plugins()}
-    manifest["command"] = " ".join(
-        [f"auditor audit {checkpoint} --policy {named}"]
-        + ([f"--base {base}"] if base else [])
-        + [f"--plugin {file.name}" for file in named_files()]
-        + [f"--out {out.name}"]
-    )
+    manifest["command"] = _command(checkpoint, named, base, out)
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
@@ -112,6 +102,26 @@ def audit(
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
         keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn) * call_cost(plan, opened), runner.drawing)
     return report
+
+
+def _open(checkpoint: str, base: Base | Literal["none"], *, offline: bool) -> tuple[Checkpoint, Checkpoint | None]:
+    """The audited checkpoint and its base, admitted. Raises :class:`RefusedError` where both have the same weights."""
+    from auditor.checkpoint import open_checkpoint
+
+    if base == "none":
+        return open_checkpoint(checkpoint, offline=offline), None
+    source = _base_source(base)
+    opened_base = open_checkpoint(source, offline=offline)
+    opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
+    if _weights(opened.files) == _weights(opened_base.files):
+        raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
+    return opened, opened_base
+
+
+def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path) -> str:
+    """The command line that does this audit again."""
+    options = [f"--policy {policy}", *([f"--base {base}"] if base else []), *(f"--plugin {file.name}" for file in named_files())]
+    return " ".join([f"auditor audit {checkpoint}", *options, f"--out {out.name}"])
 
 
 def _told(observers: Observers, hook: str, record: object, journal: Journal) -> list[Line]:

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from auditor.errors import UsageError
-from auditor.plugin.conformance import DetectorConformance, Kit
+from auditor.plugin.conformance import DetectorConformance
+from auditor.plugin.kit import Kit
 from auditor_face import FaceOptions, Faces, match
 
 EMPTY = hashlib.sha256(b"").hexdigest()

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from auditor.errors import UsageError
-from auditor.plugin.conformance import DetectorConformance, Kit
+from auditor.plugin.conformance import DetectorConformance
+from auditor.plugin.kit import Kit
 from auditor.plugin.loader import make_plugin
 from auditor_nsfw import Nsfw, NsfwOptions
 

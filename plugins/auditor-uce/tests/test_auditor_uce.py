@@ -9,8 +9,9 @@ import torch
 
 from auditor.erasers.mace.eraser import cross_attention_projections
 from auditor.errors import UsageError
-from auditor.plugin.conformance import EraserConformance, Kit
+from auditor.plugin.conformance import EraserConformance
 from auditor.plugin.contracts import Erasure
+from auditor.plugin.kit import Kit
 from auditor_uce import Uce, UceOptions, last_token_states
 
 

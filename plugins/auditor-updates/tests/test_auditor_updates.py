@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from auditor.arms import digest_of_arm
 from auditor.errors import UsageError
-from auditor.plugin.conformance import Kit, ProbeConformance
+from auditor.plugin.conformance import ProbeConformance
 from auditor.plugin.contracts import Update
+from auditor.plugin.kit import Kit
 from auditor_updates import MergeLora, Quantisation, Sequence, TextualInversion, WeightNoise
 from auditor_updates.weights import rounded
 
