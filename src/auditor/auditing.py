@@ -23,8 +23,8 @@ from auditor.journal import Journal, Line, NoteLine, read_journal
 from auditor.judge import judge
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
-from auditor.plugin.contracts import Reporter, ReportWritten, RunStarted
-from auditor.plugin.loader import broken_plugins, find_plugin, make_plugin, named_files
+from auditor.plugin.contracts import Detector, Plugin, Reporter, ReportWritten, RunStarted
+from auditor.plugin.loader import CONTRACTS, broken_plugins, find_plugin, make_plugin, named_files
 from auditor.plugin.observers import Observers
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
@@ -227,17 +227,26 @@ def _weights(files: dict[str, str]) -> dict[str, str]:
 
 
 def _plugins_of(policy: Policy) -> dict[str, str]:
-    uses = [(kind, use.use) for kind in ("probes", "detectors", "metrics") for use in getattr(policy, kind)]
-    records = [find_plugin(kind, name) for kind, name in sorted(set(uses))]
-    named = {f"{record.kind}/{record.name}": f"{record.distribution} {record.version}" for record in records}
-    for use in policy.detectors:
-        detector = make_plugin("detectors", use.use, use.options)
-        fingerprint = door.call(detector, detector.fingerprint)
+    """Every plugin that the policy uses, with distribution, version and the weights it decides by; also those inside of others."""
+    named: dict[str, str] = {}
+    for kind in ("probes", "detectors", "metrics"):
+        for use in getattr(policy, kind):
+            _name_plugin(make_plugin(kind, use.use, use.options), named)
+    return dict(sorted(named.items()))
+
+
+def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
+    kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
+    origin = find_plugin(kind, plugin.name).origin
+    if isinstance(plugin, Detector):
+        fingerprint = door.call(plugin, plugin.fingerprint)
         if not isinstance(fingerprint, str):
-            raise PluginError(f"{door.title(detector)} returned {type(fingerprint).__name__} from fingerprint(); a string is right.")
-        if fingerprint:
-            named[f"detectors/{use.use}"] += f", weights {fingerprint}"
-    return named
+            raise PluginError(f"{door.title(plugin)} returned {type(fingerprint).__name__} from fingerprint(); a string is right.")
+        origin += f", weights {fingerprint}" if fingerprint else ""
+    before = named.get(f"{kind}/{plugin.name}", origin)
+    named[f"{kind}/{plugin.name}"] = origin if origin in before else f"{before}; {origin}"
+    for part in door.call(plugin, plugin.parts):
+        _name_plugin(part, named)
 
 
 def _check_plugins(policy: Policy) -> None:

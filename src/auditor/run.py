@@ -288,7 +288,7 @@ class Runner:
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
             last = own[use.doses[-1]]
-            if self._is_closed(own) or self._timed_out(last):
+            if self._is_closed(own) or any(self._timed_out(arm) for arm in own.values()):
                 continue
             with self._breaking(last):
                 if self._draw_kept(own):

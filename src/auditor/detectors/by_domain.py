@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.errors import UsageError
-from auditor.plugin import door
-from auditor.plugin.contracts import Detection, Detector, OptionsModel
+from auditor.plugin.contracts import Detection, Detector, OptionsModel, Plugin
 from auditor.plugin.loader import make_plugin
 from auditor.policy import DetectorUse
 
@@ -42,12 +41,9 @@ class ByDomain(Detector):
             domain: make_plugin("detectors", use.use, use.options) for domain, use in self.options.domains.items()
         }
 
-    def fingerprint(self) -> str:
-        """Those of all its detectors, and where each came from."""
-        return "; ".join(
-            f"{domain}: {detector.name} {type(detector).origin} {door.call(detector, detector.fingerprint)}".rstrip()
-            for domain, detector in sorted(self._detectors.items())
-        )
+    def parts(self) -> tuple[Plugin, ...]:
+        """Its detectors."""
+        return tuple(self._detectors.values())
 
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """Each domain's columns from its own detector."""

@@ -52,11 +52,12 @@ class Original:
         sizes = dict[str, float]()
         for part in (*PARTS, "vae"):
             before, after = getattr(ours, part), getattr(lent, part)
-            if _hooks(after) > _hooks(before):
-                raise PluginError(f"{who} left hooks on the {part}; an arm is its weights and nothing else.")
-            for name, tensor, square in _differences(before, after, who):
-                found[f"{part}.{name}"] = tensor
-                squares += square
+            if _hooks(after) > _hooks(before) or _processors(after) != _processors(before):
+                raise PluginError(f"{who} left hooks or other attention on the {part}; an arm is its weights and nothing else.")
+            differences = _differences(before, after, who)
+            found |= {f"{part}.{name}": tensor for name, tensor, _ in differences}
+            squares += sum(square for *_, square in differences)
+            if differences:
                 sizes[part] = _square(before)
         outside = next((name for name in found if not any(fnmatchcase(name, pattern) for pattern in allowed)), None)
         if outside is not None:
@@ -93,6 +94,10 @@ def _differences(before: nn.Module, after: nn.Module, who: str) -> list[tuple[st
 @torch.no_grad()
 def _square(module: nn.Module) -> float:
     return sum(float(value.double().square().sum()) for value in module.state_dict().values())
+
+
+def _processors(module: nn.Module) -> list[type]:
+    return [type(processor) for processor in getattr(module, "attn_processors", {}).values()]
 
 
 def _hooks(module: nn.Module) -> int:

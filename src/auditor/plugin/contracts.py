@@ -53,6 +53,10 @@ class Plugin(ABC):
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options
 
+    def parts(self) -> tuple[Plugin, ...]:
+        """Other plugins that this one is made of; their versions and weights are part of the run's identity too."""
+        return ()
+
 
 # -- detectors -------------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Watchdog:
         finally:
             with self._condition:
                 self._deadline, self._sentence = outer
+            self.alive()  # whoever called it has got an answer
 
     def alive(self, *, start: bool = False) -> None:
         """A sign of life: the time begins anew."""

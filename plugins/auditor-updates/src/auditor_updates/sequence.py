@@ -13,7 +13,7 @@ from pydantic import Field
 
 from auditor.errors import UsageError
 from auditor.plugin import door
-from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin.contracts import OptionsModel, Plugin, Probe, ProbeSetting, TrainingRequest, Update
 from auditor.plugin.loader import make_plugin
 
 _SHAM_STEPS = 2
@@ -51,6 +51,10 @@ class Sequence(Probe):
     @cached_property
     def _members(self) -> tuple[tuple[Member, Probe], ...]:
         return tuple((member, make_plugin("probes", member.use, member.options)) for member in self.options.updates)
+
+    def parts(self) -> tuple[Plugin, ...]:
+        """Its members."""
+        return tuple(probe for _, probe in self._members)
 
     def changes(self, method: str) -> tuple[str, ...]:
         """The UNet, LoRAs being merged, and what else a member changes."""
