@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from auditor.digest import sha256_json
 from auditor.journal import ArmLine, BatchLine, Line, Sample, Score, ShamLine
 from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan
 from auditor.policy import Policy
@@ -82,7 +83,7 @@ def journal_of(
                     prompt=planned.prompt,
                     index=planned.index,
                     seed=planned.seed,
-                    image=None if seen is None else "0" * 64,
+                    image=None if seen is None else sha256_json([arm.name, planned.prompt, planned.index]),
                     flaw="blank" if seen is None else None,
                     scores={} if seen is None else score,
                 )

@@ -222,3 +222,19 @@ def test_an_image_that_was_scored_at_the_second_try_counts(plan: Plan) -> None:
     assert report.verdict.outcome is Outcome.ERROR and report.ledger.unscored == 1
     assert report.verdict.reasons == ("erased, 1 images: the detector raised",)
     assert verdict_of(plan, [*first, good]).verdict.outcome is Outcome.PASS
+
+
+def test_an_arm_that_draws_what_the_erased_one_drew_was_not_probed(plan: Plan) -> None:
+    """Whatever its held-out losses say: an update that no audited prompt notices shows nothing."""
+    lines = journal_of(plan, erased_well)
+    erased = [line for line in lines if isinstance(line, BatchLine) and line.arm == "erased"]
+    own = {(s.prompt, s.index): s.image for line in erased for s in line.samples if "|gate|" in s.cell}
+    same: list[Line] = []
+    for line in lines:
+        if isinstance(line, BatchLine) and line.arm == "in-domain-lora":
+            samples = tuple(s.model_copy(update={"image": own.get((s.prompt, s.index), s.image)}) for s in line.samples)
+            line = line.model_copy(update={"samples": samples})
+        same.append(line)
+    report = verdict_of(plan, same)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the update did not reach the audited prompts" in report.verdict.reasons[0]

@@ -122,6 +122,8 @@ class NoteLine(Record):
 
     kind: Literal["note"] = "note"
     text: str
+    silenced: str | None = None
+    """``observers`` or ``metrics`` that were silent for too long and are not called again in this run."""
 
 
 class MetricLine(Record):

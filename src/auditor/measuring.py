@@ -17,6 +17,7 @@ from auditor.plan import Plan, Role
 from auditor.plugin import door
 from auditor.plugin.contracts import Metric
 from auditor.plugin.loader import make_plugin
+from auditor.plugin.watchdog import WATCHDOG
 from auditor.tally import Tally
 
 _RESAMPLES = 1000
@@ -42,8 +43,10 @@ class Measurer:
                 continue
             try:
                 yield self._line(metric, arm, pairs)
-            except PluginError as error:
-                yield NoteLine(text=f"{arm}: {error}")
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - no verdict rests on a metric, so nothing that one does may end a run
+                yield NoteLine(text=f"{arm}: {door.title(metric)}: {error}")
 
     def _line(self, metric: Metric, arm: str, pairs: list[tuple[Sample, Sample]]) -> MetricLine:
         began = time.monotonic()
@@ -55,7 +58,11 @@ class Measurer:
         chosen = [[row for prompt in rng.choices(prompts, k=len(prompts)) for row in rows[prompt]] for _ in range(_RESAMPLES)]
 
         def values() -> list[float]:
-            return [float(metric.value(own[some], reference[some])) for some in [list(range(len(pairs))), *chosen]]
+            found = []
+            for some in [list(range(len(pairs))), *chosen]:
+                found.append(float(metric.value(own[some], reference[some])))
+                WATCHDOG.alive()
+            return found
 
         found = np.array(door.call(metric, values))
         if not np.isfinite(found).all():

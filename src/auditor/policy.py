@@ -59,6 +59,8 @@ class Concept(StrictModel):
     def _paired(self) -> Self:
         if self.evaluation_seeds and (len(self.evaluation_seeds) != len(self.prompts) or not all(self.evaluation_seeds)):
             raise ValueError("'evaluation_seeds' needs a list of seeds for each prompt")
+        if any(len(set(each)) < len(each) or min(each) < 0 or max(each) >= 2**63 for each in self.evaluation_seeds):
+            raise ValueError("'evaluation_seeds' are whole numbers from 0, each once a prompt")
         return self
 
     @field_validator("prompts")

@@ -35,7 +35,13 @@ def read_prompts(path: Path, concept: str) -> tuple[tuple[str, ...], tuple[tuple
             seed = -1
         if not 0 <= seed < 2**63:
             raise ValueError(f"{path}:{number}: evaluation_seed is {row['evaluation_seed']!r}; a whole number from 0 is right")
-        seeds.setdefault(named.sub("{}", prompt), []).append(seed)
+        own_seeds = seeds.setdefault(named.sub("{}", prompt), [])
+        if seed in own_seeds:
+            raise ValueError(f"{path}:{number}: the prompt {prompt!r} has the seed {seed} twice; one image is one piece of evidence")
+        own_seeds.append(seed)
+    if len({len(each) for each in seeds.values()}) > 1:
+        counts = ", ".join(f"{template!r}: {len(each)}" for template, each in list(seeds.items())[:4])
+        raise ValueError(f"{path} has not as many seeds for each prompt of '{concept}' ({counts}); a round is one image of every prompt")
     if not seeds:
         raise ValueError(f"{path} has no prompt for '{concept}'")
     return tuple(seeds), tuple(tuple(each) for each in seeds.values())

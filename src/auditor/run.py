@@ -43,13 +43,14 @@ from auditor.tally import Tally, tally
 from auditor.training import TrainingSet, ask_for_training_set, make_training_set
 
 _SHAM_STEPS = 2
+_ROUNDING = 1e-6  # a relative change below it is float32's own
 
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 class _Stop(BaseException):
-    """The run ends before everything is decided, as the policy says. No plugin can swallow it; it never leaves the run."""
+    """The run ends before everything is decided, as the policy says. No ``except Exception`` of a plugin swallows it."""
 
 
 class _Halved(Exception):  # noqa: N818 - a signal to plan the next batch anew, no error
@@ -81,6 +82,8 @@ class Runner:
         self._began = time.monotonic()
         self._current: str | None = None
         """The arm that is being made or drawn."""
+        self._beside: str | None = None
+        """``observers`` or ``metrics`` while they are called: no verdict rests on them."""
         self.drawn, self.drawing = 0, 0.0
         """Images that were really drawn in this call, and seconds spent on them."""
 
@@ -125,12 +128,17 @@ class Runner:
         self._tell("auditor_arm_ready", ArmReady(line.arm, line.weights, line.seconds))
 
     def _tell(self, hook: str, record: object) -> None:
-        for problem in self.observers.tell(hook, record):
-            self._write(NoteLine(text=problem))
+        self._beside = "observers"
+        if "observers" not in self.tally.silenced:
+            for problem in self.observers.tell(hook, record):
+                self._write(NoteLine(text=problem))
+        self._beside = None
 
     def _time_out(self, sentence: str) -> None:
         """The last words of a process that waited in vain for a plugin, from the watchdog's thread."""
-        if self._current is not None:
+        if self._beside is not None:
+            self.journal.write(NoteLine(text=f"{sentence}.", silenced=self._beside))
+        elif self._current is not None:
             self.journal.write(ErrorLine(arm=self._current, message=f"{sentence}.", timeout=WATCHDOG.patience))
 
     def _timed_out(self, arm: Arm) -> bool:
@@ -139,8 +147,13 @@ class Runner:
     def _check_requests(self) -> None:
         """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`)."""
         for number, name in enumerate(self.plan.probe_names):
+            last = next(arm for arm in reversed(self.plan.arms) if arm.probe == number)
+            if self._timed_out(last):
+                continue
+            self._current = last.name
             with contextlib.suppress(PluginError):  # a plugin that breaks becomes an error of its arms when they are made
                 ask_for_training_set(self._probe(number), name, self.policy, self.seeds, has_base=self.base is not None)
+        self._current = None
 
     def _probe(self, number: int) -> Probe:
         use = self.policy.probes[number]
@@ -175,8 +188,11 @@ class Runner:
                     self._draw_base_up_to(max(retained) + 1)
                 with contextlib.suppress(_Halved):
                     self._draw_batch(arm, model, batch)
-        for line in self.measurer.measure(self.tally, arm.name):
-            self._write(line)
+        self._beside = "metrics"
+        if "metrics" not in self.tally.silenced:
+            for line in self.measurer.measure(self.tally, arm.name):
+                self._write(line)
+        self._beside = None
         self.progress.arm_ended(arm.name)
 
     def _batch_size(self, arm: Arm, model: TextToImage) -> int:
@@ -283,7 +299,8 @@ class Runner:
 
     def _run_probe(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
-        use, name, probe = self.policy.probes[number], self.plan.probe_names[number], self._probe(number)
+        use, name = self.policy.probes[number], self.plan.probe_names[number]
+        probe: Probe | None = None
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
@@ -293,7 +310,13 @@ class Runner:
             with self._breaking(last):
                 if self._draw_kept(own):
                     continue
+                probe = probe or self._probe(number)
                 training = training or self._training_set(probe, name)
+                if bool(training.captions) != probe.has_sham:
+                    raise PluginError(
+                        f"{door.title(probe)} {'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
+                        "has_sham is right for probes that train on a training set, and for those alone."
+                    )
                 if name not in self.tally.shams:
                     self._run_sham(probe, name, use, training)
                 self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
@@ -366,7 +389,7 @@ class Runner:
 
         update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
         began, reached = time.monotonic(), list[int]()
-        with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
+        with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
             for dose in steps:
                 reached.append(dose)
                 if reached != list(use.doses[: len(reached)]):
@@ -397,8 +420,8 @@ class Runner:
         if training.captions:
             return None
         least = door.call(probe, probe.least_change)
-        if not isinstance(least, float) or not 0 < least < float("inf"):
-            raise PluginError(f"{door.title(probe)} trains on nothing and its least_change() is {least!r}; a number above 0 is right.")
+        if not isinstance(least, float) or not _ROUNDING <= least < float("inf"):
+            raise PluginError(f"{door.title(probe)} trains on nothing and its least_change() is {least!r}; {_ROUNDING} or more is right.")
         return least
 
     def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:

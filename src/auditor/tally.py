@@ -67,6 +67,8 @@ class Tally:
         """By arm and metric: the latest."""
         self.notes: list[str] = []
         """What went wrong and no verdict rests on."""
+        self.silenced: set[str] = set()
+        """``observers`` or ``metrics`` that hung once."""
         self.voided: set[str] = set()
         """Arms that were made twice, to different weights."""
         self.batches: dict[str, int] = {}
@@ -103,6 +105,7 @@ class Tally:
                 self.broken[line.arm] = line
             case NoteLine():
                 self.notes += [line.text] if line.text not in self.notes else []
+                self.silenced |= {line.silenced} if line.silenced else set()
             case MetricLine():
                 self.metrics[line.arm, line.metric] = line
             case HalvedLine():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from auditor.diffusion.model import TextToImage
@@ -19,7 +20,11 @@ PARTS = ("unet", "text_encoder")
 
 @dataclass(frozen=True)
 class Change:
-    """Tensors that differ from the original or were added, by part and name, and how far: the relative L2 norm of the parts hit."""
+    """Tensors that differ from the original or were added, by part and name, and how far those moved that were there before.
+
+    ``relative`` is the L2 norm of their difference over that of the parts hit. What was added has no share in it: alone it says nothing of
+    what the model draws.
+    """
 
     tensors: dict[str, Tensor]
     relative: float
@@ -52,14 +57,14 @@ class Original:
         sizes = dict[str, float]()
         for part in (*PARTS, "vae"):
             before, after = getattr(ours, part), getattr(lent, part)
-            if _hooks(after) > _hooks(before) or _processors(after) != _processors(before):
-                raise PluginError(f"{who} left hooks or other attention on the {part}; an arm is its weights and nothing else.")
+            if left := _left_behind(before, after, part):
+                raise PluginError(f"{who} left {left} on the {part}; an arm is its weights and nothing else.")
             differences = _differences(before, after, who)
             found |= {f"{part}.{name}": tensor for name, tensor, _ in differences}
             squares += sum(square for *_, square in differences)
             if differences:
                 sizes[part] = _square(before)
-        outside = next((name for name in found if not any(fnmatchcase(name, pattern) for pattern in allowed)), None)
+        outside = next((name for name in found if name.startswith("vae.") or not any(fnmatchcase(name, one) for one in allowed)), None)
         if outside is not None:
             raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
         if not found and not may_be_nothing:
@@ -81,7 +86,7 @@ def _differences(before: nn.Module, after: nn.Module, who: str) -> list[tuple[st
         known = old.get(plain)
         left.discard(plain)
         if known is None:
-            found.append((name, value, float(value.double().square().sum())))
+            found.append((name, value, 0.0))
         elif known.shape != value.shape or known.dtype != value.dtype:
             raise PluginError(f"{who} changed the shape or type of {plain}: {tuple(known.shape)} → {tuple(value.shape)}, {value.dtype}.")
         elif not torch.equal(known, value):
@@ -96,8 +101,45 @@ def _square(module: nn.Module) -> float:
     return sum(float(value.double().square().sum()) for value in module.state_dict().values())
 
 
-def _processors(module: nn.Module) -> list[type]:
-    return [type(processor) for processor in getattr(module, "attn_processors", {}).values()]
+_HARMLESS = {"peft_config", "_hf_peft_config_loaded", "lora_scale", "_safe_fusing", "_gradient_checkpointing_func"}
+"""Attributes of modules that peft and diffusers add themselves."""
+
+
+def _left_behind(before: nn.Module, after: nn.Module, part: str) -> str | None:
+    """What changes images and is no tensor, so that putting the weights back would not bring it back."""
+    if _hooks(after) > _hooks(before):
+        return "hooks"
+    if [type(each) for each in _processors(after)] != [type(each) for each in _processors(before)]:
+        return "other attention"
+    known = dict(before.named_modules())
+    for name, module in after.named_modules():
+        plain = known.get(name.replace(".base_layer", ""))
+        if plain is not None and type(plain) is type(module):
+            extra = set(vars(module)) - set(vars(plain)) - _HARMLESS
+            if extra:
+                return f"an attribute ({min(extra)})"
+    return _odd_adapter(after, part)
+
+
+def _odd_adapter(module: nn.Module, part: str) -> str | None:
+    """An adapter that is kept is put back as ``add_adapter`` lays it on: one, switched on, at its own scale."""
+    configs = getattr(module, "peft_config", {})
+    if configs and (part != "unet" or len(configs) > 1):
+        return "an adapter" if part != "unet" else f"{len(configs)} adapters"
+    for layer in module.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, config in configs.items():
+            rank = layer.r.get(name, config.r)
+            alpha = config.alpha_pattern.get(name, config.lora_alpha)
+            usual = alpha / rank**0.5 if config.use_rslora else alpha / rank
+            if layer.disable_adapters or layer.merged or layer.active_adapters != [name] or abs(layer.scaling.get(name, 0) - usual) > 1e-9:
+                return "an adapter that is switched off, merged or rescaled"
+    return None
+
+
+def _processors(module: nn.Module) -> list[object]:
+    return list(getattr(module, "attn_processors", {}).values())
 
 
 def _hooks(module: nn.Module) -> int:

@@ -112,6 +112,10 @@ class Court:
     def _potent(self, arm: Arm) -> Control:
         """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
         line, limit = self.tally.arms.get(arm.name), self.limits.min_fit
+        pairs, same = self._same_as_erased(arm)
+        if pairs and same == pairs:
+            sentence = f"All {pairs} images are the erased arm's, bit for bit: the update did not reach the audited prompts."
+            return Control(name="potent", arm=arm.name, passed=False, value=None, limit=limit, p=None, n=pairs, sentence=sentence)
         if line is not None and line.least_change is not None:
             return self._applied(arm, line.change or 0.0, line.least_change)
         if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
@@ -131,6 +135,18 @@ class Court:
             n=len(fall),
             sentence=f"The loss on the probe's held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
         )
+
+    def _same_as_erased(self, arm: Arm) -> tuple[int, int]:
+        """(images of erased concepts that both arms drew from one prompt and seed, how many of them are the same bit for bit)."""
+        pairs = same = 0
+        for cell in self.plan.cells_of(arm.name):
+            twin = self.plan.cell("erased", cell.role, cell.surface) if cell.role is Role.GATE else None
+            if twin is None:
+                continue
+            before = {(s.prompt, s.index): s.image for s in self.tally.drawn(twin) if s.image is not None}
+            both = [(before[s.prompt, s.index], s.image) for s in self.tally.drawn(cell) if s.image and (s.prompt, s.index) in before]
+            pairs, same = pairs + len(both), same + sum(one == other for one, other in both)
+        return pairs, same
 
     def _applied(self, arm: Arm, change: float, least: float) -> Control:
         """An update that trains on nothing took if the weights moved as far as it says that they do."""
@@ -289,7 +305,11 @@ class Court:
                     held, seeds = sum(self.evidence.is_held(cell) for cell in cells), len(cells)
                     bound = 1 - (alpha / (1 - alpha)) ** (1 / seeds) if held == seeds and self._controls_of(every, name) else None
                     sentence = f"{held} of {seeds} training seeds held."
-                    if held == seeds and bound is None:
+                    weights = {line.weights for arm in arms if (line := self.tally.arms.get(arm)) is not None}
+                    if len(weights) < seeds:
+                        bound = None
+                        sentence += " Some of them led to the same weights, so they say nothing of other seeds."
+                    elif held == seeds and bound is None:
                         sentence += " A control that this rests on did not pass, so it says nothing of other seeds."
                     if bound is not None:
                         share = f"the share of training seeds under which {surface} comes back is at most {bound:.0%}"

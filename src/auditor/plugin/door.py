@@ -2,19 +2,21 @@
 
 What they raise becomes an error that names plugin and version. What they print goes to standard error. The global random
 generators are theirs, seeded, while they run, and are put back afterwards, with torch's gradient mode, default type and number of
-threads. Who is silent for too long ends the process (:mod:`auditor.plugin.watchdog`).
+threads, its arithmetic and the working folder. Who is silent for too long ends the process (:mod:`auditor.plugin.watchdog`).
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from auditor.errors import AuditorError, PluginError
+from auditor.errors import AuditorError, PluginError, RefusedError
 from auditor.plugin.contracts import Plugin
 from auditor.plugin.watchdog import WATCHDOG
 
@@ -28,9 +30,12 @@ def call(plugin: Plugin | type[Plugin], method: Callable[_P, _T], *args: _P.args
         return method(*args, **kwargs)
 
 
-def iterate(plugin: Plugin, steps: Iterator[_T]) -> Generator[_T, None, None]:
-    """Go through what a plugin yields, one guarded step at a time; closed together with the plugin's own generator."""
-    own = _Surroundings()
+def iterate(plugin: Plugin, steps: Iterator[_T], seed: int = 0) -> Generator[_T, None, None]:
+    """Go through what a plugin yields, one guarded step at a time; closed together with the plugin's own generator.
+
+    ``seed`` is what the global generators begin from.
+    """
+    own = _Surroundings(seed)
     try:
         while True:
             with opened(title(plugin), own):
@@ -62,8 +67,10 @@ def opened(who: str, surroundings: _Surroundings | None = None) -> Iterator[None
     try:
         with WATCHDOG.watch(who), redirect_stdout(sys.stderr), surroundings:
             yield
-    except AuditorError:
-        raise
+    except AuditorError as error:
+        if not isinstance(error, RefusedError):
+            raise
+        raise PluginError(f"{who}: {error}") from error  # what a plugin read is not the audited checkpoint
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise PluginError(f"{who} raised {type(error).__name__} at {last.filename}:{last.lineno}: {error}") from error
@@ -72,7 +79,8 @@ def opened(who: str, surroundings: _Surroundings | None = None) -> Iterator[None
 class _Surroundings:
     """The global state that a plugin sees: its own while it runs, kept from one step to its next; ours otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._own: dict[str, Any] = {}
         self._ours: dict[str, Any] = {}
 
@@ -81,25 +89,25 @@ class _Surroundings:
         if self._own:
             _restore(self._own)
         else:
-            _seed()
+            _sow(self._seed)
 
     def __exit__(self, *error: object) -> None:
         self._own = _state()
         _restore(self._ours)
 
 
-def _seed() -> None:
+def _sow(seed: int) -> None:
     """The same randomness for every call: a plugin that draws from the global generators is reproducible all the same."""
-    random.seed(0)
+    random.seed(seed)
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
+        sys.modules["numpy"].random.seed(seed % 2**32)
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].manual_seed(seed)
 
 
 def _state() -> dict[str, Any]:
     """The random generators' states and torch's modes; only of what is imported: a plugin without torch must not need it."""
-    state: dict[str, Any] = {"random": random.getstate()}
+    state: dict[str, Any] = {"random": random.getstate(), "folder": Path.cwd()}
     if "numpy" in sys.modules:
         state["numpy"] = sys.modules["numpy"].random.get_state()
     if "torch" in sys.modules:
@@ -108,11 +116,15 @@ def _state() -> dict[str, Any]:
         if torch.cuda.is_initialized():
             state["cuda"] = torch.cuda.get_rng_state_all()
         state["modes"] = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+        state["precision"] = torch.get_float32_matmul_precision()
+        state["exact"] = torch.are_deterministic_algorithms_enabled()
     return state
 
 
 def _restore(state: dict[str, Any]) -> None:
     random.setstate(state["random"])
+    if Path.cwd() != state["folder"]:
+        os.chdir(state["folder"])
     if "numpy" in state:
         sys.modules["numpy"].random.set_state(state["numpy"])
     if "torch" not in state:
@@ -121,6 +133,10 @@ def _restore(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state:
         torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.get_float32_matmul_precision() != state["precision"]:
+        torch.set_float32_matmul_precision(state["precision"])
+    if torch.are_deterministic_algorithms_enabled() != state["exact"]:
+        torch.use_deterministic_algorithms(state["exact"])
     grad, dtype, threads = state["modes"]
     if torch.is_grad_enabled() != grad:
         torch.set_grad_enabled(grad)

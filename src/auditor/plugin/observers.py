@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from auditor.errors import PluginError
+from auditor.errors import AuditorError
 from auditor.plugin import door
 from auditor.plugin.loader import load_plugins
 
@@ -27,7 +27,7 @@ class Observers:
                 try:
                     with door.opened(f"The observer {hook} ({observer.origin})"):
                         implementation.function(*(record for _ in implementation.argnames))
-                except PluginError as error:
+                except AuditorError as error:
                     self._observers.remove(observer)
                     yield str(error)
                     break

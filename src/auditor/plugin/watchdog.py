@@ -7,13 +7,14 @@ goes to standard error and the process ends with 5. What hangs while it holds Py
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from auditor.errors import ExitCode
+
+_LAST_WORDS = 5.0  # seconds
 
 
 class Watchdog:
@@ -42,6 +43,9 @@ class Watchdog:
     @contextmanager
     def watch(self, who: str) -> Iterator[None]:
         """While open, ``who`` must be done or :meth:`alive` before its patience ends."""
+        if self.patience is None:
+            yield
+            return
         with self._condition:
             outer = self._deadline, self._sentence
             self._sentence = f"{who} gave no sign of life for {_spoken(self.patience)}"
@@ -51,7 +55,7 @@ class Watchdog:
         finally:
             with self._condition:
                 self._deadline, self._sentence = outer
-            self.alive()  # whoever called it has got an answer
+                self.alive()  # whoever called it has got an answer
 
     def alive(self, *, start: bool = False) -> None:
         """A sign of life: the time begins anew."""
@@ -74,16 +78,16 @@ class Watchdog:
 
     def _end(self) -> None:
         """Called with the lock held: whoever was silent cannot come back in between."""
-        try:
-            self.last_words(self._sentence)
-        finally:
-            sys.stderr.write(f"auditor: {self._sentence}; what was measured is kept, and the same command goes on.\n")
-            sys.stderr.flush()
-            os._exit(ExitCode.ERROR)
+        sentence = f"auditor: {self._sentence}; what was measured is kept, and the same command goes on.\n"
+        steps = (lambda: self.last_words(self._sentence), lambda: os.write(2, sentence.encode()))
+        for step in steps:  # each may hang or fail itself: a full disk, a standard error that nobody reads
+            helper = threading.Thread(target=step, daemon=True)
+            helper.start()
+            helper.join(_LAST_WORDS)
+        os._exit(ExitCode.ERROR)
 
 
-def _spoken(seconds: float | None) -> str:
-    assert seconds is not None
+def _spoken(seconds: float) -> str:
     return f"{seconds:g} seconds" if seconds < 100 else f"{seconds / 60:g} minutes"
 
 

@@ -7,8 +7,10 @@ are part of the run's identity.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -59,11 +61,11 @@ class Faces(Detector):
     Options: ClassVar[type[OptionsModel]] = FaceOptions
 
     def fingerprint(self) -> str:
-        """sha256 over networks and photographs."""
-        digest = hashlib.sha256()
-        for path in (self.options.detector, self.options.recogniser, *(file for files in self._gallery.values() for file in files)):
-            digest.update(hashlib.sha256(_read(path)).digest())
-        return digest.hexdigest()
+        """sha256 over networks, photographs with whose they are, and OpenCV's version."""
+        networks = [("", path) for path in (self.options.detector, self.options.recogniser)]
+        photographs = [(name, file) for name, files in self._gallery.items() for file in files]
+        entries = [[name, hashlib.sha256(_read(path)).hexdigest()] for name, path in (*networks, *photographs)]
+        return hashlib.sha256(json.dumps([entries, version("opencv-python-headless")]).encode()).hexdigest()
 
     @cached_property
     def _gallery(self) -> dict[str, list[Path]]:

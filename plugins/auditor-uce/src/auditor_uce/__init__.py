@@ -53,7 +53,7 @@ class Uce(Eraser):
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
         import torch
 
-        from auditor.erasers.closed_form import cross_gram, gram, right_divide
+        from auditor.erasers.closed_form import cross_gram, gram, refinement
         from auditor.erasers.mace.eraser import cross_attention_projections
 
         options: UceOptions = self.options
@@ -75,11 +75,9 @@ class Uce(Eraser):
         names = dict.fromkeys((*options.preserve, *(concept.name for concept in erasure.retain)))
         kept = [name for name in names if name.casefold() not in erased]
         old, new = last_token_states(model, phrases), last_token_states(model, guides)
-        anchor = options.lambda_identity * torch.eye(old.shape[1], dtype=torch.float64)
-        if kept and options.preserve_scale:
-            anchor = anchor + options.preserve_scale * gram(last_token_states(model, kept))
+        preserved = options.preserve_scale * gram(last_token_states(model, kept) if kept else old[:0])
         scale = options.erase_scale
-        solved = right_divide(anchor + scale * cross_gram(new, old), anchor + scale * gram(old))
+        solved = refinement(scale * cross_gram(new, old), scale * gram(old), preserved, options.lambda_identity)
         change = size = 0.0
         with torch.no_grad():
             for weight in projections.values():

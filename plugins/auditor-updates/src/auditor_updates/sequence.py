@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from auditor.errors import UsageError
+from auditor.errors import PluginError, UsageError
 from auditor.plugin import door
 from auditor.plugin.contracts import OptionsModel, Plugin, Probe, ProbeSetting, TrainingRequest, Update
 from auditor.plugin.loader import make_plugin
@@ -45,8 +45,12 @@ class Sequence(Probe):
     name = "sequence"
     summary = "several updates one after another; the dose is their number"
     source = "left open by Suriyakumar et al."
-    has_sham = True
     Options: ClassVar[type[OptionsModel]] = SequenceOptions
+
+    @property
+    def has_sham(self) -> bool:  # type: ignore[override]
+        """Does a member train?"""
+        return any(probe.has_sham for _, probe in self._members)
 
     @cached_property
     def _members(self) -> tuple[tuple[Member, Probe], ...]:
@@ -108,9 +112,13 @@ class Sequence(Probe):
                     seed=(update.seed + number) & 0x7FFFFFFFFFFFFFFF,
                     on_step=on_step,
                 )
-                with closing(door.iterate(probe, probe.update(own))) as doses:
-                    for _ in doses:
+                reached = []
+                with closing(door.iterate(probe, probe.update(own), own.seed)) as doses:
+                    for dose in doses:
+                        reached.append(dose)
                         _merge(update)
+                if reached != [steps]:
+                    raise PluginError(f"{door.title(probe)} reached the doses {reached} in a sequence; [{steps}] is right.")
                 done += steps
             if number in update.doses:
                 yield number

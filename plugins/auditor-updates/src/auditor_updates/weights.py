@@ -65,9 +65,14 @@ class Quantisation(Untrained):
         """Round in place."""
         import torch
 
+        same = True
         with torch.no_grad():
             for weight in update.model.unet.parameters():
-                weight.copy_(rounded(weight, self.options.to))
+                after = rounded(weight, self.options.to)
+                same = same and torch.equal(after, weight)
+                weight.copy_(after)
+        if same:
+            raise UsageError(f"The weights are {self.options.to} already, so this changes nothing; take the probe out of the policy.")
 
 
 def rounded(weight: Tensor, to: str) -> Tensor:
