@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from auditor.digest import sha256_json
 from auditor.documents import read_yaml
@@ -54,6 +63,14 @@ class Concept(StrictModel):
             raise ValueError("'prompts' may be a list, the name of a set, or {csv: FILE}")
         templates, seeds = read_prompts(Path(prompts["csv"]), str(value.get("name")))
         return value | {"prompts": templates, "evaluation_seeds": seeds}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_seeds(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Policies without seeds of their own keep the digest, and so the images, that they had before there were any."""
+        found: dict[str, Any] = dump(self)
+        if not self.evaluation_seeds:
+            found.pop("evaluation_seeds", None)
+        return found
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
