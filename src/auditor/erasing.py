@@ -17,6 +17,7 @@ from auditor.files import room_on_disk, write_whole
 from auditor.plugin import door
 from auditor.plugin.contracts import Eraser, Erasure
 from auditor.plugin.loader import find_plugin, make_plugin
+from auditor.plugin.watchdog import WATCHDOG
 from auditor.policy import Policy, load_policy
 from auditor.sets import bundled_policy
 
@@ -47,7 +48,8 @@ def erase(
     model = load_model(opened, "float32")
     began = time.monotonic()
     erasure = Erasure(model, policy.erase, policy.retain, seed_of(seed, eraser), on_step)
-    notes = door.call(plugin, plugin.erase, erasure)
+    with WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
+        notes = door.call(plugin, plugin.erase, erasure)
     if not all(bool(parameter.isfinite().all()) for parameter in model.unet.parameters()):
         raise AuditorError(f"The eraser '{eraser}' left weights that are not finite; nothing was written. Lower its learning rate.")
     part = out.with_name(f".{out.name}.part")
