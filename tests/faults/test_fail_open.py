@@ -76,6 +76,10 @@ class Gardener(InDomain):
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
         return [] if self.fault.startswith("no training set") else super().training_set(setting)
 
+    @property
+    def has_sham(self) -> bool:  # type: ignore[override]
+        return not self.fault.startswith("no training set, ")
+
     def least_change(self) -> float | None:
         return 1e-3 if self.fault.startswith("no training set, ") else None
 
@@ -247,7 +251,7 @@ def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatc
     ("fault", "outcome", "cause"),
     [
         ("changes nothing", Outcome.ERROR, r"gardener-lora: The plugin 'gardener'.* changed no weight"),
-        ("no training set", Outcome.ERROR, "gardener-lora: The plugin 'gardener' raised"),
+        ("no training set", Outcome.ERROR, "'gardener' has a sham and trains on nothing"),
         ("no training set, changes nothing", Outcome.ERROR, "'gardener'.* changed no weight"),
         ("no training set, nudges (full)", Outcome.INCONCLUSIVE, "'potent' .* moved the weights by 1e-05 of their L2 norm"),
         ("reaches no dose", Outcome.ERROR, r"'gardener' .*reached the doses \[\]; the policy's are \[8\]"),
