@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file, save
 
 import auditor
-from auditor.arms import ArmStore
+from auditor.arms import ArmStore, digest_of_arm
 from auditor.checkpoint import open_checkpoint
 from auditor.checkpoint.load import load_model
-from auditor.diffusion.model import digest_of_weights
 from auditor.errors import UsageError
 from auditor.journal import ArmLine, BatchLine, Journal
 from auditor.pictures import to_png
@@ -138,14 +137,14 @@ TAMPERED: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", TAMPERED)
 def test_an_arm_file_that_was_changed_is_not_restored(folder: Path, erased: Path, tmp_path: Path, how: str) -> None:
     (kept,) = (folder / "run" / "arms").iterdir()
-    copy = tmp_path / "arms" / kept.name / "unet.safetensors"
+    copy = tmp_path / "arms" / kept.name / "changed.safetensors"
     copy.parent.mkdir(parents=True)
-    copy.write_bytes((kept / "unet.safetensors").read_bytes())
+    copy.write_bytes((kept / "changed.safetensors").read_bytes())
     store = ArmStore(tmp_path / "arms")
-    unet = load_model(open_checkpoint(str(erased))).unet
-    assert store.restore(unet, kept.name) and digest_of_weights(unet) == kept.name  # untouched, it is
+    model = load_model(open_checkpoint(str(erased)))
+    assert store.restore(model, kept.name) and digest_of_arm(model) == kept.name  # untouched, it is
     TAMPERED[how](copy)
-    assert not store.restore(load_model(open_checkpoint(str(erased))).unet, kept.name)
+    assert not store.restore(load_model(open_checkpoint(str(erased))), kept.name)
 
 
 def test_a_run_trains_an_arm_again_whose_file_was_changed(folder: Path, erased: Path, tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_a_run_trains_an_arm_again_whose_file_was_changed(folder: Path, erased: 
     whole, lines = timeless(out), (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if b'"batch","arm":"in-domain-lora"' in line)
     (out / "journal.jsonl").write_bytes(b"".join(lines[: first + 1]))
-    (kept,) = (out / "arms").rglob("unet.safetensors")
+    (kept,) = (out / "arms").rglob("changed.safetensors")
     untouched = kept.read_bytes()
     flip_a_weight(kept)
     auditor.audit(str(erased), policy, out, cache=folder / "cache")
