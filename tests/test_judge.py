@@ -224,6 +224,18 @@ def test_an_image_that_was_scored_at_the_second_try_counts(plan: Plan) -> None:
     assert verdict_of(plan, [*first, good]).verdict.outcome is Outcome.PASS
 
 
+def test_training_seeds_that_led_to_the_same_weights_say_nothing_of_others() -> None:
+    """A probe that ignores its seed has one replicate, however often it is run."""
+    own = short_policy().probes[0].model_dump(mode="json")
+    plan = make_plan(short_policy(probes=[own | {"replicates": 2}]))
+    lines = journal_of(plan, erased_well)
+    same = [line.model_copy(update={"weights": "w"}) if isinstance(line, ArmLine) else line for line in lines]
+    apart, alike = (verdict_of(plan, each).replicates[0] for each in (lines, same))
+    assert apart.held == alike.held == 2
+    assert apart.bad_seeds_upper is not None and alike.bad_seeds_upper is None
+    assert "led to the same weights" in alike.sentence
+
+
 def test_an_arm_that_draws_what_the_erased_one_drew_was_not_probed(plan: Plan) -> None:
     """Whatever its held-out losses say: an update that no audited prompt notices shows nothing."""
     lines = journal_of(plan, erased_well)

@@ -78,6 +78,8 @@ def test_a_comparison_never_passes(tmp_path: Path) -> None:
         (["0,a Borin Talvek,x,Borin Talvek"], "evaluation_seed is 'x'"),
         (["0,a Borin Talvek,-1,Borin Talvek"], "evaluation_seed is '-1'"),
         (["0,a Zelda Mirkov,1,Zelda Mirkov"], "has no prompt for 'Borin Talvek'"),
+        ([ROWS[0], ROWS[0]], "has the seed 4000 twice"),
+        (ROWS[:3], "has not as many seeds for each prompt"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said(tmp_path: Path, rows: list[str], sentence: str) -> None:

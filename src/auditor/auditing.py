@@ -19,12 +19,12 @@ import platformdirs
 from auditor.errors import InterruptedRunError, PluginError, PolicyError, RefusedError
 from auditor.files import room_on_disk, write_whole
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
-from auditor.journal import Journal, Line, NoteLine, read_journal
+from auditor.journal import Journal, read_journal
 from auditor.judge import judge
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
 from auditor.plugin.contracts import Detector, Plugin, Reporter, ReportWritten, RunStarted
-from auditor.plugin.loader import CONTRACTS, broken_plugins, find_plugin, make_plugin, named_files
+from auditor.plugin.loader import CONTRACTS, SINGULAR, broken_plugins, find_plugin, make_plugin, named_files
 from auditor.plugin.observers import Observers
 from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
@@ -94,8 +94,7 @@ def audit(
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress, observers)
             started = RunStarted(manifest["title"], opened.digest, policy.digest(), tuple(arm.name for arm in plan.arms), out)
-            before = [*read_journal(out / "journal.jsonl"), *_told(observers, "auditor_run_started", started, journal)]
-            runner.run(journal, before)
+            runner.run(journal, read_journal(out / "journal.jsonl"), started)
         report = judge_folder(out)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
@@ -122,13 +121,6 @@ def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path) -
     """The command line that does this audit again."""
     options = [f"--policy {policy}", *([f"--base {base}"] if base else []), *(f"--plugin {file.name}" for file in named_files())]
     return " ".join([f"auditor audit {checkpoint}", *options, f"--out {out.name}"])
-
-
-def _told(observers: Observers, hook: str, record: object, journal: Journal) -> list[Line]:
-    notes: list[Line] = [NoteLine(text=problem) for problem in observers.tell(hook, record)]
-    for note in notes:
-        journal.write(note)
-    return notes
 
 
 def judge_folder(out: Path) -> Report:
@@ -256,7 +248,7 @@ def _check_plugins(policy: Policy) -> None:
             make_plugin(kind, use.use, use.options)
         names = [use.use for use in getattr(policy, kind)]
         if len(set(names)) != len(names):
-            raise PolicyError(f"A {kind.removesuffix('s')} stands twice in the policy.")
+            raise PolicyError(f"A {SINGULAR[kind]} stands twice in the policy.")
 
 
 def device_name() -> str:

@@ -230,7 +230,9 @@ def _probe_names(policy: Policy) -> tuple[str, ...]:
         title = door.call(probe, lambda: probe.title)  # noqa: B023 - called at once
         if not isinstance(title, str) or not re.fullmatch(r"[\w.-]+", title):
             raise PluginError(f"{door.title(probe)} has the title {title!r}; letters, digits, hyphens and dots are right.")
-        names.append(f"{title}-{use.method}")
+        if probe.methods and use.method not in probe.methods:
+            raise PolicyError(f"The probe {title} cannot train by method: {use.method}; it can by {', '.join(probe.methods)}.")
+        names.append(f"{title}-{use.method}" if probe.methods else title)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise PolicyError(f"The probe {twice} stands twice in the policy; use replicates or doses to repeat one.")

@@ -31,7 +31,7 @@ from auditor.measuring import Measurer
 from auditor.pictures import PictureCache, PictureStore, flaw_of
 from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
 from auditor.plugin import door
-from auditor.plugin.contracts import ArmReady, BatchMeasured, Probe, Update
+from auditor.plugin.contracts import ArmReady, BatchMeasured, Probe, RunStarted, Update
 from auditor.plugin.loader import make_plugin
 from auditor.plugin.observers import Observers
 from auditor.plugin.watchdog import WATCHDOG
@@ -87,12 +87,13 @@ class Runner:
         self.drawn, self.drawing = 0, 0.0
         """Images that were really drawn in this call, and seconds spent on them."""
 
-    def run(self, journal: Journal, before: Sequence[Line]) -> Tally:
+    def run(self, journal: Journal, before: Sequence[Line], started: RunStarted) -> Tally:
         """Draw and score what ``before``, the journal so far, leaves undecided. Returns the whole journal, counted."""
         self.journal, self.tally = journal, tally(self.plan, self.seeds, before)
         self._began, self._spent_before = time.monotonic(), self.tally.seconds
         minutes = self.policy.budget.plugin_minutes
         with WATCHDOG.waiting(None if minutes is None else 60 * minutes, self._time_out):
+            self._tell("auditor_run_started", started)
             self._run_arms()
         return self.tally
 
@@ -312,7 +313,7 @@ class Runner:
                     continue
                 probe = probe or self._probe(number)
                 training = training or self._training_set(probe, name)
-                if bool(training.captions) != probe.has_sham:
+                if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
                     raise PluginError(
                         f"{door.title(probe)} {'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
                         "has_sham is right for probes that train on a training set, and for those alone."

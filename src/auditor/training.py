@@ -55,7 +55,7 @@ Wanted = list[TrainingRequest] | tuple[Tensor, list[str]]
 def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known without drawing it."""
     forbidden = forbidden_names(policy)
-    setting = ProbeSetting(policy, choice_seed(seeds.shared, name.rsplit("-", 1)[0]), frozenset(forbidden))
+    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden))
     asked = door.call(probe, probe.training_set, setting)
     if not isinstance(asked, Path) and not (isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)):
         raise PluginError(f"{door.title(probe)} returned {asked!r} from training_set(); a list of TrainingRequest or a folder is right.")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import LoraConfig
 
 from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.errors import RefusedError, UsageError
 from auditor.metrics.clip_score import ClipScore
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
@@ -58,6 +60,10 @@ def raises(*_, **__):
     raise RuntimeError("out of luck")
 
 
+def refuses(*_, **__):
+    raise RefusedError("a LoRA of mine is malformed")
+
+
 def leaves(*_, **__):
     raise SystemExit(0)
 
@@ -74,8 +80,35 @@ def fills(module):
     next(module.parameters()).data.fill_(0.5)
 
 
+def adds_adapters(*names, off=False):
+    def step(update):
+        for name in names:
+            update.model.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name=name)
+        if off:
+            update.model.unet.disable_adapters()
+
+    return step
+
+
+class IdleAdapter(Noise):
+    """Adds a LoRA whose product is 0: many new numbers, the same images."""
+
+    name = "idle-adapter"
+
+    def update(self, update):
+        update.model.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), adapter_name="idle")
+        yield from update.doses
+
+
 PROBES = [
     Noise,
+    IdleAdapter,
+    fault("probe-leaves-an-adapter-off", update=broken_at(adds_adapters("one", off=True))),
+    fault("probe-adds-two-adapters", update=broken_at(adds_adapters("one", "two"))),
+    fault("probe-patches-a-module", update=broken_at(lambda update: setattr(update.model.unet.conv_in, "forward", None))),
+    fault("probe-trains-without-a-sham", training_set=lambda self, setting: Path("examples")),
+    fault("probe-has-a-sham-and-trains-on-nothing", has_sham=True),
+    fault("probe-reads-a-bad-file", update=refuses),
     fault("probe-raises", update=raises),
     fault("probe-raises-when-asked", training_set=raises),
     fault("probe-exits", update=leaves),
@@ -127,11 +160,17 @@ DETECTORS = [
 ]
 
 
-class Ruler(ClipScore):
-    """A metric that raises."""
+def misuses(*_, **__):
+    raise UsageError("the weights of this metric are not here")
 
-    name = "metric-raises"
-    features = raises
+
+METRICS = [
+    type("Ruler", (ClipScore,), {"name": "metric-raises", "features": raises}),
+    type("Misuse", (ClipScore,), {"name": "metric-misuses", "features": misuses}),
+    type("Words", (ClipScore,), {"name": "metric-says-words", "features": lambda self, images, prompts: np.array([["x"]] * len(images))}),
+    type("Not", (ClipScore,), {"name": "metric-says-nan", "value": lambda self, features, reference: float("nan")}),
+    type("Sleeper", (ClipScore,), {"name": "metric-hangs", "features": hangs}),
+]
 
 
 @hookimpl
@@ -146,9 +185,9 @@ def auditor_register_detectors():
 
 @hookimpl
 def auditor_register_metrics():
-    return [Ruler]
+    return METRICS
 
 
 @hookimpl
 def auditor_arm_ready(record):
-    assert Path(record.arm).name == "nobody", "an observer that raises"
+    raise UsageError("an observer that raises")

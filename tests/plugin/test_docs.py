@@ -98,7 +98,7 @@ def test_a_file_of_fifteen_lines_is_a_row_in_a_report(tmp_path: Path, erased: Pa
     done = auditor_command(*command, "--cache", str(tmp_path / "cache"))
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert {cell["arm"] for cell in report["cells"]} >= {"erased", "in-domain-lora", "half-full"}
+    assert {cell["arm"] for cell in report["cells"]} >= {"erased", "in-domain-lora", "half"}
     assert report["provenance"]["plugins"]["probes/half"].startswith("half.py sha256:")
     judged = auditor_command("judge", str(tmp_path / "run"))  # needs no plugin: the manifest has its name
     assert judged.returncode == 3, judged.stderr
@@ -121,13 +121,13 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)]
     tested = subprocess.run(pytest_command, capture_output=True, text=True, timeout=300, env=environment)
     assert tested.returncode == 0, tested.stdout
-    policy = policy_with({"use": "half", "method": "full", "doses": [1]}, tmp_path)
+    policy = policy_with({"use": "half"}, tmp_path)
     command = ["audit", str(erased), "--policy", str(policy), "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
     done = auditor_command(*command, env=environment)
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["provenance"]["plugins"]["probes/half"] == "auditor-half 0.1.0"
-    assert any(cell["arm"] == "half-full" for cell in report["cells"])
+    assert any(cell["arm"] == "half" for cell in report["cells"])
     without = auditor_command(*command, env=environment | {"AUDITOR_LOAD_PLUGINS": "none"})
     assert without.returncode == 2 and "no probe called 'half'" in without.stderr
 
@@ -136,7 +136,7 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
 def test_what_is_written_for_each_kind_is_sound(tmp_path: Path, kind: str) -> None:
     from auditor.plugin.scaffold import write_package
 
-    folder = write_package(next(many for many, one in loader.SINGULAR.items() if one == kind), f"my-{kind}", tmp_path / kind)
+    folder = write_package(kind, f"my-{kind}", tmp_path / kind)
     file = folder / "src" / f"auditor_my_{kind}" / "__init__.py"
     ast.parse((folder / "tests" / f"test_auditor_my_{kind}.py").read_text())
     checked = auditor_command("plugins", "check", "__init__.py", "--plugin", str(file))

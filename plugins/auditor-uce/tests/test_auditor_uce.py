@@ -45,6 +45,15 @@ def test_every_projection_is_the_equations_solution(micro: Kit, guide: str | Non
         assert torch.allclose(weight.double(), wanted, atol=1e-5 * float(wanted.abs().max()))
 
 
+def test_an_edit_of_concepts_to_themselves_changes_nothing_however_ill_conditioned(micro: Kit) -> None:
+    """Then the ridge is needed, and must pull to the weights as they are and not to 0."""
+    model, concept = micro.model(), micro.policy.erase[0].model_copy(update={"mapping": "Talvek"})  # the same last token in another place
+    record = Uce(UceOptions(guide=None, lambda_identity=1e-11)).erase(Erasure(model, (concept,), micro.policy.retain, 0))
+    assert record["ridge"] > 0
+    assert record["relative_change"] < 0.5, "directions that no prompt spans must keep their weights"
+    assert all(bool(weight.isfinite().all()) for weight in cross_attention_projections(model.unet).values())
+
+
 def test_the_last_token_is_the_one_before_the_end(micro: Kit) -> None:
     model = micro.model()
     ids = model.tokenizer("a photo of Borin Talvek").input_ids

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from auditor.arms import digest_of_arm
-from auditor.errors import UsageError
+from auditor.errors import PluginError, UsageError
 from auditor.plugin.conformance import ProbeConformance
 from auditor.plugin.contracts import Update
 from auditor.plugin.kit import Kit
+from auditor.probes.finetune import InDomain
 from auditor_updates import MergeLora, Quantisation, Sequence, TextualInversion, WeightNoise
 from auditor_updates.weights import rounded
 
@@ -113,6 +114,24 @@ def test_a_word_of_several_tokens_is_refused(micro: Kit) -> None:
         list(test.update(micro, plugin, micro.model()))
     with pytest.raises(UsageError, match="with the word 'sticker' in each"):
         TextualInversion(TextualInversion.Options(token="sticker")).training_set(test.setting(micro))
+
+
+def test_a_member_that_does_nothing_is_no_update(micro: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = TestSequence()
+    monkeypatch.setattr(InDomain, "update", lambda self, update: iter(()))
+    with pytest.raises(PluginError, match=r"'in-domain' .*reached the doses \[\] in a sequence; \[2\] is right"):
+        list(test.update(micro, test.make(), micro.model()))
+
+
+def test_a_sequence_of_updates_without_training_trains_on_nothing(micro: Kit) -> None:
+    plugin = Sequence(Sequence.Options.model_validate({"updates": [{"use": "quantisation"}, {"use": "weight-noise"}]}))
+    assert not plugin.has_sham and plugin.least_change() == 2e-3 and plugin.training_set(TestSequence().setting(micro)) == []
+    assert [part.name for part in plugin.parts()] == ["quantisation", "weight-noise"]
+
+
+def test_quantisation_of_what_is_quantised_already_is_said(micro: Kit) -> None:
+    with pytest.raises(UsageError, match="float16 already"):
+        list(Quantisation(Quantisation.Options(to="float16")).update(update(micro.model())))
 
 
 def test_a_sequence_goes_on_from_where_the_last_update_ended(micro: Kit) -> None:

@@ -59,7 +59,7 @@ def new(kind: str, name: str, out: Path | None) -> None:
     """Write a complete, installable package for a plugin of KIND called NAME; its tests pass at once."""
     from auditor.plugin.scaffold import write_package
 
-    folder = write_package(next(many for many, one in SINGULAR.items() if one == kind), name, out)
+    folder = write_package(kind, name, out)
     click.echo(f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'.")
 
 

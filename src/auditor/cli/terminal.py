@@ -49,12 +49,12 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
     from auditor import forecast
 
     console = _Terminal(highlight=False)
-    table = Table("arm", "concept images", "retained images", "training steps", title="At most")
+    table = Table("arm", "concept images", "retained images", "dose", title="At most")
     for arm in plan.arms:
         cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
-        steps = f"{arm.dose} ({plan.policy.probes[arm.probe].method})" if arm.probe is not None else ""
+        steps = str(arm.dose) if arm.probe is not None else ""
         table.add_row(escape(arm.name), str(concept), str(retained), steps)
     console.print(table)
     for group in forecast.forecast_cells(plan):
@@ -135,8 +135,10 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
 
 def show_plugin(record: PluginRecord) -> None:
     """What a plugin is, and one row an option."""
+    from auditor.plugin.loader import SINGULAR
+
     console = _Terminal(highlight=False)
-    console.print(f"[bold]{escape(record.name)}[/] ({record.kind.removesuffix('s')}, {escape(record.origin)})")
+    console.print(f"[bold]{escape(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {escape(record.origin)})")
     if record.plugin is None:
         console.print(f"[red]did not load: {escape(record.error or '')}[/]")
         return

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from auditor.errors import PluginError, PolicyError, UsageError
-from auditor.plugin.loader import SINGULAR, PluginRecord, load_plugins, make_plugin
+from auditor.plugin.loader import SINGULAR, PluginRecord, canonical, load_plugins, make_plugin
 
 
 def check_distribution(distribution: str) -> Iterator[str]:
@@ -15,10 +14,9 @@ def check_distribution(distribution: str) -> Iterator[str]:
     Looks at what the loader looks at (API number, import, hook names, contracts, name collisions), at the options' documentation,
     and at whether the plugin can be made with its defaults. Behaviour is the conformance kit's part.
     """
-    wanted = re.sub(r"[-_.]+", "-", distribution).lower()
-    loaded = load_plugins()
-    own = [record for record in loaded.records if re.sub(r"[-_.]+", "-", record.distribution).lower() == wanted]
-    observers = [observer for observer in loaded.observers if observer.origin.rpartition(" ")[0] == distribution]
+    wanted, loaded = canonical(distribution), load_plugins()
+    own = [record for record in loaded.records if canonical(record.distribution) == wanted]
+    observers = [observer for observer in loaded.observers if canonical(observer.origin.rpartition(" ")[0]) == wanted]
     if not own and not observers:
         raise UsageError(f"No distribution called '{distribution}' registers a plugin here; install it first.")
     problems = []

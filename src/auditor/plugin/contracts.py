@@ -136,7 +136,12 @@ class Probe(Plugin):
     """A benign update that users make of a checkpoint."""
 
     has_sham: ClassVar[bool] = False
-    """Does it train, and honour ``Update.sham``? Then the audit checks that its machinery alone changes no image."""
+    """Does it train, and honour ``Update.sham``? Then the audit checks that its machinery alone changes no image.
+
+    Needed of every probe that asks for a training set, and of no other.
+    """
+    methods: ClassVar[tuple[str, ...]] = ()
+    """The policy's methods (``lora``, ``full``) that it can train by; its arms' names then hold it. Empty: it means nothing to it."""
 
     @property
     def title(self) -> str:

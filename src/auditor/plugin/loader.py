@@ -120,12 +120,12 @@ def _sources() -> Iterator[tuple[Callable[[], object], str, str, str]]:
     for kind in KINDS:
         yield functools.partial(importlib.import_module, f"auditor.{kind}"), "auditor", version("auditor"), kind
     wanted = os.environ.get(LOAD_ONLY)
-    chosen = None if wanted is None else {_canonical(name) for name in wanted.split(",")} - {"", "none"}
+    chosen = None if wanted is None else {canonical(name) for name in wanted.split(",")} - {"", "none"}
     seen = set[str]()
     for entry in sorted(_entry_points(), key=lambda entry: (entry.dist.name if entry.dist else "", entry.name)):
         distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
-        seen.add(_canonical(distribution))
-        if chosen is None or _canonical(distribution) in chosen:
+        seen.add(canonical(distribution))
+        if chosen is None or canonical(distribution) in chosen:
             yield functools.partial(_load_entry, entry), distribution, release, entry.name
     for name in sorted((chosen or set()) - seen):
         yield functools.partial(_missing, name), name, "not installed", name
@@ -134,7 +134,8 @@ def _sources() -> Iterator[tuple[Callable[[], object], str, str, str]]:
         yield functools.partial(_load_file, path, digest), path.name, f"sha256:{digest[:16]}", path.stem
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """A distribution's name as the packaging specifications compare it."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 

@@ -13,8 +13,8 @@ from auditor.files import room_on_disk, write_whole
 from auditor.plugin.loader import CONTRACTS, ENTRY_POINT_GROUP, SINGULAR
 
 
-def write_package(kind: str, name: str, out: Path | None = None) -> Path:
-    """Write a package with one plugin of ``kind`` (plural) called ``name`` to ``out`` and return where it is.
+def write_package(one: str, name: str, out: Path | None = None) -> Path:
+    """Write a package with ``one`` plugin (``probe``, ``detector``, ...) called ``name`` to ``out`` and return where it is.
 
     Raises :class:`UsageError` where the name cannot be used or the folder is not empty.
     """
@@ -23,10 +23,10 @@ def write_package(kind: str, name: str, out: Path | None = None) -> Path:
     folder = out or Path(f"auditor-{name}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already; give a new folder with --out.")
+    kind = next(kind for kind, singular in SINGULAR.items() if singular == one)
     package = f"auditor_{name.replace('-', '_')}"
     facts = {
-        "kind": kind,
-        "one": SINGULAR[kind],
+        "one": one,
         "contract": CONTRACTS[kind].__name__,
         "name": name,
         "package": package,
@@ -37,7 +37,7 @@ def write_package(kind: str, name: str, out: Path | None = None) -> Path:
     files = {
         "pyproject.toml": "pyproject.toml.j2",
         "README.md": "README.md.j2",
-        f"src/{package}/__init__.py": f"{SINGULAR[kind]}.py.j2",
+        f"src/{package}/__init__.py": f"{one}.py.j2",
         f"tests/test_{package}.py": "test.py.j2",
     }
     templates = jinja2.Environment(

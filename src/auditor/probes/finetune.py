@@ -43,6 +43,7 @@ class FineTune(Probe):
     """Fine-tuning of the UNet on images that the base draws of chosen concepts."""
 
     has_sham = True
+    methods = ("lora", "full")
     Options: ClassVar[type[OptionsModel]] = FineTuneOptions
 
     @abstractmethod

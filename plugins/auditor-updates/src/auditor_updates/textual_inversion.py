@@ -45,7 +45,7 @@ class TextualInversion(InDomain):
     name = "textual-inversion"
     summary = "the embedding of one existing word is learnt, the rest stays"
     source = "Gal et al. 2022, arXiv:2208.01618"
-    has_sham = True
+    methods = ()
     Options: ClassVar[type[OptionsModel]] = TextualInversionOptions
 
     def changes(self, method: str) -> tuple[str, ...]:
