@@ -27,18 +27,25 @@ class EsdOptions(OptionsModel):
     variant: Literal["x", "u", "full"] = "u"
     """Weights that change: cross-attention (x), everything else (u), or all of them (full)."""
     eta: float = Field(default=1.0, gt=0)
+    """How far the target is steered away from the concept (Eq. 8)."""
     steps: int = Field(default=1000, ge=1)
+    """Training steps."""
     learning_rate: float = Field(default=1e-5, gt=0)
+    """Of AdamW."""
     batch: int = Field(default=1, ge=1)
+    """Noisy latents a step."""
     prompts: PromptTemplates = ("{}",)
     """Templates that the concept's name is put into."""
     sampling_steps: int = Field(default=50, ge=2)
+    """Denoising steps of a trajectory."""
     sampling_guidance: float = Field(default=3.0, ge=1)
+    """Classifier-free guidance of a trajectory."""
     refresh: int = Field(default=1, ge=1)
     """Training steps between two drawings of the pool of noisy latents."""
     pool: int = Field(default=1, ge=1)
     """Trajectories in the pool."""
     size: int = Field(default=512, ge=8)
+    """Of the images that the latents stand for, in pixels a side."""
 
 
 class Esd(Eraser):

@@ -25,14 +25,19 @@ class FineTuneOptions(OptionsModel):
     candidates: ConceptNames = ()
     """Names to choose from, or a named set; erased and retained concepts are taken out."""
     prompts: PromptTemplates = ("a photo of {}",)
+    """Templates with one ``{}`` each, or a named set: what the base draws and the captions say."""
     names: int = Field(default=10, ge=1)
+    """How many of the candidates are trained on."""
     images_per_prompt: int = Field(default=5, ge=1)
+    """Images that the base draws of each prompt, beside one that is held out."""
     folder: Path | None = None
     """A folder of captioned images (``metadata.jsonl`` with file_name and text) instead of ``candidates``."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Default: 1e-4 for LoRA, 1e-5 for full fine-tuning."""
     batch: int = Field(default=4, ge=1)
+    """Images a step."""
     rank: int = Field(default=4, ge=1)
+    """Of the LoRA."""
     eight_bit: bool = False
     """Adam's moments in eight bits; needs the extra ``eight-bit``."""
     gradient_checkpointing: bool | None = None
@@ -118,10 +123,13 @@ class TercileOptions(FineTuneOptions):
     """A tercile, 1 (least similar) to 3 (most similar)."""
 
     tercile: Literal[1, 2, 3]
+    """Which third, from the least similar to the most."""
     split: Literal["interval", "count"] = "interval"
     """``interval``: three equal intervals of similarity (the paper's Table 1); ``count``: three equal groups (its text)."""
     model: str = "ViT-B-32"
+    """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
     pretrained: str | None = None
+    """Tag or file of open_clip's weights."""
 
 
 class ClipTercile(FineTune):

@@ -29,7 +29,9 @@ class MaskUse(OptionsModel):
     """A mask source and its options."""
 
     use: str = "attention"
+    """The mask source."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Its options."""
 
 
 class MaceOptions(OptionsModel):
@@ -46,18 +48,27 @@ class MaceOptions(OptionsModel):
     lora: bool = True
     """False: refinement only."""
     images: int = Field(default=8, ge=1)
+    """Images of each concept that the base draws for its LoRA."""
     masks: MaskUse = MaskUse()
     """Where in its images the concept is."""
     steps: int = Field(default=50, ge=1)
+    """Training steps of each LoRA."""
     learning_rate: float = Field(default=1e-4, gt=0)
+    """Of AdamW."""
     rank: int = Field(default=1, ge=1)
+    """Of each LoRA."""
     batch: int = Field(default=1, ge=1)
+    """Images a step."""
     importance_sampling: bool = True
+    """Draw timesteps where the concept takes shape (section 4.2) instead of evenly."""
     mark_padding: bool = True
     """Mark end and padding tokens beside the phrase in the LoRA's loss, as the reference's code does (its paper does not)."""
     size: int = Field(default=512, ge=8)
+    """Of the images, in pixels a side."""
     sampling_steps: int = Field(default=30, ge=1)
+    """Denoising steps of each image."""
     sampling_guidance: float = Field(default=7.5, ge=1)
+    """Classifier-free guidance of each image."""
 
 
 class Mace(Eraser):

@@ -1,0 +1,90 @@
+"""What comes with auditor passes the conformance kit that it asks of others."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from auditor.detectors.by_domain import ByDomain
+from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.erasers.esd import Esd
+from auditor.erasers.mace import Mace
+from auditor.masks.simple import AttentionMasks, WholeImage
+from auditor.metrics.clip_score import ClipScore
+from auditor.plugin.conformance import (
+    DetectorConformance,
+    EraserConformance,
+    MaskSourceConformance,
+    MetricConformance,
+    ProbeConformance,
+    ReporterConformance,
+)
+from auditor.probes.finetune import ClipTercile, InDomain, OutOfDomain
+from auditor.reporters.html import Html
+from auditor.reporters.json import Json
+
+TRAIN = {"candidates": "micro-people", "names": 2, "images_per_prompt": 1, "batch": 2}
+CLIP = {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}
+
+
+class TestInDomain(ProbeConformance):
+    plugin = InDomain
+    options: ClassVar[dict[str, Any]] = TRAIN
+
+
+class TestOutOfDomain(ProbeConformance):
+    plugin = OutOfDomain
+    options: ClassVar[dict[str, Any]] = TRAIN | {"candidates": "micro-objects"}
+    method = "full"
+
+
+class TestClipTercile(ProbeConformance):
+    plugin = ClipTercile
+    options: ClassVar[dict[str, Any]] = TRAIN | {"tercile": 3, "split": "count", "model": "micro"}
+
+
+class TestClipZeroShot(DetectorConformance):
+    plugin = ClipZeroShot
+    options: ClassVar[dict[str, Any]] = CLIP
+
+
+class TestByDomain(DetectorConformance):
+    plugin = ByDomain
+    options: ClassVar[dict[str, Any]] = {"domains": {"people": {"use": "clip-zero-shot", "options": CLIP}}}
+
+
+class TestMace(EraserConformance):
+    plugin = Mace
+    options: ClassVar[dict[str, Any]] = {
+        "lambda_identity": 10.0,
+        "preserve": "micro-people",
+        "images": 2,
+        "steps": 2,
+        "size": 32,
+        "sampling_steps": 4,
+    }
+
+
+class TestEsd(EraserConformance):
+    plugin = Esd
+    options: ClassVar[dict[str, Any]] = {"steps": 2, "size": 32, "sampling_steps": 4}
+
+
+class TestAttentionMasks(MaskSourceConformance):
+    plugin = AttentionMasks
+
+
+class TestWholeImage(MaskSourceConformance):
+    plugin = WholeImage
+
+
+class TestClipScore(MetricConformance):
+    plugin = ClipScore
+    options: ClassVar[dict[str, Any]] = {"model": "micro"}
+
+
+class TestJson(ReporterConformance):
+    plugin = Json
+
+
+class TestHtml(ReporterConformance):
+    plugin = Html
