@@ -124,6 +124,7 @@ class Court:
         before, after = np.array(line.fit_before), np.array(line.fit)
         fall = (before - after) / before.mean()
         error = fall.std(ddof=1) / math.sqrt(len(fall))
+        moved = "rose" if fall.mean() < 0 else "fell"
         lower = float(fall.mean() - distributions.t.ppf(1 - self.limits.alpha, len(fall) - 1) * error)
         return Control(
             name="potent",
@@ -133,7 +134,7 @@ class Court:
             limit=limit,
             p=None,
             n=len(fall),
-            sentence=f"The loss on the probe's held-out captions fell by {fall.mean():.1%} (lower bound {lower:.1%}; {limit:.1%} needed).",
+            sentence=f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound {lower:.1%}; a fall of {limit:.1%} needed).",
         )
 
     def _same_as_erased(self, arm: Arm) -> tuple[int, int]:
