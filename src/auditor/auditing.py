@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
-from auditor.errors import InterruptedRunError, PluginError, PolicyError, RefusedError
+from auditor.errors import PluginError, PolicyError, RefusedError
 from auditor.files import room_on_disk, write_whole
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
@@ -30,6 +27,7 @@ from auditor.policy import Base, Policy, load_policy
 from auditor.progress import Progress
 from auditor.report import Provenance, Replay, Report
 from auditor.runfolder import check_folder, open_run, write_manifest
+from auditor.signals import stoppable
 from auditor.tally import Tally, tally
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ def audit(
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
-    with room_on_disk(out), _stoppable():
+    with room_on_disk(out), stoppable():
         check_folder(out, manifest)
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl") as journal:
@@ -258,27 +256,6 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the run as :class:`InterruptedRunError`; a second signal at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each, old in earlier.items():
-            signal.signal(each, old)
-        raise InterruptedRunError(number)
-
-    try:
-        earlier = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller's signals are its own
-        yield
-        return
-    try:
-        yield
-    finally:
-        for each, old in earlier.items():
-            signal.signal(each, old)
 
 
 def elapsed(began: float) -> str:

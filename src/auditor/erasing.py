@@ -1,16 +1,26 @@
-"""Makes a reference erased checkpoint: base, policy and eraser in, a diffusers folder out."""
+"""Makes a reference erased checkpoint: base, policy and eraser in; a diffusers folder, or only what changed, out.
+
+``OUT/``            the base's files with the changed UNet, or ``unet-changed.safetensors`` alone (``save="delta"``)
+``OUT/erasure.json``  where it comes from: eraser, options, concepts, base and its licence, seed, versions, and the eraser's own notes
+``OUT/erasure/``    what the eraser keeps: MACE's Gram matrices and LoRAs, from which concepts can be added or taken away later
+
+Until it is whole all of it lies in ``.OUT.part`` beside it, where the same command goes on after an interruption.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from auditor.digest import seed_of
+from auditor.checkpoint.inspection import licence_of
+from auditor.digest import seed_of, sha256_json
 from auditor.documents import parse_options, read_mapping
 from auditor.errors import AuditorError, UsageError
 from auditor.files import room_on_disk, write_whole
@@ -20,6 +30,59 @@ from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.plugin.watchdog import WATCHDOG
 from auditor.policy import Policy, load_policy
 from auditor.sets import bundled_policy
+from auditor.signals import stoppable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from auditor.checkpoint import Checkpoint
+    from auditor.diffusion.model import TextToImage
+
+Save = Literal["full", "delta"]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One erasure as it was asked for, with everything it needs in memory."""
+
+    opened: Checkpoint
+    model: TextToImage
+    policy: Policy
+    name: str
+    plugin: Eraser
+    seed: int
+    reuse: Path | None
+
+    def erasure(self, folder: Path | None, on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None) -> Erasure:
+        """What the eraser is given."""
+        seed = seed_of(self.seed, self.name)
+        return Erasure(self.model, self.policy.erase, self.policy.retain, seed, on_step, folder, self.reuse)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the result comes from, as far as it is known before the work."""
+        record = find_plugin("erasers", self.name)
+        return {
+            "eraser": self.name,
+            "plugin": f"{record.distribution} {record.version}",
+            "parts": [part.origin for part in self.plugin.parts()],
+            "options": self.plugin.options.model_dump(mode="json"),
+            "erased": [concept.model_dump(mode="json") for concept in self.policy.erase],
+            "retained": [concept.name for concept in self.policy.retain],
+            "base": {"source": self.opened.source, "digest": self.opened.digest, "licence": licence_of(self.opened.folder)},
+            "policy": self.policy.digest(),
+            "seed": self.seed,
+            "reuse": None if self.reuse is None else str(self.reuse),
+            "versions": {name: version(name) for name in ("auditor", "torch", "diffusers", "peft", "transformers")},
+        }
+
+
+def plan_erasure(
+    base: str, policy: Policy | Path | str, eraser: str, *, options: dict[str, Any] | None = None, seed: int = 0, reuse: Path | None = None
+) -> dict[str, Any]:
+    """What :func:`erase` would do, by the eraser's own account, and nothing of it done. Raises as it would."""
+    order = _order(base, policy, eraser, options, seed, reuse)
+    found: dict[str, Any] = door.call(order.plugin, order.plugin.plan, order.erasure(None))
+    return found
 
 
 def erase(
@@ -30,53 +93,110 @@ def erase(
     *,
     options: dict[str, Any] | None = None,
     seed: int = 0,
+    save: Save = "full",
+    reuse: Path | None = None,
     on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None,
 ) -> Path:
-    """Erase the policy's concepts from ``base`` and write the result to ``out``, a diffusers folder with ``erasure.json``.
+    """Erase the policy's concepts from ``base`` and write the result to ``out``.
 
-    Only the UNet changes; every other file is copied from the base. Raises :class:`UsageError` where ``out`` is not empty.
+    Only the UNet changes; every other file is copied from the base. ``reuse`` is an earlier result whose parts the eraser may take.
+    Raises :class:`UsageError` where ``out`` is not empty or something cannot be erased; then nothing is written.
     """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not empty; give a new folder with --out.")
+    order = _order(base, policy, eraser, options, seed, reuse)
+    provenance = order.provenance()
+    part = out.with_name(f".{out.name}.part")
+    with room_on_disk(out):
+        _begin(part, sha256_json(provenance))
+        began = time.monotonic()
+        before = _tensor_digests(order.model.unet)
+        try:
+            with stoppable(), WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
+                notes = door.call(order.plugin, order.plugin.erase, order.erasure(part / "erasure", on_step))
+        except UsageError:
+            shutil.rmtree(part)  # the same command would end here again
+            raise
+        if not all(bool(parameter.isfinite().all()) for parameter in order.model.unet.parameters()):
+            raise AuditorError(f"The eraser '{eraser}' left weights that are not finite; nothing was written. Lower its learning rate.")
+        after = _tensor_digests(order.model.unet)
+        changed = sorted(name for name, digest in after.items() if before.get(name) != digest)
+        if not changed:
+            raise AuditorError(f"The eraser '{eraser}' changed nothing; nothing was written.")
+        provenance |= {"seconds": round(time.monotonic() - began, 1), "changed": changed, "notes": notes}
+        _write(order, part, save, changed, provenance)
+        (part / "identity").unlink()
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    return out
+
+
+def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[str, Any] | None, seed: int, reuse: Path | None) -> _Order:
     from auditor.checkpoint import open_checkpoint
     from auditor.checkpoint.load import load_model
 
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty; give a new folder with --out.")
     plugin: Eraser = make_plugin("erasers", eraser, options or {})
-    record = find_plugin("erasers", eraser)
+    if reuse is not None and not (reuse / "erasure").is_dir():
+        raise UsageError(f"{reuse} holds nothing to reuse: give the folder that an earlier 'auditor erase' wrote, with its erasure/ in it.")
     opened = open_checkpoint(base)
-    model = load_model(opened, "float32")
-    began = time.monotonic()
-    erasure = Erasure(model, policy.erase, policy.retain, seed_of(seed, eraser), on_step)
-    with WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
-        notes = door.call(plugin, plugin.erase, erasure)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.unet.parameters()):
-        raise AuditorError(f"The eraser '{eraser}' left weights that are not finite; nothing was written. Lower its learning rate.")
-    part = out.with_name(f".{out.name}.part")
-    provenance = {
-        "eraser": eraser,
-        "plugin": f"{record.distribution} {record.version}",
-        "options": plugin.options.model_dump(mode="json"),
-        "erased": [concept.model_dump(mode="json") for concept in policy.erase],
-        "base": {"source": base, "digest": opened.digest},
-        "policy": policy.digest(),
-        "seed": seed,
-        "seconds": round(time.monotonic() - began, 1),
-        "versions": {name: version(name) for name in ("auditor", "torch", "diffusers", "peft")},
-        "notes": notes,
-    }
-    with room_on_disk(out):
-        shutil.rmtree(part, ignore_errors=True)
-        for name in opened.files:
+    return _Order(opened, load_model(opened, "float32"), policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
+
+
+def _begin(part: Path, identity: str) -> None:
+    """Go on in ``part`` where it was left by the very same erasure; begin anew where it was another."""
+    mark = part / "identity"
+    if part.exists() and not (mark.is_file() and mark.read_text() == identity):
+        shutil.rmtree(part)
+    (part / "erasure").mkdir(parents=True, exist_ok=True)
+    write_whole(mark, identity.encode())
+
+
+def _tensor_digests(unet: nn.Module) -> dict[str, str]:
+    return {name: hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest() for name, value in unet.state_dict().items()}
+
+
+def _write(order: _Order, part: Path, save: Save, changed: list[str], provenance: dict[str, Any]) -> None:
+    from safetensors.torch import save as to_bytes
+
+    folder = order.opened.folder
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stem.upper() in ("LICENSE", "LICENCE", "NOTICE", "COPYING"):
+            shutil.copyfile(file, part / file.name)
+    if save == "full":
+        for name in order.opened.files:
             if not name.startswith("unet/"):
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(opened.folder / name, part / name)
-        model.unet.save_pretrained(part / "unet", safe_serialization=True)
-        write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
-    if out.exists():
-        out.rmdir()
-    part.rename(out)
-    return out
+                shutil.copyfile(folder / name, part / name)
+        order.model.unet.save_pretrained(part / "unet", safe_serialization=True)
+        write_whole(part / "README.md", _card(order, provenance).encode())
+    else:
+        state = order.model.unet.state_dict()
+        tensors = {name: state[name].detach().cpu().contiguous() for name in changed}
+        write_whole(part / "unet-changed.safetensors", to_bytes(tensors, {"format": "pt", "base": order.opened.digest}))
+    write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
+    if not any((part / "erasure").iterdir()):
+        (part / "erasure").rmdir()
+
+
+def _card(order: _Order, provenance: dict[str, Any]) -> str:
+    """A model card with the base's licence, and no promise."""
+    licence = provenance["base"]["licence"]
+    front = ["---", *([f"license: {json.dumps(licence)}"] if licence else []), "library_name: diffusers", "pipeline_tag: text-to-image"]
+    names = ", ".join(concept.name for concept in order.policy.erase)
+    return "\n".join(
+        [
+            *front,
+            "---",
+            "",
+            f"`{order.opened.source}` after `auditor erase --eraser {order.name}` of: {names}.",
+            "",
+            "How it was made is in `erasure.json`. That the concepts are gone, and stay gone when the checkpoint is fine-tuned, is not",
+            "said by this: `auditor audit` measures it.",
+            "",
+        ]
+    )
 
 
 def read_options(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from auditor.erasers.mace.eraser import cross_attention_projections
+from auditor.erasers.closed_form import cross_attention_projections
 from auditor.errors import UsageError
 from auditor.plugin.conformance import EraserConformance
 from auditor.plugin.contracts import Erasure

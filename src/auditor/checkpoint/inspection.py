@@ -106,6 +106,11 @@ def _family_of(header: Header) -> str | None:
     return None if width is None else _FAMILIES.get(width, f"UNet with a text width of {width}")
 
 
+def licence_of(path: Path) -> str | None:
+    """The licence that a checkpoint's card names."""
+    return _card(path)[0]
+
+
 def _card(path: Path) -> tuple[str | None, str | None]:
     """Licence and base model that the card's front matter names; None where there is no card, or none that reads."""
     card = (path if path.is_dir() else path.parent) / "README.md"

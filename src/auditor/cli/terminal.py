@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -92,6 +92,24 @@ def _show_cells(console: Console, cells: CellForecast) -> None:
     closed = [f"{low} to {high} hits after {images}" for images, low, high in cells.futility[:: max(1, len(cells.futility) // 5)]]
     if closed:
         console.print(f"closed as undecided, for instance: {', '.join(closed)} images")
+
+
+def show_erasure_plan(found: Mapping[str, Any]) -> None:
+    """What an eraser says that it would do, key by key."""
+    console = _Terminal(highlight=False)
+    if not found:
+        console.print("this eraser does not say what it would do")
+
+    def show(value: Mapping[str, Any], indent: str) -> None:
+        for key, part in value.items():
+            name = str(key).replace("_", " ")
+            if isinstance(part, Mapping):
+                console.print(f"{indent}{escape(name)}")
+                show(part, indent + "  ")
+            else:
+                console.print(f"{indent}{escape(name)}: {escape(str(part))}")
+
+    show(found, "")
 
 
 def show_inspection(found: Inspection) -> None:
@@ -284,8 +302,14 @@ def watch_steps(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """A view of an eraser's stages on standard error."""
     console = _Terminal(stderr=True)
     if not console.is_terminal:
-        console.print(title, highlight=False)
-        yield lambda stage, step, steps: None
+        began, seen = time.monotonic(), set[str]()
+
+        def say(stage: str, step: int, steps: int) -> None:
+            if stage not in seen or step == steps:
+                seen.add(stage)
+                console.print(f"{time.monotonic() - began:6.0f} s  {title}: {stage} {step}/{steps}", markup=False, highlight=False)
+
+        yield say
         return
     with _bars(console) as bars:
         tasks: dict[str, TaskID] = {}

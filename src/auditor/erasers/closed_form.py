@@ -6,11 +6,11 @@ R = A B^-1 (refinement), and fusion needs each concept's Gram matrix and its two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from auditor.errors import AuditorError
 
@@ -27,6 +27,11 @@ class Solution:
     ridge: float
 
 
+def cross_attention_projections(unet: nn.Module) -> dict[str, Tensor]:
+    """The key and value weights of every cross-attention, by parameter name."""
+    return {name: weight for name, weight in unet.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))}
+
+
 def gram(rows: Tensor) -> Tensor:
     """Sum of e e^T over ``rows`` (N, width), float64."""
     rows = rows.double()
@@ -38,11 +43,12 @@ def cross_gram(targets: Tensor, rows: Tensor) -> Tensor:
     return targets.double().T @ rows.double()
 
 
-def right_divide(numerator: Tensor, system: Tensor) -> Solution:
+def right_divide(numerator: Tensor, system: Tensor, anchor: Tensor | None = None) -> Solution:
     """``numerator`` @ inverse(``system``) for a symmetric positive definite ``system``, by Cholesky.
 
-    A ridge of 1e-6 of the mean diagonal is added to the system, and the same to what it multiplies by the caller's own
-    anchor, only where the condition number exceeds 1e10. Raises :class:`AuditorError` where even that does not help.
+    Where the condition number exceeds 1e10, a ridge of 1e-6 of the mean diagonal is added to the system's diagonal, and as many times
+    ``anchor`` to the numerator: what the solution is pulled to (0 if there is none). Raises :class:`AuditorError` where even that
+    does not help.
     """
     values = torch.linalg.eigvalsh(system)
     condition = float(values[-1] / values[0].clamp(min=torch.finfo(values.dtype).tiny))
@@ -50,6 +56,7 @@ def right_divide(numerator: Tensor, system: Tensor) -> Solution:
     if condition > LARGEST_CONDITION or float(values[0]) <= 0:
         ridge = _RIDGE * float(system.diagonal().mean())
         system = system + ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
+        numerator = numerator if anchor is None else numerator + ridge * anchor
     try:
         factor = torch.linalg.cholesky(system)
     except RuntimeError as error:
@@ -61,15 +68,11 @@ def refinement(mapping: Tensor, prompts: Tensor, preserved: Tensor, identity: fl
     """R of the refined weights W' = W R (Lu et al. 2024, Eq. 2, with the identity term of the reference's code).
 
     ``mapping`` = sum h e^T and ``prompts`` = sum e e^T over aligned tokens, ``preserved`` = the weighted Gram matrix of what
-    must not change, ``identity`` = the weight of |W' - W|^2. A ridge is added to both sides, so that it pulls R to I.
+    must not change, ``identity`` = the weight of |W' - W|^2. A ridge pulls R to I.
     """
     eye = torch.eye(len(prompts), dtype=prompts.dtype, device=prompts.device)
     anchor = preserved + identity * eye
-    solution = right_divide(mapping + anchor, prompts + anchor)
-    if solution.ridge:
-        anchored = right_divide(mapping + anchor + solution.ridge * eye, prompts + anchor + solution.ridge * eye)
-        return Solution(anchored.factor, solution.condition, solution.ridge)
-    return solution
+    return right_divide(mapping + anchor, prompts + anchor, eye)
 
 
 @dataclass(frozen=True)
@@ -80,25 +83,51 @@ class LowRank:
     down: Tensor
 
 
-def fuse(
-    original: Tensor, refined: Tensor, loras: Sequence[LowRank], grams: Sequence[Tensor], preserved: Tensor, identity: float
-) -> Tensor:
-    """One projection with all concepts' LoRAs in it (Lu et al. 2024, Eq. 7), float64.
+@dataclass(frozen=True)
+class Fusion:
+    """All concepts' LoRAs in one set of weights (Lu et al. 2024, Eq. 7), in low-rank form.
 
-    W* = [W'(l I + G) + sum_i up_i (down_i G_i) + W P] (l I + G + P)^-1 with G = sum_i G_i: each concept's prompts see
-    W' + dW_i, what must be preserved sees the original W, and |W* - W'|^2 weighs ``identity``.
+    With S = l I + G + P and G = sum_i G_i the solution [W'(l I + G) + sum_i up_i (down_i G_i) + W P] S^-1 for W' = W R is
+    W F + sum_i up_i (down_i G_i S^-1), F = R + (I - R) P S^-1: one factor for all projections and a few rows a concept.
     """
-    total = torch.stack(list(grams)).sum(0)
-    eye = torch.eye(len(total), dtype=total.dtype, device=total.device)
-    numerator = refined.double() @ (total + identity * eye) + original.double() @ preserved
-    for lora, own in zip(loras, grams, strict=True):
-        numerator = numerator + lora.up.double() @ (lora.down.double() @ own)
-    system = total + identity * eye + preserved
-    solution = right_divide(numerator, system)
-    if solution.ridge:
-        numerator = numerator + solution.ridge * refined.double()
-        solution = right_divide(numerator, system + solution.ridge * eye)
-    return solution.factor
+
+    factor: Tensor
+    ups: dict[str, Tensor]
+    downs: dict[str, Tensor]
+    condition: float
+    ridge: float
+
+    def fused(self, name: str, original: Tensor) -> Tensor:
+        """The projection ``name`` (out, width), float64, from its weights before erasing."""
+        return original.double() @ self.factor + self.ups[name] @ self.downs[name]
+
+
+def fuse(refined: Tensor, concepts: Iterable[tuple[Tensor, Mapping[str, LowRank]]], preserved: Tensor, identity: float) -> Fusion:
+    """Fuse concepts, each its Gram matrix and its LoRA by projection, read once and one at a time.
+
+    Each concept's prompts are to see W' + dW_i, what must be preserved (``preserved``, weighted) the weights before erasing, and
+    |W* - W'|^2 weighs ``identity``; ``refined`` is R of W' = W R. Raises :class:`AuditorError` where the system is singular.
+    """
+    eye = torch.eye(len(refined), dtype=refined.dtype, device=refined.device)
+    total = torch.zeros_like(refined)
+    ups: dict[str, list[Tensor]] = {}
+    downs: dict[str, list[Tensor]] = {}
+    for own, loras in concepts:
+        total += own
+        seen = torch.cat([lora.down.double() for lora in loras.values()]) @ own
+        for (name, lora), rows in zip(loras.items(), seen.split([len(lora.down) for lora in loras.values()]), strict=True):
+            ups.setdefault(name, []).append(lora.up.double())
+            downs.setdefault(name, []).append(rows)
+    sides = [preserved, *(torch.cat(rows) for rows in downs.values())]
+    solution = right_divide(torch.cat(sides), total + identity * eye + preserved)
+    kept, *rows = solution.factor.split([len(side) for side in sides])
+    return Fusion(
+        factor=refined + (eye - refined) @ kept,
+        ups={name: torch.cat(parts, dim=1) for name, parts in ups.items()},
+        downs=dict(zip(downs, rows, strict=True)),
+        condition=solution.condition,
+        ridge=solution.ridge,
+    )
 
 
 def sum_grams(batches: Iterable[Tensor], width: int) -> Tensor:

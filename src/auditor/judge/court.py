@@ -134,7 +134,8 @@ class Court:
             limit=limit,
             p=None,
             n=len(fall),
-            sentence=f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound {lower:.1%}; a fall of {limit:.1%} needed).",
+            sentence=f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} "
+            f"(bound {lower:.1%}; a fall of {limit:.1%} needed).",
         )
 
     def _same_as_erased(self, arm: Arm) -> tuple[int, int]:

@@ -326,6 +326,21 @@ class EraserConformance(_Conformance):
         self.erase(micro, self.make(), micro.model(), steps=steps)
         assert steps and all(1 <= step <= total for _, step, total in steps)
 
+    def test_its_plan_is_json_and_changes_nothing(self, micro: Kit) -> None:
+        from auditor.diffusion.model import digest_of_weights
+
+        plugin, model = self.make(), micro.model()
+        json.dumps(plugin.plan(contracts.Erasure(model, micro.policy.erase, micro.policy.retain, _SEED)), allow_nan=False)
+        assert digest_of_weights(model.unet) == digest_of_weights(micro.model().unet)
+
+    def test_going_on_in_its_folder_gives_the_same(self, micro: Kit, tmp_path: Path) -> None:
+        from auditor.diffusion.model import digest_of_weights
+
+        first, again = micro.model(), micro.model()
+        for model in (first, again):
+            self.make().erase(contracts.Erasure(model, micro.policy.erase, micro.policy.retain, _SEED, folder=tmp_path))
+        assert digest_of_weights(first.unet) == digest_of_weights(again.unet)
+
     def test_it_is_made_for_the_models_device(self, micro: Kit) -> None:
         for device in _devices():
             model = micro.model(device)

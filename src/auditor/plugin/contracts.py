@@ -181,17 +181,30 @@ class Probe(Plugin):
 
 @dataclass(frozen=True)
 class Erasure:
-    """One run of an eraser: the base model to change in place, the concepts to erase and those to keep."""
+    """One run of an eraser: the base model to change in place, the concepts to erase and those to keep.
+
+    ``folder`` is for what should stay beside the erased checkpoint; after an interruption the same erasure finds there what it had
+    written. ``reuse`` is the folder of an earlier erasure, to take parts from, or None.
+    """
 
     model: TextToImage
     concepts: tuple[Concept, ...]
     retain: tuple[Concept, ...]
     seed: int
     on_step: Callable[[str, int, int], None] = field(default=lambda stage, step, steps: None)
+    folder: Path | None = None
+    reuse: Path | None = None
 
 
 class Eraser(Plugin):
     """Makes an erased checkpoint out of a base."""
+
+    def plan(self, erasure: Erasure) -> dict[str, Any]:
+        """What :meth:`erase` would do, without doing it (JSON); raises as it would for what cannot be erased.
+
+        ``unet_evaluations`` and ``training_evaluations``, where they are given, become an estimate of the cost.
+        """
+        return {}
 
     @abstractmethod
     def erase(self, erasure: Erasure) -> dict[str, Any]:
@@ -204,15 +217,21 @@ class MaskRequest:
 
     ``images`` is uint8 of shape (N, 3, H, W). ``attention`` (float, shape (N, h, w), h x w being the latents' size) is the
     cross-attention that the phrase's tokens drew: averaged over heads, scaled to h x w, summed over layers and steps.
+    ``names`` has the images' names ("00", "01", ...), by which files can be matched with them.
     """
 
     concept: Concept
     images: Tensor
     attention: Tensor
+    names: tuple[str, ...] = ()
 
 
 class MaskSource(Plugin):
     """Says where in an image a concept is, for erasers that train inside a mask only."""
+
+    def fingerprint(self) -> str:
+        """A digest of what decides where a concept is, where options and version do not name it: files, for example."""
+        return ""
 
     @abstractmethod
     def masks(self, request: MaskRequest) -> Tensor:

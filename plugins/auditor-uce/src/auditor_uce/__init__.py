@@ -53,8 +53,7 @@ class Uce(Eraser):
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
         import torch
 
-        from auditor.erasers.closed_form import cross_gram, gram, refinement
-        from auditor.erasers.mace.eraser import cross_attention_projections
+        from auditor.erasers.closed_form import cross_attention_projections, cross_gram, gram, refinement
 
         options: UceOptions = self.options
         model = erasure.model

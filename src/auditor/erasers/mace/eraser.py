@@ -1,74 +1,33 @@
-"""The MACE eraser: refine, train one LoRA a concept, fuse."""
+"""The MACE eraser: refine, train one LoRA a concept, fuse. What it makes of each concept stays in the erasure's folder."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
+from auditor.erasers.mace.options import MaceOptions
 from auditor.errors import UsageError
 from auditor.plugin import door
 from auditor.plugin.contracts import Eraser, Erasure, MaskRequest, MaskSource, OptionsModel
 from auditor.plugin.loader import make_plugin
-from auditor.sets import ConceptNames
 from auditor.templates import ERASURE_TEMPLATES
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
     from torch import Tensor
 
     from auditor.diffusion.model import TextToImage
     from auditor.erasers.closed_form import LowRank
-    from auditor.policy import Concept
+    from auditor.erasers.mace.kept import ConceptFolder
+    from auditor.erasers.mace.lora import ConceptImages, LoraSetting, LoraTask, TrainedLora
+    from auditor.policy import Concept, Sampler
 
-REFERENCE_ROWS = 47_491_059
-"""Rows of the reference's prior Gram matrix (616,767 captions x 77 positions), which lambda1 is scaled to."""
-
-
-class MaskUse(OptionsModel):
-    """A mask source and its options."""
-
-    use: str = "attention"
-    """The mask source."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Its options."""
-
-
-class MaceOptions(OptionsModel):
-    """Defaults are the paper's for one celebrity on Stable Diffusion 1.4 where it gives one."""
-
-    lambda1: float = Field(default=1e-4, ge=0)
-    """Weight of the prior in refinement (Eq. 2), for a Gram matrix of as many rows as the reference's."""
-    lambda2: float = Field(default=1e-4, ge=0)
-    """Weight of the prior in fusion (Eq. 7), scaled likewise."""
-    lambda_identity: float = Field(default=0.0, ge=0)
-    """Weight of the squared change of the weights themselves, in both closed forms."""
-    preserve: ConceptNames = ()
-    """Concepts whose prompts make the prior, or a named set; the retained ones of the policy are always among them."""
-    lora: bool = True
-    """False: refinement only."""
-    images: int = Field(default=8, ge=1)
-    """Images of each concept that the base draws for its LoRA."""
-    masks: MaskUse = MaskUse()
-    """Where in its images the concept is."""
-    steps: int = Field(default=50, ge=1)
-    """Training steps of each LoRA."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Of AdamW."""
-    rank: int = Field(default=1, ge=1)
-    """Of each LoRA."""
-    batch: int = Field(default=1, ge=1)
-    """Images a step."""
-    importance_sampling: bool = True
-    """Draw timesteps where the concept takes shape (section 4.2) instead of evenly."""
-    mark_padding: bool = True
-    """Mark end and padding tokens beside the phrase in the LoRA's loss, as the reference's code does (its paper does not)."""
-    size: int = Field(default=512, ge=8)
-    """Of the images, in pixels a side."""
-    sampling_steps: int = Field(default=30, ge=1)
-    """Denoising steps of each image."""
-    sampling_guidance: float = Field(default=7.5, ge=1)
-    """Classifier-free guidance of each image."""
+_IMAGE_OPTIONS = ("images", "masks", "size", "sampling_steps", "sampling_guidance")
+_LORA_OPTIONS = ("steps", "learning_rate", "rank", "batch", "importance_sampling", "mark", "loss")
 
 
 class Mace(Eraser):
@@ -80,172 +39,364 @@ class Mace(Eraser):
 
     Options: ClassVar[type[OptionsModel]] = MaceOptions
 
+    def parts(self) -> tuple[MaskSource, ...]:
+        """The mask source."""
+        return (make_plugin("masks", self.options.masks.use, self.options.masks.options),)
+
+    def plan(self, erasure: Erasure) -> dict[str, Any]:
+        """What would be erased, drawn and trained, and what each prior weighs."""
+        options: MaceOptions = self.options
+        self._check(erasure)
+        concepts, count = erasure.concepts, len(erasure.concepts)
+        prior, domain = self._captions(erasure)
+        return {
+            "concepts": {concept.name: concept.mapping for concept in concepts},
+            "prior": {"captions": len(prior), "second": len(domain), "weights": self._weights()},
+            "images": count * options.images if options.lora else 0,
+            "unet_evaluations": 2 * count * options.images * options.sampling_steps if options.lora else 0,
+            "training_evaluations": count * options.steps * options.batch if options.lora else 0,
+            "reused": sum(self._earlier(erasure, concept) is not None for concept in concepts) if options.lora else 0,
+        }
+
     def erase(self, erasure: Erasure) -> dict[str, Any]:
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
+        self._check(erasure)
+        if erasure.folder is not None:
+            return self._erase(erasure, erasure.folder)
+        with tempfile.TemporaryDirectory() as folder:
+            return self._erase(erasure, Path(folder))
+
+    def _erase(self, erasure: Erasure, folder: Path) -> dict[str, Any]:
         import torch
 
-        from auditor.erasers.closed_form import fuse, refinement
+        from auditor.erasers.closed_form import cross_attention_projections, fuse, refinement
+        from auditor.erasers.mace.kept import ConceptFolder
 
         options: MaceOptions = self.options
+        clock = _Clock()
         model = erasure.model
-        for concept in erasure.concepts:
-            _check(concept, model)
         projections = cross_attention_projections(model.unet)
-        if not projections:
-            raise UsageError("MACE edits cross-attention, and this model has none.")
-        grams = {concept.name: _concept_gram(model, concept) for concept in erasure.concepts}
-        prior = self._prior(erasure)
-        mapping, prompts = _mapping_grams(model, erasure.concepts)
-        refined = refinement(mapping, prompts, options.lambda1 * prior, options.lambda_identity)
-        original = {name: weight.detach().double().cpu().clone() for name, weight in projections.items()}
-        first = {name: weight @ refined.factor for name, weight in original.items()}
-        record: dict[str, Any] = {"refinement": {"condition": refined.condition, "ridge": refined.ridge}}
-        loras: list[dict[str, LowRank]] = []
+        kept = [ConceptFolder(folder, concept.name) for concept in erasure.concepts]
+        width = model.text_encoder.config.hidden_size
+        mapping = torch.zeros(width, width, dtype=torch.float64)
+        aligned = torch.zeros_like(mapping)
+        for number, (concept, place) in enumerate(zip(erasure.concepts, kept, strict=True)):
+            grams = _concept_grams(model, concept, place)
+            mapping += grams["mapping"]
+            aligned += grams["aligned"]
+            erasure.on_step("prompts", number + 1, len(kept))
+        record: dict[str, Any] = {"prior": {}}
+        prior = self._prior(erasure, record["prior"])
+        clock.lap("prompts")
+        refined = refinement(mapping, aligned, prior["refinement"], options.lambda_identity)
+        record["refinement"] = {"condition": refined.condition, "ridge": refined.ridge}
+        original = {name: weight.detach().cpu().clone() for name, weight in projections.items()}
+        clock.lap("refinement")
         if options.lora:
-            images = [self._images(erasure, concept) for concept in erasure.concepts]  # by the base, before it is edited
-        _write(projections, first)
+            self._draw_images(erasure, kept)  # by the base, before it is edited
+            clock.lap("images")
+        with torch.no_grad():
+            for name, weight in projections.items():
+                weight.copy_(original[name].double() @ refined.factor)
         erasure.on_step("refine", 1, 1)
-        if not options.lora:
-            return record
-        record["loras"] = {}
-        for number, concept in enumerate(erasure.concepts):
-            lora, losses = self._lora(erasure, concept, images[number], number)
-            loras.append(lora)
-            record["loras"][concept.name] = {"loss_first": losses[0], "loss_last": losses[-1]}
-        own = [grams[concept.name] for concept in erasure.concepts]
-        fused = {}
-        for name, weight in original.items():
-            layer = name.removesuffix(".weight")
-            parts = [_on_cpu(lora[layer]) for lora in loras]
-            fused[name] = fuse(weight, first[name], parts, own, options.lambda2 * prior, options.lambda_identity)
-        _write(projections, fused)
-        erasure.on_step("fuse", 1, 1)
-        change = sum(float((fused[name] - weight).square().sum()) for name, weight in original.items())
+        if options.lora:
+            record["loras"] = self._train(erasure, kept, refined.factor)
+            clock.lap("loras")
+            loras = self._read(kept)
+            if options.fusion == "sum":
+                _add(projections, loras)
+            else:
+                fusion = fuse(refined.factor, loras, prior["fusion"], options.lambda_identity)
+                record["fusion"] = {"condition": fusion.condition, "ridge": fusion.ridge}
+                with torch.no_grad():
+                    for name, weight in projections.items():
+                        weight.copy_(fusion.fused(name.removesuffix(".weight"), original[name]))
+            erasure.on_step("fuse", 1, 1)
+            clock.lap("fusion")
+            if not options.keep_images:
+                shutil.rmtree(folder / "images", ignore_errors=True)
+        change = sum(float((weight.detach().cpu() - original[name]).square().sum()) for name, weight in projections.items())
         size = sum(float(weight.square().sum()) for weight in original.values())
-        record["relative_change"] = (change / size) ** 0.5
         torch.cuda.empty_cache()
-        return record
+        return record | {"relative_change": (change / size) ** 0.5, "seconds": clock.laps}
 
-    def _prior(self, erasure: Erasure) -> Tensor:
-        """The Gram matrix of the prompts to preserve, scaled to the reference's number of rows."""
+    # -- what is asked for -------------------------------------------------------------------------------------------
+
+    def _check(self, erasure: Erasure) -> None:
+        """Everything that can be known to be wrong before anything is drawn."""
+        from auditor.erasers.closed_form import cross_attention_projections
+
+        if not cross_attention_projections(erasure.model.unet):
+            raise UsageError("MACE edits cross-attention, and this model has none.")
+        for concept in erasure.concepts:
+            _check_concept(concept, erasure.model)
+
+    def _weights(self) -> dict[str, dict[str, float]]:
+        """What a row of each prior weighs in each closed form, and the whole first prior in rows of a concept's prompts."""
+        from auditor.erasers.mace.prior import REFERENCE_ROWS
+
+        options: MaceOptions = self.options
+        return {
+            form: {"first": weight, "second": weight * options.domain_weight, "first_in_rows": weight * REFERENCE_ROWS}
+            for form, weight in options.prior_weights().items()
+        }
+
+    def _captions(self, erasure: Erasure) -> tuple[list[str], list[str]]:
+        """The captions of the prior and of the second prior."""
+        from auditor.erasers.mace.prior import read_captions
+
+        options: MaceOptions = self.options
+        erased = {name.casefold() for concept in erasure.concepts for name in (concept.name, *concept.synonyms)}
+        domains = {concept.domain for concept in erasure.concepts}
+
+        def prompts(names: tuple[str, ...], retained: list[Concept]) -> list[str]:
+            listed = dict.fromkeys((*names, *(concept.name for concept in retained)))
+            templates = dict.fromkeys((*ERASURE_TEMPLATES, *(template for concept in retained for template in concept.templates)))
+            return [template.format(name) for name in listed if name.casefold() not in erased for template in templates]
+
+        prior = prompts(options.preserve, list(erasure.retain)) if options.captions is None else read_captions(options.captions)
+        same = [concept for concept in erasure.retain if concept.domain in domains]
+        return prior, prompts(options.domain, same) if options.domain_weight else []
+
+    def _prior(self, erasure: Erasure, record: dict[str, Any]) -> dict[str, Tensor]:
+        """The weighted Gram matrices of what must be preserved, in refinement and in fusion."""
+        from auditor.erasers.mace.prior import caption_gram
+
+        def progress(step: int, steps: int) -> None:
+            erasure.on_step("prior", step, steps)
+
+        first, second = (caption_gram(erasure.model, captions, self.options.cache, progress) for captions in self._captions(erasure))
+        weights = self._weights()
+        record |= {"rows": first.rows, "captions": first.captions, "second_rows": second.rows, "weights": weights}
+        return {form: weight["first"] * first.scaled() + weight["second"] * second.matrix for form, weight in weights.items()}
+
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def _sampler(self) -> Sampler:
+        from auditor.policy import Sampler
+
+        options: MaceOptions = self.options
+        return Sampler(scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size)
+
+    def _made_from(self, erasure: Erasure, concept: Concept, names: tuple[str, ...]) -> dict[str, Any]:
+        chosen = self.options.model_dump(mode="json", include=set(names))
+        (source,) = self.parts()
+        masks = [source.origin, source.fingerprint()]
+        return {"base": erasure.model.digest, "concept": concept.name, "seed": erasure.seed, "options": chosen, "masks": masks}
+
+    def _draw_images(self, erasure: Erasure, kept: list[ConceptFolder]) -> None:
+        """Training images and masks of every concept that has neither them nor a LoRA yet; several concepts at once where they fit."""
         import torch
 
-        from auditor.erasers.closed_form import sum_grams
-
-        erased = {name.casefold() for concept in erasure.concepts for name in (concept.name, *concept.synonyms)}
-        listed = dict.fromkeys((*self.options.preserve, *(concept.name for concept in erasure.retain)))
-        names = [name for name in listed if name.casefold() not in erased]
-        model = erasure.model
-        width = model.unet.config.cross_attention_dim
-        if not names:
-            return torch.zeros(width, width, dtype=torch.float64)
-        templates = dict.fromkeys((*ERASURE_TEMPLATES, *(template for concept in erasure.retain for template in concept.templates)))
-        captions = [template.format(name) for name in names for template in templates]
-        batches = [model.text_states(captions[start : start + 256]) for start in range(0, len(captions), 256)]
-        rows = len(captions) * batches[0].shape[1]
-        return sum_grams(batches, width) * (REFERENCE_ROWS / rows)
-
-    def _images(self, erasure: Erasure, concept: Concept) -> Any:
-        from auditor.erasers.mace.lora import draw_masked
-        from auditor.policy import Sampler
+        from auditor.diffusion.sampling import batch_size
+        from auditor.erasers.mace.attention import draw_with_attention
         from auditor.seeds import image_seed
 
         options: MaceOptions = self.options
-        prompt = f"a photo of {concept.name}"
-        sampler = Sampler(scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size)
-        seeds = [image_seed(str(erasure.seed), "mace", prompt, index) for index in range(options.images)]
-        tokens = _phrase_tokens(erasure.model, prompt, concept.name)
-        source: MaskSource = make_plugin("masks", options.masks.use, options.masks.options)
+        model, sampler = erasure.model, self._sampler()
+        source = self.parts()[0]
+        missing = [
+            (concept, place)
+            for concept, place in zip(erasure.concepts, kept, strict=True)
+            if self._earlier(erasure, concept) is None and self._images_of(erasure, concept, place) is None
+        ]
+        at_once = batch_size(model, sampler)
+        step = max(1, at_once // options.images)
+        for start in range(0, len(missing), step):
+            group = missing[start : start + step]
+            prompts = [f"a photo of {concept.name}" for concept, _ in group for _ in range(options.images)]
+            names = [concept.name for concept, _ in group for _ in range(options.images)]
+            seeds = [image_seed(str(erasure.seed), "mace", prompt, at % options.images) for at, prompt in enumerate(prompts)]
+            marked = torch.stack([_marks(model, prompt, name, "phrase") for prompt, name in zip(prompts, names, strict=True)])
+            parts = [
+                draw_with_attention(model, prompts[at : at + at_once], marked[at : at + at_once], seeds[at : at + at_once], sampler)
+                for at in range(0, len(prompts), at_once)
+            ]
+            latents, attention = (torch.cat(part) for part in zip(*parts, strict=True))
+            for (concept, place), own, drawn in zip(group, latents.split(options.images), attention.split(options.images), strict=True):
+                images = model.decode(own)[0]
+                numbers = tuple(f"{number:02}" for number in range(options.images))
+                masks = door.call(source, source.masks, MaskRequest(concept, images, drawn.clone(), numbers))
+                if masks.shape != drawn.shape or not bool(masks.flatten(1).any(1).all()):
+                    raise UsageError(f"The masks '{source.name}' of '{concept.name}' are empty in an image, or of another shape.")
+                place.save("images", {"latents": own, "masks": masks.float()}, self._made_from(erasure, concept, _IMAGE_OPTIONS))
+                if options.keep_images:
+                    _save_pictures(place, images, masks)
+            erasure.on_step("images", start + len(group), len(missing))
 
-        def masks(images: Tensor, attention: Tensor) -> Tensor:
-            found = door.call(source, source.masks, MaskRequest(concept, images, attention.clone()))
-            if found.shape != attention.shape or not bool(found.flatten(1).any(1).all()):
-                raise UsageError(f"The masks '{source.name}' of '{concept.name}' are empty in an image, or of another shape.")
-            return found.to(attention)
+    def _images_of(self, erasure: Erasure, concept: Concept, place: ConceptFolder) -> ConceptImages | None:
+        from auditor.erasers.mace.lora import ConceptImages
 
-        return draw_masked(erasure.model, prompt, tokens, seeds, sampler, masks)
+        found = place.load("images")
+        if found is None or found[1] != self._made_from(erasure, concept, _IMAGE_OPTIONS):
+            return None
+        return ConceptImages(found[0]["latents"], found[0]["masks"])
 
-    def _lora(self, erasure: Erasure, concept: Concept, images: Any, number: int) -> tuple[dict[str, LowRank], list[float]]:
-        import torch
+    # -- LoRA --------------------------------------------------------------------------------------------------------
 
-        from auditor.erasers.mace.lora import LoraSetting, train_lora
+    def _setting(self) -> LoraSetting:
+        from auditor.erasers.mace.lora import LoraSetting
 
         options: MaceOptions = self.options
-        model = erasure.model
+        squared = options.loss == "squared"
+        return LoraSetting(options.steps, options.learning_rate, options.rank, options.batch, options.importance_sampling, squared)
+
+    def _earlier(self, erasure: Erasure, concept: Concept) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A LoRA of this concept and these settings, from this erasure's folder or from the one to be reused."""
+        from auditor.erasers.mace.kept import ConceptFolder
+
+        wanted = self._made_from(erasure, concept, _IMAGE_OPTIONS + _LORA_OPTIONS)
+        for folder in (erasure.folder, erasure.reuse):
+            found = ConceptFolder(folder, concept.name).load("loras") if folder is not None else None
+            if found is not None and found[1]["from"] == wanted:
+                return found
+        return None
+
+    def _train(self, erasure: Erasure, kept: list[ConceptFolder], factor: Tensor) -> dict[str, Any]:
+        """A LoRA for every concept that has none, written as each group ends; what is recorded of all of them."""
+        from auditor.erasers.mace.kept import lora_tensors
+        from auditor.erasers.mace.lora import concepts_at_once, train_loras
+
+        model, setting = erasure.model, self._setting()
+        refined = hashlib.sha256(factor.numpy().tobytes()).hexdigest()
+        record: dict[str, Any] = {}
+        waiting: list[tuple[Concept, ConceptFolder]] = []
+        for concept, place in zip(erasure.concepts, kept, strict=True):
+            earlier = self._earlier(erasure, concept)
+            if earlier is None:
+                waiting.append((concept, place))
+                continue
+            tensors, made = earlier
+            place.save("loras", tensors, made)
+            record[concept.name] = made["losses"] | ({} if made["refined"] == refined else {"trained_on": made["refined"]})
+        size = 1
+        if len(waiting) > 1:
+            size = concepts_at_once(model, self._task(erasure, *waiting[0]), setting, self.options.memory_gib * 2**30)
+        for start in range(0, len(waiting), size):
+            group = waiting[start : start + size]
+
+            def progress(step: int, done: int = start, count: int = len(group)) -> None:
+                erasure.on_step("LoRA", done * setting.steps + step * count, len(waiting) * setting.steps)
+
+            all_trained = train_loras(model, [self._task(erasure, *each) for each in group], setting, progress)
+            for trained, (concept, place) in zip(all_trained, group, strict=True):
+                losses = _ends(trained)
+                made = {"from": self._made_from(erasure, concept, _IMAGE_OPTIONS + _LORA_OPTIONS), "refined": refined, "losses": losses}
+                place.save("loras", lora_tensors(trained.lora), made)
+                record[concept.name] = losses
+            model.forget_text_states()
+        return record
+
+    def _task(self, erasure: Erasure, concept: Concept, place: ConceptFolder) -> LoraTask:
+        import torch
+
+        from auditor.digest import seed_of
+        from auditor.erasers.mace.lora import LoraTask
+
+        model, images = erasure.model, self._images_of(erasure, concept, place)
+        assert images is not None
         captions = [template.format(concept.name) for template in ERASURE_TEMPLATES]
-        ids = model.token_ids(captions)
-        marked = torch.zeros(ids.shape, device=ids.device)
-        for row, caption in enumerate(captions):
-            marked[row, _phrase_tokens(model, caption, concept.name)] = 1
-        if options.mark_padding:
-            end = (ids == model.tokenizer.eos_token_id).int().argmax(dim=1)
-            marked[torch.arange(ids.shape[1], device=ids.device) >= end[:, None]] = 1
-        setting = LoraSetting(options.steps, options.learning_rate, options.rank, options.batch, options.importance_sampling)
+        marked = torch.stack([_marks(model, caption, concept.name, self.options.mark) for caption in captions])
+        return LoraTask(images, model.text_states(captions), marked, seed_of(erasure.seed, "lora", concept.name))
 
-        def on_step(step: int) -> None:
-            erasure.on_step(f"LoRA {concept.name}", step, options.steps)
+    def _read(self, kept: list[ConceptFolder]) -> Iterator[tuple[Tensor, dict[str, LowRank]]]:
+        """Each concept's Gram matrix and LoRA, from disk, one at a time."""
+        from auditor.erasers.mace.kept import lora_of
 
-        return train_lora(model, images, model.text_states(captions), marked, setting, erasure.seed + 7919 * number, on_step)
+        for place in kept:
+            grams, lora = place.load("grams"), place.load("loras")
+            assert grams is not None and lora is not None
+            yield grams[0]["own"], lora_of(lora[0])
 
 
-def cross_attention_projections(unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """The key and value weights of every cross-attention, by parameter name."""
-    return {name: weight for name, weight in unet.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))}
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """A stage has ended."""
+        now = time.monotonic()
+        self.laps[stage], self._last = round(now - self._last, 2), now
 
 
-def _write(projections: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def _ends(trained: TrainedLora) -> dict[str, float]:
+    return {"loss_first": trained.losses[0], "loss_last": trained.losses[-1]}
+
+
+def _add(projections: dict[str, Tensor], concepts: Iterator[tuple[Tensor, dict[str, LowRank]]]) -> None:
+    """The LoRAs simply summed, for comparison."""
     import torch
 
     with torch.no_grad():
-        for name, weight in projections.items():
-            weight.copy_(values[name])
+        for _, lora in concepts:
+            for name, weight in projections.items():
+                part = lora[name.removesuffix(".weight")]
+                weight.add_((part.up @ part.down).to(weight))
 
 
-def _on_cpu(lora: LowRank) -> LowRank:
-    from auditor.erasers.closed_form import LowRank
+def _save_pictures(place: ConceptFolder, images: Tensor, masks: Tensor) -> None:
+    from auditor.files import write_whole
+    from auditor.pictures import to_png
 
-    return LowRank(lora.up.cpu(), lora.down.cpu())
+    folder = place.path("images").with_suffix("")
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        write_whole(folder / f"{number:02}.png", to_png(image))
+        write_whole(folder / f"{number:02}.mask.png", to_png((mask.cpu() * 255).byte().expand(3, -1, -1)))
 
 
-def _check(concept: Concept, model: TextToImage) -> None:
+def _check_concept(concept: Concept, model: TextToImage) -> None:
     if concept.mapping is None:
         raise UsageError(f"MACE needs a mapping concept for '{concept.name}'; give 'mapping' in the policy (\"a person\").")
-    if concept.mapping.casefold() == concept.name.casefold():
+    if concept.mapping.strip().casefold() in (name.casefold() for name in (concept.name, *concept.synonyms)):
         raise UsageError(f"The mapping of '{concept.name}' is the concept itself: nothing would be erased.")
-    longest = max((template.format(concept.name) for template in ERASURE_TEMPLATES), key=len)
-    if not _phrase_tokens(model, longest, concept.name):
-        raise UsageError(f"'{concept.name}' is cut off by the text encoder's length in {longest!r}; give a shorter name.")
+    for phrase in (concept.name, concept.mapping):
+        if not model.tokenizer(phrase).input_ids[1:-1]:
+            raise UsageError(f"{phrase!r} has no token in this model's vocabulary; give another name.")
+        for template in ERASURE_TEMPLATES:
+            if not bool(_marks(model, template.format(phrase), phrase, "phrase").any()):
+                raise UsageError(f"'{phrase}' is cut off by the text encoder's length in {template.format(phrase)!r}; give a shorter name.")
 
 
-def _phrase_tokens(model: TextToImage, prompt: str, phrase: str) -> list[int]:
+def _marks(model: TextToImage, prompt: str, phrase: str, mark: str) -> Tensor:
+    """1 where a token of ``prompt`` belongs to ``phrase``, and with "end" at its end, with "padding" at its end and after it; (tokens,)."""
+    import torch
+
     from auditor.erasers.mace.align import phrase_positions
 
-    inside = model.tokenizer(phrase).input_ids[1:-1]
-    return phrase_positions(model.token_ids([prompt])[0].tolist(), inside)
+    ids = model.token_ids([prompt])[0]
+    marked = torch.zeros(ids.shape, device=ids.device)
+    marked[phrase_positions(ids.tolist(), model.tokenizer(phrase).input_ids[1:-1])] = 1
+    end = int((ids == model.tokenizer.eos_token_id).int().argmax())
+    if mark != "phrase":
+        marked[end : end + 1 if mark == "end" else None] = 1
+    return marked
 
 
-def _concept_gram(model: TextToImage, concept: Concept) -> Tensor:
-    """Gram matrix of all positions of the concept's prompts, for fusion."""
-    from auditor.erasers.closed_form import sum_grams
+def _concept_grams(model: TextToImage, concept: Concept, place: ConceptFolder) -> dict[str, Tensor]:
+    """The concept's three Gram matrices, read or made and written."""
+    import torch
 
-    states = model.text_states([template.format(concept.name) for template in ERASURE_TEMPLATES])
-    return sum_grams([states], states.shape[-1])
-
-
-def _mapping_grams(model: TextToImage, concepts: tuple[Concept, ...]) -> tuple[Tensor, Tensor]:
-    """(sum h e^T, sum e e^T) over the aligned tokens of every concept's prompts and their mappings'."""
+    from auditor.digest import sha256_json
     from auditor.erasers.closed_form import cross_gram, gram
     from auditor.erasers.mace.align import align_tokens
 
-    length = model.tokenizer.model_max_length
-    mapping: Any = 0
-    prompts: Any = 0
-    for concept in concepts:
-        for template in ERASURE_TEMPLATES:
-            pair = (template.format(concept.name), template.format(concept.mapping))
-            old, new = (model.tokenizer(text, truncation=True, max_length=length).input_ids for text in pair)
-            old_positions, new_positions = align_tokens(old, new, length)
-            old_states, new_states = model.text_states(pair).cpu()
-            mapping = mapping + cross_gram(new_states[new_positions], old_states[old_positions])
-            prompts = prompts + gram(old_states[old_positions])
-    return mapping, prompts
+    made_from = {"base": model.digest, "concept": concept.name, "mapping": concept.mapping, "templates": sha256_json(ERASURE_TEMPLATES)}
+    found = place.load("grams")
+    if found is not None and found[1] == made_from:
+        return found[0]
+    prompts, mappings = ([template.format(phrase) for template in ERASURE_TEMPLATES] for phrase in (concept.name, concept.mapping))
+    states, targets = model.text_states(prompts).cpu(), model.text_states(mappings).cpu()
+    length, width = states.shape[1:]
+    grams = {"own": gram(states.flatten(0, 1)), "mapping": torch.zeros(width, width, dtype=torch.float64)}
+    grams["aligned"] = torch.zeros_like(grams["mapping"])
+    for text, target, old, new in zip(prompts, mappings, states, targets, strict=True):
+        old_ids, new_ids = (model.tokenizer(each, truncation=True, max_length=length).input_ids for each in (text, target))
+        old_positions, new_positions = align_tokens(old_ids, new_ids, length)
+        grams["mapping"] += cross_gram(new[new_positions], old[old_positions])
+        grams["aligned"] += gram(old[old_positions])
+    model.forget_text_states()  # of a hundred concepts they would take more than the model
+    place.save("grams", grams, made_from)
+    return grams

@@ -1,93 +1,61 @@
-"""One LoRA a concept, trained to take the attention that the concept's tokens draw inside its mask (Lu et al. 2024, Eq. 3)."""
+"""LoRAs that take away the attention which a concept's tokens draw inside its mask (Lu et al. 2024, Eq. 3), many concepts in one pass.
+
+The concepts' losses share no parameter, AdamW works element by element and gradients are clipped concept by concept, so that training
+them together is training each alone: what a concept draws (images, prompts, timesteps, noise, first weights) hangs on its own seed.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
-from peft import LoraConfig
-from torch import Tensor, nn
-from torch.nn import functional
+from diffusers import DDPMScheduler
+from torch import Tensor
 
 from auditor.diffusion.model import TextToImage
-from auditor.diffusion.sampling import draw
-from auditor.erasers.closed_form import LowRank
-from auditor.policy import Sampler
+from auditor.erasers.closed_form import LowRank, cross_attention_projections
+from auditor.erasers.mace.attention import StackedLora, attention_losses, recorded_attention
 
-ADAPTER = "mace"
-
-
-class RecordedCrossAttention:
-    """An attention processor that computes probabilities explicitly and hands each layer's to ``maps``."""
-
-    def __init__(self, maps: list[Tensor]) -> None:
-        self.maps = maps
-
-    def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:
-        """Attention as diffusers' default processor, for cross-attention without masks; stores (batch, heads, pixels, tokens)."""
-        query, key, value = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        )
-        shares = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
-        self.maps.append(shares)
-        mixed = (shares.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
-        out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
-        return out
-
-
-@contextmanager
-def recorded_attention(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """While open, every forward pass appends its cross-attention maps, layer by layer, to the list that is yielded."""
-    maps: list[Tensor] = []
-    before = unet.attn_processors
-    unet.set_attn_processor({name: RecordedCrossAttention(maps) if ".attn2." in name else processor for name, processor in before.items()})
-    try:
-        yield maps
-    finally:
-        unet.set_attn_processor(before)
+_LARGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
 class ConceptImages:
-    """Training images of one concept: scaled latents (N, C, H, W), masks (N, H, W) in {0, 1}, and their prompt's states."""
+    """Training images of one concept: scaled latents (N, C, H, W) and masks (N, H, W) in {0, 1}."""
 
     latents: Tensor
     masks: Tensor
 
 
-Masks = Callable[[Tensor, Tensor], Tensor]
-"""Images (uint8, (N, 3, H, W)) and attention (N, h, w) in, masks (N, h, w) out."""
+@dataclass(frozen=True)
+class LoraTask:
+    """One concept to train a LoRA for: its images, its prompts' states (P, tokens, width) and marked tokens (P, tokens), and a seed."""
+
+    images: ConceptImages
+    states: Tensor
+    marked: Tensor
+    seed: int
 
 
-def draw_masked(
-    model: TextToImage, prompt: str, tokens: Sequence[int], seeds: Sequence[int], sampler: Sampler, masks: Masks
-) -> ConceptImages:
-    """Draw one image a seed, and its mask from the image or from the attention that ``tokens`` drew on the way.
+@dataclass(frozen=True)
+class LoraSetting:
+    """How LoRAs are trained."""
 
-    Each layer's map is averaged over heads and scaled to the latents' size; what ``masks`` is given is their sum over layers and steps.
-    """
-    _, height, width = model.latent_shape(sampler.size)
-    total = torch.zeros(len(seeds), height, width, device=model.device)
-    with recorded_attention(model.unet) as maps:
+    steps: int
+    learning_rate: float
+    rank: int
+    batch: int
+    importance_sampling: bool
+    squared: bool = True
 
-        def gather(timestep: int, latents: Tensor) -> None:
-            for shares in maps:
-                given = shares[len(seeds) :, :, :, list(tokens)].sum(-1).mean(1)
-                side = math.isqrt(given.shape[1] * height // width)
-                grid = given.view(len(seeds), 1, side, -1)
-                total.add_(functional.interpolate(grid, size=(height, width), mode="bilinear")[:, 0])
-            maps.clear()
 
-        latents, _ = draw(model, [prompt] * len(seeds), seeds, sampler, on_step=gather, decode=False)
-    return ConceptImages(latents, masks(model.decode(latents)[0], total))
+@dataclass(frozen=True)
+class TrainedLora:
+    """A concept's LoRA by projection ("….attn2.to_k"), on the CPU, and the loss of every step."""
+
+    lora: dict[str, LowRank]
+    losses: tuple[float, ...]
 
 
 def focal_timesteps(length: int, generator: torch.Generator, count: int) -> Tensor:
@@ -97,79 +65,97 @@ def focal_timesteps(length: int, generator: torch.Generator, count: int) -> Tens
     return torch.multinomial(weights, count, replacement=True, generator=generator)
 
 
-@dataclass(frozen=True)
-class LoraSetting:
-    """How a concept's LoRA is trained."""
-
-    steps: int
-    learning_rate: float
-    rank: int
-    batch: int
-    importance_sampling: bool
-
-
-def attention_loss(maps: Sequence[Tensor], masks: Tensor, marked: Tensor) -> Tensor:
-    """Sum over layers of the squared attention of ``marked`` tokens (batch, tokens) inside ``masks`` (batch, H, W).
-
-    Masks go to each layer's size by area and count where above one half; a mask that vanishes there counts where it is
-    largest. Averaged over the batch; no gradient where nothing is masked.
-    """
-    loss = maps[0].new_zeros(())
-    for shares in maps:
-        pixels = shares.shape[2]
-        side = math.isqrt(pixels * masks.shape[1] // masks.shape[2])
-        area = functional.adaptive_avg_pool2d(masks[:, None], (side, pixels // side)).flatten(1)
-        inside = (area >= torch.minimum(area.amax(1, keepdim=True), area.new_tensor(0.5))) & (area > 0)
-        loss = loss + (shares * inside[:, None, :, None] * marked[:, None, None, :]).square().sum()
-    return loss / len(masks)
-
-
-def train_lora(
-    model: TextToImage,
-    images: ConceptImages,
-    states: Tensor,
-    marked: Tensor,
-    setting: LoraSetting,
-    seed: int,
-    on_step: Callable[[int], None],
-) -> tuple[dict[str, LowRank], list[float]]:
-    """Train one concept's LoRA on keys and values of every cross-attention; the UNet is given back unchanged.
-
-    ``states`` (prompts, tokens, width) and ``marked`` (prompts, tokens) belong to the concept's prompts. Returns the LoRA by
-    projection name ("….attn2.to_k") and the losses.
-    """
-    unet, device = model.unet, model.device
-    scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
-    length = scheduler.config.num_train_timesteps
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=setting.rank, lora_alpha=setting.rank, init_lora_weights="gaussian", target_modules=r".*\.attn2\.(to_k|to_v)")
-        unet.add_adapter(config, adapter_name=ADAPTER)
-    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+def train_loras(
+    model: TextToImage, tasks: Sequence[LoraTask], setting: LoraSetting, on_step: Callable[[int], None] = lambda step: None
+) -> list[TrainedLora]:
+    """Train a LoRA for each task, all of them in every pass of the UNet; the UNet stays as it is."""
+    stacked = _first_weights(model, tasks, setting.rank)
+    parameters = [part for lora in stacked.values() for part in (lora.down, lora.up)]
     optimizer = torch.optim.AdamW(parameters, lr=setting.learning_rate, weight_decay=0.01)
-    losses = []
-    with recorded_attention(unet) as maps:
+    losses: list[list[float]] = []
+    with recorded_attention(model.unet, stacked) as maps:
         for step in range(setting.steps):
-            generator = torch.Generator().manual_seed(seed + step)
-            rows = torch.randint(len(images.latents), (setting.batch,), generator=generator).to(device)
-            texts = torch.randint(len(states), (setting.batch,), generator=generator).to(device)
-            if setting.importance_sampling:
-                times = focal_timesteps(length, generator, setting.batch).to(device)
-            else:
-                times = torch.randint(length, (setting.batch,), generator=generator).to(device)
-            noise = torch.randn((setting.batch, *images.latents.shape[1:]), generator=generator).to(device)
-            maps.clear()
-            unet(scheduler.add_noise(images.latents[rows], noise, times), times, states[texts], return_dict=False)
-            loss = attention_loss(maps, images.masks[rows], marked[texts])
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            each = _losses(model, tasks, setting, step, maps)
+            each.sum().backward()
+            _clip_each(parameters)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
+            losses.append(each.tolist())
             on_step(step + 1)
-    trained = {name.removesuffix(f".lora_A.{ADAPTER}.weight"): value for name, value in unet.state_dict().items() if ".lora_A." in name}
-    ups = {name.removesuffix(f".lora_B.{ADAPTER}.weight"): value for name, value in unet.state_dict().items() if ".lora_B." in name}
-    loras = {name: LowRank(ups[name].detach().clone(), down.detach().clone()) for name, down in trained.items()}
-    unet.requires_grad_(False)
-    unet.unload_lora()
-    return loras, losses
+    return [
+        TrainedLora(
+            {name: LowRank(lora.up[at].detach().cpu().clone(), lora.down[at].detach().cpu().clone()) for name, lora in stacked.items()},
+            tuple(row[at] for row in losses),
+        )
+        for at in range(len(tasks))
+    ]
+
+
+def concepts_at_once(model: TextToImage, task: LoraTask, setting: LoraSetting, budget: float) -> int:
+    """How many tasks like this one may share a training step whose activations take at most ``budget`` bytes; at least one.
+
+    Measured on one forward pass: what autograd keeps for the backward pass, the model's own weights not counted.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    own = {weight.untyped_storage().data_ptr() for weight in model.unet.parameters()}
+    stacked = _first_weights(model, [task], setting.rank)
+    with recorded_attention(model.unet, stacked) as maps, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _losses(model, [task], setting, 0, maps)
+        one = sum(held for pointer, held in kept.items() if pointer not in own)
+        del loss
+    return max(1, int(budget // max(one, 1)))
+
+
+def _first_weights(model: TextToImage, tasks: Sequence[LoraTask], rank: int) -> dict[str, StackedLora]:
+    """``down`` from N(0, 1/r^2) by each task's seed, as peft's "gaussian", and ``up`` zero."""
+    stacked = {}
+    generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
+    for name, weight in cross_attention_projections(model.unet).items():
+        out, width = weight.shape
+        down = torch.stack([torch.randn(rank, width, generator=generator) / rank for generator in generators])
+        up = torch.zeros(len(tasks), out, rank)
+        lora = StackedLora(down.to(model.device).requires_grad_(), up.to(model.device).requires_grad_())
+        stacked[name.removesuffix(".weight")] = lora
+    return stacked
+
+
+def _losses(model: TextToImage, tasks: Sequence[LoraTask], setting: LoraSetting, step: int, maps: list[Tensor]) -> Tensor:
+    """One loss a task, on the device: the mean over its samples of this step."""
+    scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
+    length = scheduler.config.num_train_timesteps
+    latents, noises, times, states, masks, marked = [], [], [], [], [], []
+    for task in tasks:
+        generator = torch.Generator().manual_seed(task.seed + 1 + step)
+        rows = torch.randint(len(task.images.latents), (setting.batch,), generator=generator)
+        texts = torch.randint(len(task.states), (setting.batch,), generator=generator)
+        if setting.importance_sampling:
+            times.append(focal_timesteps(length, generator, setting.batch))
+        else:
+            times.append(torch.randint(length, (setting.batch,), generator=generator))
+        noises.append(torch.randn((setting.batch, *task.images.latents.shape[1:]), generator=generator))
+        latents.append(task.images.latents[rows])
+        masks.append(task.images.masks[rows])
+        states.append(task.states[texts])
+        marked.append(task.marked[texts])
+    drawn, noise, time, text, mask, mark = (torch.cat(part).to(model.device) for part in (latents, noises, times, states, masks, marked))
+    maps.clear()
+    with model.autocast(training=True):
+        model.unet(scheduler.add_noise(drawn, noise, time), time, text, return_dict=False)
+    losses = attention_losses(maps, mask, mark, squared=setting.squared)
+    maps.clear()
+    return losses.view(len(tasks), -1).mean(1)
+
+
+def _clip_each(parameters: Sequence[Tensor]) -> None:
+    """Clip every concept's gradient to norm 1, as ``clip_grad_norm_`` does where there is but one."""
+    gradients = [part.grad for part in parameters if part.grad is not None]
+    squares = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients])
+    factors = (_LARGEST_GRADIENT / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors[:, None, None])
