@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from auditor.erasers.mace.options import MaceOptions
+from auditor.erasing import read_options
 from auditor.errors import PolicyError, UsageError
-from auditor.policy import Base, Policy, load_policy
+from auditor.plan import make_plan
+from auditor.plugin.contracts import ProbeSetting
+from auditor.plugin.loader import make_plugin
+from auditor.policy import Base, Policy, forbidden_names, load_policy
 from auditor.sets import bundled_policy
 
 GOOD = """\
@@ -34,6 +39,62 @@ def write(folder: Path, text: str) -> Path:
 def test_bundled_policies_are_valid_and_found_by_name(name: str) -> None:
     assert bundled_policy(name) is not None
     assert load_policy(name).erase
+
+
+PAPER = [
+    "celebrity-1",
+    "celebrities-5",
+    "celebrities-10",
+    "celebrities-100",
+    "object-automobile",
+    "object-ship",
+    "object-bird",
+    "objects-5",
+]
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_the_papers_tasks_have_a_policy_and_maces_settings(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of a hundred come from the user's files; every probe has enough to train on."""
+    monkeypatch.chdir(tmp_path)
+    if task == "celebrities-100":
+        with pytest.raises(PolicyError, match=r"cannot read the names in erased-celebrities\.txt .*; write one a line"):
+            load_policy(f"paper-{task}")
+        for kind in ("erased", "retained"):
+            (tmp_path / f"{kind}-celebrities.txt").write_text("".join(f"{kind} name {n}\n" for n in range(100)))
+    policy = load_policy(f"paper-{task}")
+    count = int(task.rsplit("-", 1)[1]) if task[-1].isdigit() else 1
+    assert len(policy.erase) == count and all(concept.mapping for concept in policy.erase)
+    plan = make_plan(policy)
+    assert sum(arm.probe is not None for arm in plan.arms) == 18, "six updates, three seeds each"
+    for use in policy.probes:
+        probe = make_plugin("probes", use.use, use.options)
+        chosen = probe.training_set(ProbeSetting(policy, 0, frozenset(forbidden_names(policy))))
+        assert len(chosen) == use.options["names"] == len(probe.options.candidates)
+    options = MaceOptions.model_validate(read_options(f"paper-mace-{task}", ()))
+    assert options.masks.use == "grounded-sam" and options.loss == "norm"
+
+
+def test_names_of_a_list_a_set_or_a_file_become_concepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("# ours\nQuessa Lumay\n\nOrrin Fawkle\n", encoding="utf-8")
+    plain = "name: Zelda Mirkov"
+    for given, names in (
+        ("names: [Quessa Lumay, Orrin Fawkle]", ("Quessa Lumay", "Orrin Fawkle")),
+        ("names: {file: names.txt}", ("Quessa Lumay", "Orrin Fawkle")),
+    ):
+        policy = load_policy(write(tmp_path, GOOD.replace(plain, given)))
+        assert tuple(concept.name for concept in policy.retain)[: len(names)] == names
+        assert all(concept.domain == "people" for concept in policy.retain)
+    for given, sentence in (
+        ("names: {file: none.txt}", "cannot read the names in none.txt"),
+        ("names: {files: names.txt}", "names may be a list, the name of a set, or"),
+        ("names: micro-peeple", "no set of concepts is called 'micro-peeple'"),
+        ("name: a, names: [b]", "either 'name' or 'names'"),
+        ("names: [1, 2]", "'names' may be a list"),
+    ):
+        with pytest.raises(PolicyError, match=sentence):
+            load_policy(write(tmp_path, GOOD.replace(plain, given)))
 
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:

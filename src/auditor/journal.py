@@ -173,9 +173,7 @@ class ReplayLine(Record):
     device: str
 
 
-Line = (
-    BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | NoteLine | MetricLine | HalvedLine | StopLine | ReplayLine
-)
+Line = BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | NoteLine | MetricLine | HalvedLine | StopLine | ReplayLine
 _KINDS: dict[str, type[Record]] = {
     "batch": BatchLine,
     "distance": DistanceLine,

@@ -23,7 +23,7 @@ from pydantic import (
 from auditor.digest import sha256_json
 from auditor.documents import read_yaml
 from auditor.promptfile import read_prompts
-from auditor.sets import bundled_policy, prompt_templates
+from auditor.sets import bundled_policy, prompt_templates, resolve_names
 
 
 def _tuple(value: Any) -> Any:
@@ -98,6 +98,28 @@ class Concept(StrictModel):
         """The prompt templates, in the policy's order."""
         assert not isinstance(self.prompts, str)
         return self.prompts
+
+
+def _expanded(value: Any) -> Any:
+    """Entries with ``names`` (a list, a set's name, or ``{file: FILE}``) become one concept a name."""
+    if not isinstance(value, list | tuple):
+        return value
+    concepts: list[Any] = []
+    for entry in value:
+        if not isinstance(entry, dict) or "names" not in entry:
+            concepts.append(entry)
+            continue
+        if "name" in entry:
+            raise ValueError("a concept has either 'name' or 'names'")
+        names = resolve_names(entry["names"])
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("'names' may be a list, the name of a set, or {file: FILE}")
+        rest = {key: part for key, part in entry.items() if key != "names"}
+        concepts += [rest | {"name": name} for name in names]
+    return tuple(concepts)
+
+
+Concepts = Annotated[tuple[Concept, ...], BeforeValidator(_expanded)]
 
 
 class Base(StrictModel):
@@ -196,8 +218,8 @@ class Policy(StrictModel):
 
     version: Literal[1]
     base: Base | Literal["none"]
-    erase: Annotated[tuple[Concept, ...], BeforeValidator(_tuple)]
-    retain: Annotated[tuple[Concept, ...], BeforeValidator(_tuple)] = ()
+    erase: Concepts
+    retain: Concepts = ()
     synonyms: Literal["gate", "report"] = "report"
     sampler: Sampler = Sampler()
     probes: Annotated[tuple[ProbeUse, ...], BeforeValidator(_tuple)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from auditor import paper
 from auditor.microworld.concepts import GENERIC_OBJECTS, GENERIC_PEOPLE, OBJECTS, PAPER_PROMPTS, PEOPLE, SCENES
 from auditor.templates import ERASURE_TEMPLATES
 
@@ -19,7 +20,7 @@ _CONCEPTS: dict[str, tuple[str, ...]] = {
     "cifar-objects": tuple(OBJECTS),
     "micro-all": (*PEOPLE, *OBJECTS, GENERIC_PEOPLE[0], *SCENES),
     "micro-generic": (*GENERIC_PEOPLE, *GENERIC_OBJECTS, *SCENES),
-}
+} | paper.CONCEPTS
 
 
 def prompt_templates(name: str) -> tuple[str, ...]:
@@ -42,16 +43,35 @@ def bundled_policy(name: str) -> Path | None:
     return file if file.exists() else None
 
 
-def _names(value: Any) -> Any:
+def resolve_names(value: Any) -> Any:
+    """Names from the name of a set or from ``{file: PATH}``, a text file with one a line; anything else as it is."""
+    if isinstance(value, dict):
+        if set(value) != {"file"} or not isinstance(value["file"], str):
+            raise ValueError("names may be a list, the name of a set, or {file: FILE}")
+        return _names_in(Path(value["file"]))
     return concept_names(value) if isinstance(value, str) else value
+
+
+def _names_in(path: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"cannot read the names in {path} ({getattr(error, 'strerror', None) or 'not UTF-8'}); write one a line"
+        ) from error
+    names = tuple(line for line in lines if line and not line.startswith("#"))
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        raise ValueError(f"{path} holds no names" if not names else f"'{twice}' stands twice in {path}")
+    return names
 
 
 def _templates(value: Any) -> Any:
     return prompt_templates(value) if isinstance(value, str) else value
 
 
-ConceptNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
-"""An option that takes a list of concepts or the name of a set."""
+ConceptNames = Annotated[tuple[str, ...], BeforeValidator(resolve_names)]
+"""An option that takes a list of concepts, the name of a set, or a file with one a line."""
 
 PromptTemplates = Annotated[tuple[str, ...], BeforeValidator(_templates)]
 """An option that takes a list of templates with one ``{}`` each, or the name of a set."""

@@ -365,7 +365,8 @@ class MaskSourceConformance(_Conformance):
 
         attention = torch.zeros(len(micro.images), 8, 8)
         attention[:, :4] = 1
-        return contracts.MaskRequest(micro.policy.erase[0], micro.images.clone(), attention)
+        names = tuple(f"{number:02}" for number in range(len(micro.images)))
+        return contracts.MaskRequest(micro.policy.erase[0], micro.images.clone(), attention, names)
 
     def exercise(self, micro: Kit, plugin: Any, seed: int = _SEED) -> Any:
         """The masks."""

@@ -124,8 +124,9 @@ class TercileOptions(FineTuneOptions):
 
     tercile: Literal[1, 2, 3]
     """Which third, from the least similar to the most."""
-    split: Literal["interval", "count"] = "interval"
-    """``interval``: three equal intervals of similarity (the paper's Table 1); ``count``: three equal groups (its text)."""
+    split: Literal["interval", "count", "given"] = "interval"
+    """``interval``: three equal intervals of similarity (the paper's Table 1); ``count``: three equal groups (its text); ``given``: the
+    candidates are the tercile, as somebody has published it."""
     model: str = "ViT-B-32"
     """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
     pretrained: str | None = None
@@ -152,6 +153,8 @@ class ClipTercile(FineTune):
 
     def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
         """A random sample of the tercile."""
+        if self.options.split == "given":
+            return self._draw(candidates, setting)
         from auditor.clip import load_clip
 
         clip = load_clip(self.options.model, self.options.pretrained)

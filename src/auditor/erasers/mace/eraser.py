@@ -154,6 +154,8 @@ class Mace(Eraser):
             templates = dict.fromkeys((*ERASURE_TEMPLATES, *(template for concept in retained for template in concept.templates)))
             return [template.format(name) for name in listed if name.casefold() not in erased for template in templates]
 
+        if not any(options.prior_weights().values()):
+            return [], []
         prior = prompts(options.preserve, list(erasure.retain)) if options.captions is None else read_captions(options.captions)
         same = [concept for concept in erasure.retain if concept.domain in domains]
         return prior, prompts(options.domain, same) if options.domain_weight else []

@@ -1,0 +1,310 @@
+"""MACE as its users meet it: what it writes, that it goes on, what can be added later, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from auditor.checkpoint import open_checkpoint
+from auditor.checkpoint.admit import Form
+from auditor.checkpoint.load import load_model
+from auditor.erasers.closed_form import cross_attention_projections, gram
+from auditor.erasers.mace.eraser import Mace, _marks
+from auditor.erasers.mace.kept import ConceptFolder, file_name, lora_of
+from auditor.erasers.mace.options import MaceOptions
+from auditor.erasing import erase, plan_erasure
+from auditor.errors import UsageError
+from auditor.microworld import checkpoint_folder
+from auditor.pictures import from_png, to_png
+from auditor.plugin.contracts import Erasure
+from auditor.policy import Policy
+from auditor.templates import ERASURE_TEMPLATES
+from tests.conftest import short_policy
+
+UNET = Path("unet/diffusion_pytorch_model.safetensors")
+QUICK: dict[str, Any] = {
+    "lambda_identity": 10.0, "preserve": "micro-people", "images": 2, "steps": 3, "learning_rate": 5e-3, "batch": 2, "size": 32,
+    "sampling_steps": 3, "sampling_guidance": 4.0,
+}  # fmt: skip
+ONE, TWO, THREE = "Borin Talvek", "Nuria Pellow", "Imka Soren"
+
+
+def erasing(*names: str, **changes: Any) -> Policy:
+    return short_policy(
+        erase=[{"name": name, "domain": "people", "mapping": "a person", "prompts": "paper-people"} | changes for name in names]
+    )
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people erased."""
+    return erase("micro", erasing(ONE, TWO), "mace", tmp_path_factory.mktemp("two") / "erased", options=QUICK)
+
+
+def notes(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "erasure.json").read_text(encoding="utf-8"))["notes"]
+    return found
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_its_loras_are_diffusers_loras(two: Path) -> None:
+    """Over refined weights, a concept's LoRA file gives W' + dW."""
+    file = ConceptFolder(two / "erasure", ONE).path("loras")
+    parts = lora_of(load_file(file))
+    pipeline = StableDiffusionPipeline.from_pretrained(checkpoint_folder(), safety_checker=None)
+    before = {name: weight.detach().clone() for name, weight in cross_attention_projections(pipeline.unet).items()}
+    pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    after = cross_attention_projections(pipeline.unet)
+    assert len(after) == len(parts) == len(before)
+    for name, weight in after.items():
+        part = parts[name.removesuffix(".weight")]
+        torch.testing.assert_close(weight, before[name] + part.up @ part.down, atol=1e-5, rtol=1e-5)
+
+
+def test_the_result_is_the_equation_of_what_it_kept(two: Path) -> None:
+    """Refinement and fusion again from the files, row by row in float64."""
+    model = load_model(open_checkpoint("micro"))
+    options = MaceOptions.model_validate(QUICK)
+    folders = [ConceptFolder(two / "erasure", name) for name in (ONE, TWO)]
+    grams, loras = [], []
+    for folder in folders:
+        kept_grams, kept_lora = folder.load("grams"), folder.load("loras")
+        assert kept_grams is not None and kept_lora is not None
+        grams.append(kept_grams[0])
+        loras.append(lora_of(kept_lora[0]))
+    own = model.text_states([template.format(ONE) for template in ERASURE_TEMPLATES]).flatten(0, 1)
+    assert torch.allclose(grams[0]["own"], gram(own))
+    policy = erasing(ONE, TWO)
+    prior = Mace(options)._prior(Erasure(model, policy.erase, policy.retain, 0), {})
+    eye = options.lambda_identity * torch.eye(len(prior["fusion"]), dtype=torch.float64)
+    mapping, aligned, total = (sum(each[key] for each in grams) for key in ("mapping", "aligned", "own"))
+    factor = (mapping + prior["refinement"] + eye) @ torch.linalg.inv(aligned + prior["refinement"] + eye)
+    erased = load_file(two / UNET)
+    for name, weight in cross_attention_projections(model.unet).items():
+        layer, w = name.removesuffix(".weight"), weight.double()
+        seen = sum(
+            (w @ factor + lora[layer].up.double() @ lora[layer].down.double()) @ each["own"]
+            for lora, each in zip(loras, grams, strict=True)
+        )
+        literal = (seen + w @ prior["fusion"] + w @ factor @ eye) @ torch.linalg.inv(total + prior["fusion"] + eye)
+        assert (erased[name] - literal).abs().max() <= 1e-6 * literal.abs().max()
+
+
+def test_it_says_where_it_comes_from(two: Path) -> None:
+    found = json.loads((two / "erasure.json").read_text(encoding="utf-8"))
+    assert found["base"]["digest"] == open_checkpoint("micro").digest
+    assert [concept["name"] for concept in found["erased"]] == [ONE, TWO]
+    assert found["notes"]["prior"]["weights"]["refinement"]["first"] == 1e-4
+    assert found["notes"]["loras"].keys() == {ONE, TWO}
+    assert all(name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) for name in found["changed"])
+    assert not (two / "erasure" / "images").exists() and not (two / "identity").exists()
+    assert "auditor erase" in (two / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_bases_licence_goes_along(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint_folder(), base)
+    (base / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n# Base\n", encoding="utf-8")
+    (base / "LICENSE.md").write_text("the terms", encoding="utf-8")
+    out = erase(str(base), erasing(ONE), "mace", tmp_path / "out", options=QUICK | {"lora": False})
+    assert (out / "LICENSE.md").read_text(encoding="utf-8") == "the terms"
+    assert 'license: "creativeml-openrail-m"' in (out / "README.md").read_text(encoding="utf-8")
+    assert json.loads((out / "erasure.json").read_text(encoding="utf-8"))["base"]["licence"] == "creativeml-openrail-m"
+
+
+def test_only_what_changed_can_be_saved_and_is_the_same_checkpoint(two: Path, tmp_path: Path) -> None:
+    out = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "delta", options=QUICK, save="delta")
+    file = out / "unet-changed.safetensors"
+    assert {path.name for path in out.iterdir()} == {"unet-changed.safetensors", "erasure.json", "erasure"}
+    assert load_file(file).keys() == cross_attention_projections(load_model(open_checkpoint("micro")).unet).keys()
+    opened = open_checkpoint(str(file), base=open_checkpoint("micro"))
+    assert opened.form is Form.DELTA
+    whole = load_file(two / UNET)
+    for name, value in load_model(opened).unet.state_dict().items():
+        assert torch.equal(value, whole[name])
+
+
+def test_images_can_be_kept_and_masked_by_hand(tmp_path: Path) -> None:
+    first = erase("micro", erasing(ONE), "mace", tmp_path / "first", options=QUICK | {"keep_images": True, "masks": {"use": "none"}})
+    kept = first / "erasure" / "images" / file_name(ONE)
+    assert sorted(path.name for path in kept.glob("*.png")) == ["00.mask.png", "00.png", "01.mask.png", "01.png"]
+    assert from_png((kept / "00.png").read_bytes()).shape == (3, 32, 32)
+    masks = tmp_path / "masks" / ONE
+    masks.mkdir(parents=True)
+    half = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    half[:, :, :16] = 255
+    for name in ("00.png", "01.png"):
+        (masks / name).write_bytes(to_png(half))
+    by_hand = QUICK | {"keep_images": True, "masks": {"use": "folder", "options": {"folder": str(tmp_path / "masks")}}}
+    second = erase("micro", erasing(ONE), "mace", tmp_path / "second", options=by_hand)
+    tensors = load_file(ConceptFolder(second / "erasure", ONE).path("images"))
+    assert torch.equal(tensors["masks"][0], (torch.arange(8) < 4).float().expand(8, 8))
+    assert not torch.equal(load_file(first / UNET)["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"],
+                           load_file(second / UNET)["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"])  # fmt: skip
+
+
+# -- going on, adding, taking away -----------------------------------------------------------------------------------
+
+
+def test_an_erasure_that_was_killed_goes_on_and_ends_the_same(two: Path, tmp_path: Path) -> None:
+    """One concept at a time, killed after the first LoRA was written; its file is not written again."""
+    out, slow = tmp_path / "out", QUICK | {"memory_gib": 1e-6, "steps": 40}
+    script = (
+        "import sys, json\nfrom pathlib import Path\nfrom auditor.erasing import erase\nfrom auditor.policy import Policy\n"
+        "erase('micro', Policy.model_validate_json(sys.argv[1]), 'mace', Path(sys.argv[2]), options=json.loads(sys.argv[3]))\n"
+    )
+    arguments = [erasing(ONE, TWO).model_dump_json(), str(out), json.dumps(slow)]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    part = tmp_path / ".out.part"
+    first = ConceptFolder(part / "erasure", ONE).path("loras")
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first.exists() and not out.exists() and not ConceptFolder(part / "erasure", TWO).path("loras").exists()
+    written = first.stat().st_mtime_ns
+    stages: list[tuple[str, int, int]] = []
+    erase("micro", erasing(ONE, TWO), "mace", out, options=slow, on_step=lambda *step: stages.append(step))
+    assert max(steps for stage, _, steps in stages if stage == "LoRA") == 40, "only the second was trained"
+    assert not [stage for stage in stages if stage[0] == "images"], "images were drawn again"
+    assert written > 0 and not part.exists()
+    at_once = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "at-once", options=slow)
+    assert (out / UNET).read_bytes() == (at_once / UNET).read_bytes()
+
+
+def test_another_erasure_does_not_go_on_where_one_was_left(tmp_path: Path) -> None:
+    part = tmp_path / ".out.part"
+    (part / "erasure").mkdir(parents=True)
+    (part / "identity").write_text("another")
+    (part / "stray").touch()
+    out = erase("micro", erasing(ONE), "mace", tmp_path / "out", options=QUICK | {"lora": False})
+    assert not (out / "stray").exists()
+
+
+def test_a_concept_is_added_without_training_the_others_again(two: Path, tmp_path: Path) -> None:
+    stages: list[tuple[str, int, int]] = []
+    out = erase(
+        "micro", erasing(ONE, TWO, THREE), "mace", tmp_path / "three", options=QUICK, reuse=two, on_step=lambda *step: stages.append(step)
+    )
+    assert max(steps for stage, _, steps in stages if stage == "LoRA") == QUICK["steps"]
+    record = notes(out)["loras"]
+    assert "trained_on" in record[ONE] and "trained_on" in record[TWO] and "trained_on" not in record[THREE]
+    for name in (ONE, TWO):
+        before, after = (load_file(ConceptFolder(folder / "erasure", name).path("loras")) for folder in (two, out))
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_concept_is_taken_away_without_training_at_all(two: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    out = erase("micro", erasing(TWO), "mace", tmp_path / "one", options=QUICK, reuse=two, on_step=lambda stage, *_: stages.append(stage))
+    assert "LoRA" not in stages and "images" not in stages
+    assert notes(out)["loras"].keys() == {TWO}
+
+
+def test_what_was_trained_otherwise_is_not_reused(two: Path, tmp_path: Path) -> None:
+    assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK, reuse=two)["reused"] == 2
+    for other in ({"steps": 4}, {"mark": "phrase"}, {"images": 3}, {"loss": "norm"}):
+        assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK | other, reuse=two)["reused"] == 0
+    assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK, seed=1, reuse=two)["reused"] == 0
+    assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK | {"lambda1": 0.5}, reuse=two)["reused"] == 2
+    with pytest.raises(UsageError, match="holds nothing to reuse"):
+        plan_erasure("micro", erasing(ONE), "mace", options=QUICK, reuse=tmp_path)
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_compat_weighs_the_prior_as_the_reference_does() -> None:
+    """mace.md, 1.5: kappa = s^2 in refinement, s in fusion, and w times as much for the domain; ten celebrities."""
+    options = MaceOptions(lambda1=1e-4, lambda2=1e-4, domain_weight=8e4, compat="reference")
+    weights = Mace(options)._weights()
+    assert weights["refinement"]["first"] == pytest.approx(1e-8) and weights["refinement"]["second"] == pytest.approx(8e-4)
+    assert weights["fusion"]["first"] == pytest.approx(1e-4) and weights["fusion"]["second"] == pytest.approx(8)
+    assert weights["refinement"]["first_in_rows"] == pytest.approx(0.47, abs=0.01)
+    assert Mace(options.model_copy(update={"compat": "paper"}))._weights()["refinement"]["first"] == pytest.approx(1e-4)
+
+
+def test_marks_follow_positions_whatever_the_padding_token_is() -> None:
+    """Padding with the end token (SD 1.x) and with another (SD 2.x)."""
+    model = load_model(open_checkpoint("micro"))
+    prompt = f"a photo of {ONE}"
+    ids = model.tokenizer(prompt).input_ids
+    inside = list(range(4, len(ids) - 1))
+    length = model.token_ids([prompt]).shape[1]
+    for pad in (model.tokenizer.eos_token, "a</w>"):
+        model.tokenizer.pad_token = pad
+        found = {mark: _marks(model, prompt, ONE, mark).nonzero().flatten().tolist() for mark in ("phrase", "end", "padding")}
+        assert found["phrase"] == inside
+        assert found["end"] == [*inside, len(ids) - 1]
+        assert found["padding"] == [*inside, *range(len(ids) - 1, length)]
+
+
+@pytest.mark.parametrize("change", [{"fusion": "sum"}, {"loss": "norm"}, {"importance_sampling": False}, {"mark": "end"}, {"rank": 2}])
+def test_every_choice_reaches_the_weights(two: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    out = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "out", options=QUICK | change)
+    assert (out / UNET).read_bytes() != (two / UNET).read_bytes()
+
+
+def test_summed_loras_are_refined_weights_and_loras(tmp_path: Path) -> None:
+    refined = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "refined", options=QUICK | {"lora": False})
+    summed = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "summed", options=QUICK | {"fusion": "sum"})
+    before, after = load_file(refined / UNET), load_file(summed / UNET)
+    loras = [lora_of(load_file(ConceptFolder(summed / "erasure", name).path("loras"))) for name in (ONE, TWO)]
+    for layer in loras[0]:
+        parts = sum(lora[layer].up @ lora[layer].down for lora in loras)
+        torch.testing.assert_close(after[f"{layer}.weight"], before[f"{layer}.weight"] + parts, atol=1e-5, rtol=1e-4)
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_the_mapping_may_not_be_a_synonym() -> None:
+    with pytest.raises(UsageError, match="the concept itself"):
+        plan_erasure("micro", erasing(ONE, synonyms=["a person"]), "mace", options=QUICK)
+
+
+def test_an_empty_mask_is_said_and_nothing_written(tmp_path: Path) -> None:
+    (tmp_path / "masks" / ONE).mkdir(parents=True)
+    for name in ("00.png", "01.png"):
+        (tmp_path / "masks" / ONE / name).write_bytes(to_png(torch.zeros(3, 32, 32, dtype=torch.uint8)))
+    options = QUICK | {"masks": {"use": "folder", "options": {"folder": str(tmp_path / "masks")}}}
+    (tmp_path / "work").mkdir()
+    with pytest.raises(UsageError, match=r"00\.png is empty; paint the concept white"):
+        erase("micro", erasing(ONE), "mace", tmp_path / "work" / "out", options=options)
+    assert not list((tmp_path / "work").iterdir())
+    (tmp_path / "masks" / ONE / "00.png").unlink()
+    with pytest.raises(UsageError, match=r"00\.png cannot be read"):
+        erase("micro", erasing(ONE), "mace", tmp_path / "work" / "out", options=options)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_a_singular_system_gets_a_ridge_that_is_recorded(tmp_path: Path) -> None:
+    nothing_kept = QUICK | {"lambda1": 0.0, "lambda2": 0.0, "lambda_identity": 0.0, "lora": False}
+    out = erase("micro", erasing(ONE), "mace", tmp_path / "out", options=nothing_kept)
+    assert notes(out)["refinement"]["ridge"] > 0
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path) -> None:
+    command = ["erase", "micro", "--eraser", "mace", "--policy", "micro-people", "--options", "micro-mace", "--dry-run"]
+    done = subprocess.run([sys.executable, "-m", "auditor", *command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Borin Talvek: a person" in done.stdout and "training evaluations: 2000" in done.stdout
+    assert "first in rows: 4749" in done.stdout, "the effective weight"
+    assert not list(tmp_path.iterdir())
