@@ -272,6 +272,28 @@ def test_summed_loras_are_refined_weights_and_loras(tmp_path: Path) -> None:
         torch.testing.assert_close(after[f"{layer}.weight"], before[f"{layer}.weight"] + parts, atol=1e-5, rtol=1e-4)
 
 
+def test_the_prior_can_be_captions_and_the_domain_a_second_one(tmp_path: Path) -> None:
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a photo of a dog\na photo of a ship\na photo of a dog\n", encoding="utf-8")
+    options = QUICK | {
+        "lora": False,
+        "captions": str(captions),
+        "cache": str(tmp_path / "cache"),
+        "domain": ["Imka Soren"],
+        "domain_weight": 10.0,
+    }
+    out = erase("micro", erasing(ONE), "mace", tmp_path / "out", options=options)
+    tokens = load_model(open_checkpoint("micro")).token_ids([""]).shape[1]
+    assert notes(out)["prior"]["rows"] == 3 * tokens
+    assert notes(out)["prior"]["second_rows"] == (1 + 2) * (len(ERASURE_TEMPLATES) + 2) * tokens, "the named one and two retained people"
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    again = erase("micro", erasing(ONE), "mace", tmp_path / "again", options=options)
+    assert (again / UNET).read_bytes() == (out / UNET).read_bytes()
+    captions.unlink()
+    with pytest.raises(UsageError, match="Cannot read the captions"):
+        plan_erasure("micro", erasing(ONE), "mace", options=options)
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
