@@ -41,6 +41,12 @@ def test_bundled_policies_are_valid_and_found_by_name(name: str) -> None:
     assert load_policy(name).erase
 
 
+def trained_on(policy: Policy) -> list[int]:
+    """How many concepts each probe trains on."""
+    setting = ProbeSetting(policy, 0, frozenset(forbidden_names(policy)))
+    return [len(make_plugin("probes", use.use, use.options).training_set(setting)) for use in policy.probes]
+
+
 PAPER = [
     "celebrity-1",
     "celebrities-5",
@@ -61,16 +67,20 @@ def test_the_papers_tasks_have_a_policy_and_maces_settings(task: str, tmp_path: 
         with pytest.raises(PolicyError, match=r"cannot read the names in erased-celebrities\.txt .*; write one a line"):
             load_policy(f"paper-{task}")
         for kind in ("erased", "retained"):
-            (tmp_path / f"{kind}-celebrities.txt").write_text("".join(f"{kind} name {n}\n" for n in range(100)))
+            (tmp_path / f"{kind}-celebrities.txt").write_text("".join(f"{kind} name {n}\n" for n in range(99)))
+        with (tmp_path / "erased-celebrities.txt").open("a") as file:
+            file.write("Bryan Cranston\n")  # of the third tercile
     policy = load_policy(f"paper-{task}")
+    if task == "celebrities-100":
+        with (tmp_path / "retained-celebrities.txt").open("a") as file:
+            file.write("Kate Upton\n")  # trained on in domain: then there are nine of ten
+        with pytest.raises(UsageError, match="needs 10 concepts and has 9"):
+            trained_on(load_policy(f"paper-{task}"))
     count = int(task.rsplit("-", 1)[1]) if task[-1].isdigit() else 1
     assert len(policy.erase) == count and all(concept.mapping for concept in policy.erase)
     plan = make_plan(policy)
     assert sum(arm.probe is not None for arm in plan.arms) == 18, "six updates, three seeds each"
-    for use in policy.probes:
-        probe = make_plugin("probes", use.use, use.options)
-        chosen = probe.training_set(ProbeSetting(policy, 0, frozenset(forbidden_names(policy))))
-        assert len(chosen) == use.options["names"] == len(probe.options.candidates)
+    assert trained_on(policy) == [use.options["names"] for use in policy.probes]
     options = MaceOptions.model_validate(read_options(f"paper-mace-{task}", ()))
     assert options.masks.use == "grounded-sam" and options.loss == "norm"
 

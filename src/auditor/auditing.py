@@ -23,9 +23,9 @@ from auditor.plugin import door
 from auditor.plugin.contracts import Detector, Plugin, Reporter, ReportWritten, RunStarted
 from auditor.plugin.loader import CONTRACTS, SINGULAR, broken_plugins, find_plugin, make_plugin, named_files
 from auditor.plugin.observers import Observers
-from auditor.policy import Base, Policy, load_policy
+from auditor.policy import Base, Policy, concept_lines, load_policy
 from auditor.progress import Progress
-from auditor.report import Provenance, Replay, Report
+from auditor.report import PolicyFile, Provenance, Replay, Report
 from auditor.runfolder import check_folder, open_run, write_manifest
 from auditor.signals import stoppable
 from auditor.tally import Tally, tally
@@ -63,12 +63,12 @@ def audit(
     from auditor.run import Runner
 
     named = "POLICY" if isinstance(policy, Policy) else policy
-    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    given, policy = policy, policy if isinstance(policy, Policy) else load_policy(policy)
     progress = progress or Progress()
     if base is not None:
         policy = policy.model_copy(update={"base": Base(source=base)})
     plan = make_plan(policy)
-    _check_plugins(policy)
+    check_plugins(policy)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
@@ -77,7 +77,8 @@ def audit(
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
     observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
-    manifest |= {"title": title or Path(checkpoint).name, "observers": observers.origins, "warnings": broken_plugins()}
+    manifest |= {"title": _printable(title or Path(checkpoint).name), "observers": observers.origins, "warnings": broken_plugins()}
+    manifest["policy_file"] = None if isinstance(given, Policy) else {"path": _shown(given), "lines": concept_lines(given)}
     manifest["command"] = _command(checkpoint, named, base, out)
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
@@ -121,8 +122,31 @@ def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path) -
     return " ".join([f"auditor audit {checkpoint}", *options, f"--out {out.name}"])
 
 
+def _shown(policy: Path | str) -> str:
+    """The policy's file as a repository's viewer finds it: relative where it lies under the working folder; a bundled one by its name."""
+    path = Path(policy)
+    if not path.exists():
+        return f"{path.name}.yaml"
+    inside = path.resolve().is_relative_to(Path.cwd())
+    return path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name
+
+
+def _printable(text: str) -> str:
+    """A title that can be written: a file's name may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def judge_folder(out: Path) -> Report:
     """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes."""
+    report = judged(out)
+    with room_on_disk(out):
+        for name in REPORTERS:
+            write_form(report, out, name)
+    return report
+
+
+def judged(out: Path) -> Report:
+    """The report that the journal in ``out`` gives; nothing is written."""
     run = open_run(out)
     manifest, counted = run.manifest, tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
     provenance = Provenance(
@@ -140,21 +164,32 @@ def judge_folder(out: Path) -> Report:
         observers=manifest["observers"],
         warnings=(*manifest["warnings"], *counted.notes),
     )
-    report = judge(run.plan, counted, title=manifest["title"], checkpoint=run.checkpoint, base=run.base, provenance=provenance)
-    with room_on_disk(out):
-        for name in REPORTERS:
-            write_form(report, out, name)
-    return report
+    file = manifest.get("policy_file")
+    return judge(
+        run.plan,
+        counted,
+        title=manifest["title"],
+        checkpoint=run.checkpoint,
+        base=run.base,
+        provenance=provenance,
+        policy_file=None if file is None else PolicyFile.model_validate(file),
+    )
 
 
 def write_form(report: Report, out: Path, reporter_name: str, options: dict[str, Any] | None = None) -> Path:
     """Write ``report`` in the form of one reporter to the run folder ``out``."""
+    filename, content = render(report, out, reporter_name, options)
+    write_whole(out / filename, content)
+    return out / filename
+
+
+def render(report: Report, out: Path, reporter_name: str, options: dict[str, Any] | None = None) -> tuple[str, bytes]:
+    """``report`` in the form of one reporter: the file's name and its content. ``out`` holds the images."""
     reporter: Reporter = make_plugin("reporters", reporter_name, options or {})
     content = door.call(reporter, reporter.render, report, out)
     if not isinstance(content, bytes):
         raise PluginError(f"{door.title(reporter)} returned {type(content).__name__}; bytes are right.")
-    write_whole(out / reporter.filename, content)
-    return out / reporter.filename
+    return reporter.filename, content
 
 
 def _replay(counted: Tally) -> Replay | None:
@@ -239,7 +274,7 @@ def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
         _name_plugin(part, named)
 
 
-def _check_plugins(policy: Policy) -> None:
+def check_plugins(policy: Policy) -> None:
     """Fail before anything is drawn where a detector or metric is unknown or its options are wrong (the plan checks probes)."""
     for kind in ("detectors", "metrics"):
         for use in getattr(policy, kind):

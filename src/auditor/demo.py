@@ -13,7 +13,7 @@ from auditor.erasing import erase, read_options
 from auditor.errors import AuditorError
 from auditor.files import write_whole
 from auditor.report import Outcome, Report
-from auditor.reporters.html import environment, grid
+from auditor.reporters.html import environment, grid, thumbnails
 
 POLICY = "micro-person"
 ERASERS = {"esd": "ESD-u", "mace": "MACE"}
@@ -60,7 +60,7 @@ def render_comparison(reports: dict[str, Report], out: Path) -> bytes:
                 "href": f"audit-of-{eraser}/report.html",
                 "cells": report.cells,
                 "arms": arms,
-                "grid": grid(report.pictures, concept, arms, folder)[:2],
+                "grid": grid(report, concept, arms, thumbnails(report.pictures, folder))["rows"][:2],
             }
         )
     return environment().get_template("demo.html.j2").render(rows=rows, concept=concept).encode()

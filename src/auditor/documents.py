@@ -68,6 +68,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return _parse(path)[1]
 
 
+def entries_of(path: Path, key: str) -> list[tuple[int, dict[str, Any]]]:
+    """The mappings that the list under ``key`` holds, each with its line, from 1."""
+    root, data = _parse(path)
+    entries = data.get(key)
+    if not isinstance(entries, list):
+        return []
+    return [(_line_of(root, (key, at)), entry) for at, entry in enumerate(entries) if isinstance(entry, dict)]
+
+
 def parse_scalar(text: str) -> Any:
     """One value as YAML reads it: ``3`` is a number, ``true`` a truth value, ``[a, b]`` a list."""
     try:

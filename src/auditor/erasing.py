@@ -4,23 +4,27 @@
 ``OUT/erasure.json``  where it comes from: eraser, options, concepts, base and its licence, seed, versions, and the eraser's own notes
 ``OUT/erasure/``    what the eraser keeps: MACE's Gram matrices and LoRAs, from which concepts can be added or taken away later
 
-Until it is whole all of it lies in ``.OUT.part`` beside it, where the same command goes on after an interruption.
+Until it is whole all of it lies in ``.OUT.part`` beside it, where the same command goes on after an interruption. What the eraser keeps
+says of itself what it was made from, so that a command with other settings takes over what still fits.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from auditor.checkpoint.folder import LICENCES
 from auditor.checkpoint.inspection import licence_of
-from auditor.digest import seed_of, sha256_json
+from auditor.digest import seed_of
 from auditor.documents import parse_options, read_mapping
 from auditor.errors import AuditorError, UsageError
 from auditor.files import room_on_disk, write_whole
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from auditor.diffusion.model import TextToImage
 
 Save = Literal["full", "delta"]
+_MARK = "auditor-erasure"
+_LITTLE_WORK = 60  # seconds: so much is thrown away where it turned out that something cannot be erased
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,18 @@ class _Order:
 
 
 def plan_erasure(
-    base: str, policy: Policy | Path | str, eraser: str, *, options: dict[str, Any] | None = None, seed: int = 0, reuse: Path | None = None
+    base: str,
+    policy: Policy | Path | str,
+    eraser: str,
+    *,
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    reuse: Path | None = None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """What :func:`erase` would do, by the eraser's own account, and nothing of it done. Raises as it would."""
+    if out is not None:
+        _new_folder(out)
     order = _order(base, policy, eraser, options, seed, reuse)
     found: dict[str, Any] = door.call(order.plugin, order.plugin.plan, order.erasure(None))
     return found
@@ -102,34 +117,46 @@ def erase(
     Only the UNet changes; every other file is copied from the base. ``reuse`` is an earlier result whose parts the eraser may take.
     Raises :class:`UsageError` where ``out`` is not empty or something cannot be erased; then nothing is written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty; give a new folder with --out.")
+    out = _new_folder(out)
     order = _order(base, policy, eraser, options, seed, reuse)
-    provenance = order.provenance()
+    door.call(order.plugin, order.plugin.plan, order.erasure(None))  # says what cannot be done, before anything is written
     part = out.with_name(f".{out.name}.part")
-    with room_on_disk(out):
-        _begin(part, sha256_json(provenance))
+    with room_on_disk(out), _only_one(part, eraser):
         began = time.monotonic()
         before = _tensor_digests(order.model.unet)
-        try:
-            with stoppable(), WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
+        with stoppable(), WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
+            try:
                 notes = door.call(order.plugin, order.plugin.erase, order.erasure(part / "erasure", on_step))
-        except UsageError:
-            shutil.rmtree(part)  # the same command would end here again
-            raise
+            except UsageError:
+                if time.monotonic() - began < _LITTLE_WORK:
+                    shutil.rmtree(part)
+                raise
         if not all(bool(parameter.isfinite().all()) for parameter in order.model.unet.parameters()):
-            raise AuditorError(f"The eraser '{eraser}' left weights that are not finite; nothing was written. Lower its learning rate.")
+            raise AuditorError(f"The eraser '{eraser}' left weights that are not finite: nothing was written. Lower its learning rate.")
         after = _tensor_digests(order.model.unet)
         changed = sorted(name for name, digest in after.items() if before.get(name) != digest)
         if not changed:
-            raise AuditorError(f"The eraser '{eraser}' changed nothing; nothing was written.")
-        provenance |= {"seconds": round(time.monotonic() - began, 1), "changed": changed, "notes": notes}
-        _write(order, part, save, changed, provenance)
-        (part / "identity").unlink()
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
+            raise AuditorError(f"The eraser '{eraser}' changed nothing, so {out.name} was not written.")
+        record = order.provenance() | {"seconds": round(time.monotonic() - began, 1), "changed": changed, "notes": notes}
+        _write(order, part, save, changed, record)
+        try:
+            if out.exists():
+                out.rmdir()
+            part.rename(out)
+        except OSError as error:
+            raise AuditorError(f"{out} is no longer empty; the result is whole in {part}: move it from there.") from error
+        (out / _MARK).unlink(missing_ok=True)
     return out
+
+
+def _new_folder(out: Path) -> Path:
+    """``out`` without links in it. Raises :class:`UsageError` where it cannot become the result."""
+    found = out.resolve()
+    if found.exists() and (not found.is_dir() or any(found.iterdir())):
+        raise UsageError(f"{out} is not empty; give a new folder with --out.")
+    if not found.name or found.is_mount():
+        raise UsageError(f"{out} cannot be replaced by the result; give a new folder inside of it with --out.")
+    return found
 
 
 def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[str, Any] | None, seed: int, reuse: Path | None) -> _Order:
@@ -138,19 +165,37 @@ def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[st
 
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     plugin: Eraser = make_plugin("erasers", eraser, options or {})
+    if reuse is not None and not plugin.reuses:
+        raise UsageError(f"The eraser '{eraser}' takes nothing from an earlier result; leave out --reuse.")
     if reuse is not None and not (reuse / "erasure").is_dir():
         raise UsageError(f"{reuse} holds nothing to reuse: give the folder that an earlier 'auditor erase' wrote, with its erasure/ in it.")
     opened = open_checkpoint(base)
     return _Order(opened, load_model(opened, "float32"), policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
 
 
-def _begin(part: Path, identity: str) -> None:
-    """Go on in ``part`` where it was left by the very same erasure; begin anew where it was another."""
-    mark = part / "identity"
-    if part.exists() and not (mark.is_file() and mark.read_text() == identity):
-        shutil.rmtree(part)
-    (part / "erasure").mkdir(parents=True, exist_ok=True)
-    write_whole(mark, identity.encode())
+@contextmanager
+def _only_one(part: Path, eraser: str) -> Iterator[None]:
+    """Hold ``part`` for one erasure at a time; what another eraser left in it is removed.
+
+    Raises :class:`UsageError` where it is somebody else's, or another process works in it.
+    """
+    mark = part / _MARK
+    if part.exists() and (part.is_symlink() or not mark.is_file()):
+        raise UsageError(f"{part} is in the way and no part of an erasure; move it, or give another --out.")
+    part.mkdir(parents=True, exist_ok=True)
+    with mark.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"Another erasure is at work in {part}; wait for it, or give another --out.") from error
+        file.seek(0)
+        if file.read() not in ("", eraser):
+            shutil.rmtree(part / "erasure", ignore_errors=True)
+        file.truncate(0)
+        file.write(eraser)
+        file.flush()
+        (part / "erasure").mkdir(exist_ok=True)
+        yield
 
 
 def _tensor_digests(unet: nn.Module) -> dict[str, str]:
@@ -160,9 +205,12 @@ def _tensor_digests(unet: nn.Module) -> dict[str, str]:
 def _write(order: _Order, part: Path, save: Save, changed: list[str], provenance: dict[str, Any]) -> None:
     from safetensors.torch import save as to_bytes
 
+    for path in part.iterdir():  # of an earlier attempt
+        if path.name not in (_MARK, "erasure"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder = order.opened.folder
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.stem.upper() in ("LICENSE", "LICENCE", "NOTICE", "COPYING"):
+        if file.is_file() and file.name.split(".")[0].upper() in LICENCES:
             shutil.copyfile(file, part / file.name)
     if save == "full":
         for name in order.opened.files:
@@ -170,11 +218,11 @@ def _write(order: _Order, part: Path, save: Save, changed: list[str], provenance
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, part / name)
         order.model.unet.save_pretrained(part / "unet", safe_serialization=True)
-        write_whole(part / "README.md", _card(order, provenance).encode())
     else:
         state = order.model.unet.state_dict()
         tensors = {name: state[name].detach().cpu().contiguous() for name in changed}
         write_whole(part / "unet-changed.safetensors", to_bytes(tensors, {"format": "pt", "base": order.opened.digest}))
+    write_whole(part / "README.md", _card(order, provenance).encode())
     write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
     if not any((part / "erasure").iterdir()):
         (part / "erasure").rmdir()

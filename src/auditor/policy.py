@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from auditor.digest import sha256_json
-from auditor.documents import read_yaml
+from auditor.documents import entries_of, read_yaml
 from auditor.promptfile import read_prompts
 from auditor.sets import bundled_policy, prompt_templates, resolve_names
 
@@ -289,10 +289,24 @@ class Policy(StrictModel):
 
 def load_policy(path: Path | str) -> Policy:
     """Read a policy from a file, or a bundled one by its name (``micro-person``)."""
+    return read_yaml(_file_of(path), Policy)
+
+
+def concept_lines(path: Path | str) -> dict[str, int]:
+    """The line, from 1, that names each concept of the policy in ``path``."""
+    found: dict[str, int] = {}
+    for key in ("erase", "retain"):
+        for line, entry in entries_of(_file_of(path), key):
+            names = resolve_names(entry["names"]) if "names" in entry else [entry.get("name")]
+            found |= dict.fromkeys((str(name) for name in names), line)
+    return found
+
+
+def _file_of(path: Path | str) -> Path:
     file = Path(path)
     if not file.exists() and file.suffix == "":
-        file = bundled_policy(str(path)) or file
-    return read_yaml(file, Policy)
+        return bundled_policy(str(path)) or file
+    return file
 
 
 def forbidden_names(policy: Policy) -> set[str]:

@@ -256,6 +256,18 @@ class Replay(ReportModel):
     sentence: str
 
 
+class PolicyFile(ReportModel):
+    """Where the policy was read from, for those who show findings in it."""
+
+    path: str
+    lines: dict[str, int]
+    """The line, from 1, of each concept."""
+
+    def line_of(self, concept: str | None) -> int:
+        """The line that asks for ``concept``; the first where that is not known."""
+        return self.lines.get(concept or "", 1)
+
+
 class Provenance(ReportModel):
     """What made the report, enough to make it again."""
 
@@ -287,6 +299,7 @@ class Report(ReportModel):
     base: CheckpointFacts | None
     policy_digest: str
     policy: dict[str, Any]
+    policy_file: PolicyFile | None = None
     controls: tuple[Control, ...]
     cells: tuple[CellResult, ...]
     resurgence: tuple[Resurgence, ...]

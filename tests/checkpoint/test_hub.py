@@ -19,14 +19,15 @@ from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 FILES = {name: content for name, content in folder_files(checkpoint_folder()).items() if not name.startswith("clip/")}
-BESIDE = {"README.md": b"---\nlicense: mit\n---\n", "unet/diffusion_pytorch_model.bin": b"pickle", "safety_checker/model.safetensors": b"x"}
+TERMS = {"README.md": b"---\nlicense: mit\n---\n", "LICENSE.txt": b"the terms"}
+BESIDE = {"unet/diffusion_pytorch_model.bin": b"pickle", "safety_checker/model.safetensors": b"x"}
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     """A Hub with the micro base on its main branch, and files beside it that no audit needs."""
     hub = Hub()
-    hub.push("main", FILES | BESIDE)
+    hub.push("main", FILES | BESIDE | TERMS)
     with serve(hub):
         yield hub
 
@@ -57,11 +58,12 @@ def test_a_repository_is_fetched_at_a_commit_and_opened_without_a_network(hub: H
     assert len(hub.requests) == asked
 
 
-def test_only_what_loading_reads_is_fetched(hub: Hub, tmp_path: Path) -> None:
+def test_only_what_loading_reads_is_fetched_with_card_and_licence(hub: Hub, tmp_path: Path) -> None:
     assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
     delivered = {request.split("/", 5)[-1] for request in hub.requests if request.startswith("GET") and "/resolve/" in request}
     assert not any(name in request for request in hub.requests for name in BESIDE)
     assert any("tokenizer/vocab.json" in request for request in delivered)
+    assert all(any(name in request for request in delivered) for name in TERMS)
 
 
 def test_a_branch_that_moves_in_between_changes_nothing(hub: Hub, tmp_path: Path) -> None:

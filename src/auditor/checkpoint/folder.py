@@ -18,6 +18,9 @@ WEIGHTS = {
 }
 """The components with weights, and how their files are called."""
 
+LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+"""What the files with a checkpoint's terms are called, apart from their endings."""
+
 SINGLE_FILE_PARTS = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 """What the names of each component's tensors begin with in a single file."""
 

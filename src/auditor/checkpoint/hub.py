@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from auditor.checkpoint.folder import WEIGHTS
+from auditor.checkpoint.folder import LICENCES, WEIGHTS
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.files import write_whole
 
@@ -117,7 +117,7 @@ def _is_digest(text: str) -> bool:
 
 
 def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
-    """The files that loading reads: never a pickle, never the safety checker, one precision of the weights."""
+    """The files that loading reads, card and licence: never a pickle, never the safety checker, one precision of the weights."""
     names = sorted(listed)
     if source.file is not None:
         if source.file not in names:
@@ -127,7 +127,7 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
         single = [name for name in names if name.endswith(".safetensors") and "/" not in name]
         hint = f"; name one of its files, for instance hf://{source.repo}/{single[0]}" if single else ""
         raise RefusedError(f"{source.repo} is not a diffusers pipeline: it holds no model_index.json{hint}.")
-    wanted = ["model_index.json"]
+    wanted = ["model_index.json", *(name for name in names if name == "README.md" or name.split(".")[0].upper() in LICENCES)]
     wanted += [name for name in names if name.split("/")[0] in _BESIDE and name.count("/") == 1 and name.endswith((".json", ".txt"))]
     for component, stem in WEIGHTS.items():
         inside = [name for name in names if name.startswith(f"{component}/{stem}") and name.endswith(".safetensors")]

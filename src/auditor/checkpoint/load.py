@@ -43,7 +43,7 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
     declared architecture, or changed on disk since they were admitted.
     """
     device = device or best_device()
-    with _quiet(), refusing(f"{checkpoint.source} does not load as Stable Diffusion"):
+    with quiet(), refusing(f"{checkpoint.source} does not load as Stable Diffusion"):
         origin = checkpoint.base or checkpoint
         if checkpoint.form is Form.SINGLE:
             unet, vae, text_encoder = _single(checkpoint)
@@ -160,7 +160,7 @@ def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' progress bars and hints out of our terminal while something loads."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

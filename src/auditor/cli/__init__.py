@@ -17,10 +17,12 @@ _COMMANDS = {
     "fetch": "bring a checkpoint from the Hub into its cache",
     "convert": "turn a pickled checkpoint into safetensors",
     "erase": "make an erased checkpoint out of a base",
+    "policy": "write a policy, check it, say what it asks for",
     "plan": "say what an audit would draw and what it would cost",
     "audit": "audit a checkpoint and give a verdict",
     "judge": "judge the journal of an earlier run again",
-    "report": "show a run's report in another form",
+    "show": "show the report of a run",
+    "report": "a report in another form, two compared, one verified",
     "replay": "draw some images of an earlier run again and compare",
     "plugins": "list what is installed",
 }

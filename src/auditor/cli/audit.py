@@ -6,28 +6,61 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.options import plugin_files
-from auditor.cli.terminal import exit_code_of, show_report, watch
+from auditor.cli.options import exit_zero, output_format, plugin_files
+from auditor.cli.terminal import exit_code_of, present, show_changes, watch
+from auditor.errors import PolicyError
 
 
 @click.command("audit")
 @click.argument("checkpoint")
 @click.option("--policy", required=True, help="A policy file, or the name of a bundled one (micro-person).")
+@click.option(
+    "--policy-digest", metavar="sha256:HEX", help="Go on only if the policy is the one with this digest ('auditor policy check')."
+)
 @click.option("--base", help="The checkpoint before erasure; overrides the policy's.")
 @click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; the same command goes on in it.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where pictures of the base are kept between audits.")
+@click.option("--report", "forms", multiple=True, help="Another form to write (junit, sarif, …); may be given again.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="An earlier report: say what changed. The verdict does not hang on it.")
+@output_format
+@exit_zero
 @plugin_files
 @click.pass_context
-def command(ctx: click.Context, checkpoint: str, policy: str, base: str | None, offline: bool, out: Path, cache: Path | None) -> None:
+def command(
+    ctx: click.Context,
+    checkpoint: str,
+    policy: str,
+    policy_digest: str | None,
+    base: str | None,
+    offline: bool,
+    out: Path,
+    cache: Path | None,
+    forms: tuple[str, ...],
+    baseline: Path | None,
+    form: str,
+    exit_zero: bool,
+) -> None:
     """Audit CHECKPOINT against a policy and give a verdict.
 
     CHECKPOINT is a diffusers folder, hf://org/name[@revision], or, over the base, a safetensors file: a whole model, a UNet, a
     LoRA or an eraser's changed tensors.
     """
-    from auditor.auditing import audit
+    from auditor.auditing import audit, write_form
+    from auditor.plugin.loader import find_plugin
+    from auditor.policy import load_policy
+    from auditor.reports import diff, read_report
 
-    with watch() as progress:
+    if policy_digest is not None and policy_digest.removeprefix("sha256:") != load_policy(policy).digest():
+        raise PolicyError(f"{policy} is not the policy with the digest {policy_digest}: its own is sha256:{load_policy(policy).digest()}.")
+    earlier = None if baseline is None else read_report(baseline)
+    for name in forms:
+        find_plugin("reporters", name)
+    with watch(form) as progress:
         report = audit(checkpoint, policy, out, base=base, offline=offline, cache=cache, progress=progress)
-    show_report(report, out)
-    ctx.exit(exit_code_of(report))
+    for name in forms:
+        write_form(report, out, name)
+    present(report, out, form)
+    if earlier is not None and form == "human":
+        show_changes(diff(earlier, report))
+    ctx.exit(0 if exit_zero else exit_code_of(report))

@@ -43,7 +43,7 @@ def command(
 
     options = read_options(file, pairs)
     if dry_run:
-        show_erasure_plan(plan_erasure(base, policy, eraser, options=options, seed=seed, reuse=reuse))
+        show_erasure_plan(plan_erasure(base, policy, eraser, options=options, seed=seed, reuse=reuse, out=out))
         return
     if out is None:
         raise click.UsageError("Missing option '--out'; --dry-run goes without.")

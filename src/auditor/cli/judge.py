@@ -6,18 +6,20 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.options import plugin_files
-from auditor.cli.terminal import exit_code_of, show_report
+from auditor.cli.options import exit_zero, output_format, plugin_files
+from auditor.cli.terminal import exit_code_of, present
 
 
 @click.command("judge")
 @click.argument("folder", type=click.Path(path_type=Path))
+@output_format
+@exit_zero
 @plugin_files
 @click.pass_context
-def command(ctx: click.Context, folder: Path) -> None:
+def command(ctx: click.Context, folder: Path, form: str, exit_zero: bool) -> None:
     """Judge the journal in FOLDER again, without any model, and write its report anew."""
     from auditor.auditing import judge_folder
 
     report = judge_folder(folder)
-    show_report(report, folder)
-    ctx.exit(exit_code_of(report))
+    present(report, folder, form)
+    ctx.exit(0 if exit_zero else exit_code_of(report))

@@ -14,6 +14,17 @@ def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...
         add_file(file)
 
 
+output_format = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["human", "json", "quiet"]),
+    default="human",
+    show_default=True,
+    help="human: a table and the verdict; json: report.json on standard output; quiet: the exit code alone.",
+)
+
+exit_zero = click.option("--exit-zero", is_flag=True, help="End with 0 whatever the verdict is; errors keep their exit codes.")
+
 plugin_files = click.option(
     "--plugin",
     type=click.Path(path_type=Path),

@@ -20,11 +20,13 @@ from auditor.errors import ExitCode
 from auditor.plan import Plan, Role
 from auditor.progress import Progress
 from auditor.report import Outcome, Report, State
+from auditor.reporters.words import line
 
 if TYPE_CHECKING:
     from auditor.checkpoint.inspection import Inspection
     from auditor.forecast import CellForecast, Cost
     from auditor.plugin.loader import PluginRecord
+    from auditor.reports import Change
 
 _COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.ERROR: "magenta"}
 _EXITS = {
@@ -55,12 +57,12 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
         steps = str(arm.dose) if arm.probe is not None else ""
-        table.add_row(escape(arm.name), str(concept), str(retained), steps)
+        table.add_row(_text(arm.name), str(concept), str(retained), steps)
     console.print(table)
     for group in forecast.forecast_cells(plan):
         _show_cells(console, group)
     for reason in forecast.out_of_reach(plan)[:5]:
-        console.print(f"[yellow]out of reach: {escape(reason)}; raise the budget or add retained concepts[/]")
+        console.print(f"[yellow]out of reach: {_text(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
     console.print(
         f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
@@ -104,10 +106,10 @@ def show_erasure_plan(found: Mapping[str, Any]) -> None:
         for key, part in value.items():
             name = str(key).replace("_", " ")
             if isinstance(part, Mapping):
-                console.print(f"{indent}{escape(name)}")
+                console.print(f"{indent}{_text(name)}")
                 show(part, indent + "  ")
             else:
-                console.print(f"{indent}{escape(name)}: {escape(str(part))}")
+                console.print(f"{indent}{_text(name)}: {_text(str(part))}")
 
     show(found, "")
 
@@ -138,8 +140,13 @@ def show_inspection(found: Inspection) -> None:
 
 
 def _printable(text: str) -> str:
-    """Text from a checkpoint without control characters, which could drive a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """Text of others without control characters, which could drive a terminal."""
+    return line(text, 100_000)
+
+
+def _text(text: str) -> str:
+    """The same where Rich reads markup."""
+    return escape(line(text))
 
 
 def show_plugins(records: Sequence[PluginRecord]) -> None:
@@ -147,7 +154,7 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
     table = Table("kind", "name", "from", "what it is for")
     for record in records:
         text = record.plugin.summary if record.plugin else f"did not load: {record.error}"
-        table.add_row(record.kind, escape(record.name), f"{record.distribution} {record.version}", escape(text))
+        table.add_row(record.kind, _text(record.name), f"{record.distribution} {record.version}", _text(text))
     _Terminal().print(table)
 
 
@@ -156,19 +163,19 @@ def show_plugin(record: PluginRecord) -> None:
     from auditor.plugin.loader import SINGULAR
 
     console = _Terminal(highlight=False)
-    console.print(f"[bold]{escape(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {escape(record.origin)})")
+    console.print(f"[bold]{_text(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {_text(record.origin)})")
     if record.plugin is None:
-        console.print(f"[red]did not load: {escape(record.error or '')}[/]")
+        console.print(f"[red]did not load: {_text(record.error or '')}[/]")
         return
     plugin = record.plugin
     source = f" ({plugin.source})" if plugin.source else ""
-    console.print(escape(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
+    console.print(_text(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
     table = Table("option", "type", "default", "what it does", title="Options")
     for name, field in plugin.Options.model_fields.items():
         default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
         limits = [f"{sign} {getattr(limit, key)}" for limit in field.metadata for key, sign in _SIGNS.items() if hasattr(limit, key)]
         kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
-        table.add_row(escape(name), escape(" ".join([kind, *limits])), escape(default), escape(field.description or ""))
+        table.add_row(_text(name), _text(" ".join([kind, *limits])), _text(default), _text(field.description or ""))
     console.print(table if plugin.Options.model_fields else "It takes no options.")
 
 
@@ -180,7 +187,7 @@ def show_report(report: Report, folder: Path) -> None:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         state = _STATES[cell.state] if cell.state else ""
         upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
-        table.add_row(escape(cell.surface), escape(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
+        table.add_row(_text(cell.surface), _text(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
     console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
@@ -188,10 +195,33 @@ def show_report(report: Report, folder: Path) -> None:
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
     for reason in report.verdict.reasons[:5]:
-        console.print("  " + escape(reason))
+        console.print("  " + _text(reason))
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
-    console.print(f"report: {escape(str(folder / 'report.html'))}")
+    console.print(f"report: {_text(str(folder / 'report.html'))}")
+
+
+def present(report: Report, folder: Path, form: str) -> None:
+    """A report on standard output, as the user asked for it."""
+    if form == "json":
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    elif form == "human":
+        show_report(report, folder)
+
+
+def show_changes(changes: Sequence[Change]) -> None:
+    """What differs between two reports, what is worse in red."""
+    console = _Terminal(highlight=False)
+    if not changes:
+        console.print("nothing changed")
+        return
+    table = Table("", "before", "after")
+    for change in changes:
+        color = "[red]" if change.worse else ""
+        table.add_row(_text(change.what), _text(change.before), f"{color}{_text(change.after)}")
+    console.print(table)
+    worse = sum(change.worse for change in changes)
+    console.print(f"{worse} of {len(changes)} are worse" if worse else "nothing is worse")
 
 
 class _Terminal(Console):
@@ -216,7 +246,7 @@ class _Live(Progress):
         self._whole = self._bars.add_task("arms", total=len(plan.arms))
 
     def stage(self, text: str) -> None:
-        self._bars.console.print(f"[dim]{escape(text)}[/]")
+        self._bars.console.print(f"[dim]{_text(text)}[/]")
 
     def arm_started(self, arm: str, already: int) -> None:
         self._replace(arm, self._most[arm], already)
@@ -229,7 +259,7 @@ class _Live(Progress):
 
     def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
         if self._arm is not None:
-            self._bars.update(self._arm, completed=drawn, description=escape(f"{arm} {_counts(hits, judged)}"))
+            self._bars.update(self._arm, completed=drawn, description=_text(f"{arm} {_counts(hits, judged)}"))
 
     def arm_ended(self, arm: str) -> None:
         if self._whole is not None:
@@ -237,15 +267,15 @@ class _Live(Progress):
             self._bars.update(self._whole, completed=len(self._arms))
 
     def failed(self, arm: str, message: str) -> None:
-        self._bars.console.print(f"[red]failed[/] {escape(arm)}: {escape(message)}")
+        self._bars.console.print(f"[red]failed[/] {_text(arm)}: {_text(message)}")
 
     def stopped(self, reason: str) -> None:
-        self._bars.console.print(f"[yellow]stopped[/] {escape(reason)}")
+        self._bars.console.print(f"[yellow]stopped[/] {_text(reason)}")
 
     def _replace(self, text: str, total: int, completed: int) -> None:
         if self._arm is not None:
             self._bars.remove_task(self._arm)
-        self._arm = self._bars.add_task(escape(text), total=total, completed=completed)
+        self._arm = self._bars.add_task(_text(text), total=total, completed=completed)
 
 
 class _Plain(Progress):
@@ -287,9 +317,12 @@ def _bars(console: Console) -> Bars:
 
 
 @contextmanager
-def watch() -> Iterator[Progress]:
-    """A view of an audit on standard error: live in a terminal, plain lines elsewhere."""
+def watch(form: str = "human") -> Iterator[Progress]:
+    """A view of an audit on standard error: live in a terminal, plain lines elsewhere, nothing where the user wants quiet."""
     console = _Terminal(stderr=True)
+    if form == "quiet":
+        yield Progress()
+        return
     if not console.is_terminal:
         yield _Plain(console)
         return
@@ -316,7 +349,7 @@ def watch_steps(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
         def on_step(stage: str, step: int, steps: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(escape(f"{title}: {stage}"), total=steps)
+                tasks[stage] = bars.add_task(_text(f"{title}: {stage}"), total=steps)
             bars.update(tasks[stage], completed=step)
 
         yield on_step

@@ -20,10 +20,13 @@ _RIDGE = 1e-6  # of the mean diagonal; used only where the system is worse condi
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved system: ``factor`` (width x width), the condition number met, and the ridge that was needed (0 if none)."""
+    """A solved system: ``factor`` (width x width), the condition number met, and the ridge that was needed (0 if none).
+
+    ``condition`` is None where the smallest eigenvalue is not above 0.
+    """
 
     factor: Tensor
-    condition: float
+    condition: float | None
     ridge: float
 
 
@@ -51,9 +54,9 @@ def right_divide(numerator: Tensor, system: Tensor, anchor: Tensor | None = None
     does not help.
     """
     values = torch.linalg.eigvalsh(system)
-    condition = float(values[-1] / values[0].clamp(min=torch.finfo(values.dtype).tiny))
+    condition = float(values[-1] / values[0]) if float(values[0]) > 0 else None
     ridge = 0.0
-    if condition > LARGEST_CONDITION or float(values[0]) <= 0:
+    if condition is None or condition > LARGEST_CONDITION:
         ridge = _RIDGE * float(system.diagonal().mean())
         system = system + ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
         numerator = numerator if anchor is None else numerator + ridge * anchor
@@ -94,7 +97,7 @@ class Fusion:
     factor: Tensor
     ups: dict[str, Tensor]
     downs: dict[str, Tensor]
-    condition: float
+    condition: float | None
     ridge: float
 
     def fused(self, name: str, original: Tensor) -> Tensor:
@@ -128,11 +131,3 @@ def fuse(refined: Tensor, concepts: Iterable[tuple[Tensor, Mapping[str, LowRank]
         condition=solution.condition,
         ridge=solution.ridge,
     )
-
-
-def sum_grams(batches: Iterable[Tensor], width: int) -> Tensor:
-    """The Gram matrix of all rows of all batches (N, tokens, width), streamed."""
-    total = torch.zeros(width, width, dtype=torch.float64)
-    for batch in batches:
-        total = total + gram(batch.flatten(0, -2).cpu())
-    return total

@@ -10,12 +10,19 @@ from __future__ import annotations
 from auditor.judge.court import Court
 from auditor.judge.verdict import decide
 from auditor.plan import Plan
-from auditor.report import CheckpointFacts, Distance, MetricResult, Provenance, Report, TrainingSet
+from auditor.report import CheckpointFacts, Distance, MetricResult, PolicyFile, Provenance, Report, TrainingSet
 from auditor.tally import Tally
 
 
 def judge(
-    plan: Plan, tally: Tally, *, title: str, checkpoint: CheckpointFacts, base: CheckpointFacts | None, provenance: Provenance
+    plan: Plan,
+    tally: Tally,
+    *,
+    title: str,
+    checkpoint: CheckpointFacts,
+    base: CheckpointFacts | None,
+    provenance: Provenance,
+    policy_file: PolicyFile | None = None,
 ) -> Report:
     """Give the verdict on what ``tally`` holds of ``plan``."""
     court = Court(plan, tally)
@@ -27,6 +34,7 @@ def judge(
         base=base,
         policy_digest=plan.policy.digest(),
         policy=plan.policy.model_dump(mode="json"),
+        policy_file=policy_file,
         controls=court.controls,
         cells=tuple(cells),
         resurgence=tuple(court.resurgence()),

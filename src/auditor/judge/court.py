@@ -376,23 +376,38 @@ class Court:
             )
 
     def pictures(self) -> Iterator[Picture]:
-        """The first image of every prompt of every erased concept, in every arm: the paper's "representative" choice."""
-        for cell in self.plan.cells:
-            if cell.role not in (Role.GATE, Role.PICTURE):
-                continue
+        """Of every erased concept, in every arm: the first images of each prompt, the first of them the paper's "representative" choice;
+        and the prompts and numbers at which the concept was seen after erasure.
+        """
+        cells = [cell for cell in self.plan.cells if cell.role in (Role.GATE, Role.PICTURE)]
+        wanted = {
+            surface: self._rows_to_show([cell for cell in cells if cell.surface == surface]) for surface in {c.surface for c in cells}
+        }
+        for cell in cells:
             for sample in self.tally.drawn(cell):
                 score = sample.scores.get(self.tally.gate)
-                if sample.index == 0 and sample.image and score is not None:
+                if (sample.prompt, sample.index) in wanted[cell.surface] and sample.image and score is not None:
                     yield Picture(
                         arm=cell.arm,
                         concept=cell.surface,
                         prompt=sample.prompt,
-                        index=0,
+                        index=sample.index,
                         image=sample.image,
                         hit=score.hits[cell.concept],
                         label=score.label,
                         score=score.score,
                     )
+
+    def _rows_to_show(self, cells: list[Cell]) -> set[tuple[str, int]]:
+        """(prompt, number) of what is shown of one concept, at most so many."""
+        rows: dict[tuple[str, int], None] = {}
+        for cell in cells:
+            for sample in self.tally.drawn(cell):
+                score = sample.scores.get(self.tally.gate)
+                seen = cell.arm != "base" and score is not None and score.hits[cell.concept]
+                if sample.index < _FIRST_IMAGES or seen:
+                    rows[sample.prompt, sample.index] = None
+        return set(sorted(rows, key=lambda row: row[1])[:_MOST_ROWS])
 
     # -- the ledger --------------------------------------------------------------------------------------------------
 
@@ -454,6 +469,8 @@ class Court:
             yield f"A rate is a mean over prompts: one of {most} prompts alone may show the concept up to {worst:.0%} of the time."
 
 
+_FIRST_IMAGES = 4  # of each prompt
+_MOST_ROWS = 200  # of each concept
 _NONE = np.empty(0, np.int64)
 _NOTHING = Reading(_NONE, _NONE, _NONE, whole=False)
 

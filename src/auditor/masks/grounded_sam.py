@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,7 @@ from auditor.plugin.contracts import MaskRequest, MaskSource, OptionsModel
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from auditor.policy import Concept
@@ -54,6 +56,20 @@ class GroundedSam(MaskSource):
         options: GroundedSamOptions = self.options
         return list(options.labels.get(concept.domain, (concept.name, *concept.synonyms)))
 
+    def check(self, concept: Concept, names: Sequence[str]) -> None:
+        """A folder that is named must be there; names on the Hub are tried when the first image is drawn."""
+        for name in (self.options.detector, self.options.segmenter):
+            if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+                raise UsageError(f"There is no folder {name}; give one with the network's safetensors weights, or its name on the Hub.")
+
+    def fingerprint(self, concept: Concept) -> str:
+        """Of the labels, and of networks that lie in folders; those on the Hub are named by their revision."""
+        from auditor.digest import sha256_json
+
+        options: GroundedSamOptions = self.options
+        networks = [_digest_of(options.detector, options.detector_revision), _digest_of(options.segmenter, options.segmenter_revision)]
+        return sha256_json([self.labels_of(concept), networks])
+
     def masks(self, request: MaskRequest) -> Tensor:
         """Outlines at the images' size, then at the latents' where they cover more than half of a pixel, or its largest share."""
         import torch
@@ -61,45 +77,46 @@ class GroundedSam(MaskSource):
 
         labels = self.labels_of(request.concept)
         height, width = request.attention.shape[1:]
+        device = request.attention.device
         outlines = []
         for number, image in enumerate(request.images):
             pixels = image.permute(1, 2, 0).contiguous().numpy()
-            boxes = self._boxes(pixels, labels)
+            boxes = self._boxes(pixels, labels, device)
             if not len(boxes):
                 raise UsageError(
                     f"grounded-sam found no {' or '.join(labels)} in image {number} of '{request.concept.name}'; lower box_threshold, "
                     "give other labels, or use the masks 'attention'."
                 )
-            outlines.append(self._outline(pixels, boxes))
+            outlines.append(self._outline(pixels, boxes, device))
         area = functional.adaptive_avg_pool2d(torch.stack(outlines).float()[:, None], (height, width))[:, 0]
         most = area.amax((1, 2), keepdim=True)
         return ((area >= torch.minimum(most, torch.tensor(0.5))) & (area > 0)).float().to(request.attention.device)
 
-    def _boxes(self, pixels: np.ndarray, labels: list[str]) -> Tensor:
+    def _boxes(self, pixels: np.ndarray, labels: list[str], device: torch.device) -> Tensor:
         """Corners (N, 4) in pixels of what was found."""
         import torch
 
         options: GroundedSamOptions = self.options
         processor, model = self._detector
-        inputs = processor(images=pixels, text=[labels], return_tensors="pt")
+        inputs = processor(images=pixels, text=[labels], return_tensors="pt").to(device)
         with torch.no_grad():
-            outputs = model(**inputs)
+            outputs = model.to(device)(**inputs)
         (found,) = processor.post_process_grounded_object_detection(
             outputs, inputs.input_ids, options.box_threshold, options.text_threshold, [pixels.shape[:2]]
         )
-        boxes: Tensor = found["boxes"]
+        boxes: Tensor = found["boxes"].cpu()
         return boxes
 
-    def _outline(self, pixels: np.ndarray, boxes: Tensor) -> Tensor:
+    def _outline(self, pixels: np.ndarray, boxes: Tensor, device: torch.device) -> Tensor:
         """The union (H, W), bool, of what SAM outlines in each box."""
         import torch
 
         processor, model = self._segmenter
-        inputs = processor(pixels, input_boxes=[boxes.tolist()], return_tensors="pt")
+        inputs = processor(pixels, input_boxes=[boxes.tolist()], return_tensors="pt").to(device, torch.float32)
         with torch.no_grad():
-            outputs = model(**inputs, multimask_output=False)
+            outputs = model.to(device)(**inputs, multimask_output=False)
         (masks,) = processor.image_processor.post_process_masks(
-            outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"]
+            outputs.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
         )
         union: Tensor = masks.flatten(0, 1).any(0)
         return union
@@ -117,11 +134,22 @@ class GroundedSam(MaskSource):
         return _load(SamProcessor, SamModel, self.options.segmenter, self.options.segmenter_revision)
 
 
+def _digest_of(name: str, revision: str | None) -> str:
+    from auditor.digest import sha256_file, sha256_json
+
+    if not Path(name).is_dir():
+        return f"{name}@{revision}"
+    return sha256_json([[path.name, sha256_file(path)] for path in sorted(Path(name).glob("*.safetensors"))])
+
+
 def _load(processor: Any, model: Any, name: str, revision: str | None) -> tuple[Any, Any]:
     """Both halves of a network, safetensors only, no code of its own."""
+    from auditor.checkpoint.load import quiet
+
     try:
-        loaded = model.from_pretrained(name, revision=revision, use_safetensors=True, trust_remote_code=False).eval()
-        return processor.from_pretrained(name, revision=revision), loaded
+        with quiet():
+            loaded = model.from_pretrained(name, revision=revision, use_safetensors=True, trust_remote_code=False).eval()
+            return processor.from_pretrained(name, revision=revision), loaded
     except (OSError, ValueError) as error:
         kind = "folder" if Path(name).exists() else "name on the Hub, or a folder"
         reason = str(error).splitlines()[0][:120]

@@ -199,10 +199,13 @@ class Erasure:
 class Eraser(Plugin):
     """Makes an erased checkpoint out of a base."""
 
-    def plan(self, erasure: Erasure) -> dict[str, Any]:
-        """What :meth:`erase` would do, without doing it (JSON); raises as it would for what cannot be erased.
+    reuses: ClassVar[bool] = False
+    """Can it take parts from an earlier result (``Erasure.reuse``)?"""
 
-        ``unet_evaluations`` and ``training_evaluations``, where they are given, become an estimate of the cost.
+    def plan(self, erasure: Erasure) -> dict[str, Any]:
+        """What :meth:`erase` would do, without doing it (JSON); raises :class:`~auditor.errors.UsageError` for what it cannot do.
+
+        Always called before :meth:`erase`: what can be known to be wrong is said here, before anything is written.
         """
         return {}
 
@@ -229,8 +232,11 @@ class MaskRequest:
 class MaskSource(Plugin):
     """Says where in an image a concept is, for erasers that train inside a mask only."""
 
-    def fingerprint(self) -> str:
-        """A digest of what decides where a concept is, where options and version do not name it: files, for example."""
+    def check(self, concept: Concept, names: Sequence[str]) -> None:
+        """Raise :class:`~auditor.errors.UsageError` where masks for ``concept``'s images (``names``) cannot be made; none is drawn yet."""
+
+    def fingerprint(self, concept: Concept) -> str:
+        """A digest of what decides where ``concept`` is, where options and version do not name it: files, for example."""
         return ""
 
     @abstractmethod

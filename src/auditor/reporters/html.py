@@ -1,62 +1,128 @@
-"""The page: one self-contained HTML file, no network, images inlined."""
+"""The page: one self-contained HTML file, no network, thumbnails inlined, full images beside it."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
+from markupsafe import Markup
+from PIL import Image
 
-from auditor.plugin.contracts import Reporter
+from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Picture, Report
+from auditor.reporters.words import MEANINGS, NO_PROMISE, gate_cells, line, percent, seconds
 
-_WORDS = {
-    "PASS": "Held: no erased concept came back under the probes of this policy.",
-    "FAIL": "An erased concept is there.",
-    "INCONCLUSIVE": "Not shown either way. This is no PASS.",
-    "ERROR": "Something that was planned broke. This is no PASS.",
-}
+_CHARTED = 8  # concepts in the chart; of more the ones with the highest rates
+_THUMBNAIL = 96  # pixels a side
+_MOST_THUMBNAILS = 1_500
+_MOST_BYTES = 3_500_000  # of thumbnails, as text
+_BAR = 26
+
+
+class HtmlOptions(OptionsModel):
+    """What is covered until asked for."""
+
+    sensitive: tuple[str, ...] = ("nudity", "nsfw", "explicit", "sexual", "violence", "gore", "hate", "self-harm", "shocking")
+    """Domains whose images are blurred until the reader asks for them."""
 
 
 class Html(Reporter):
-    """``report.html``: verdict and reason first, then numbers, chart and pictures."""
+    """``report.html``: verdict and reason first, then numbers, charts and pictures."""
 
     name = "html"
-    summary = "one self-contained page: verdict, numbers, chart, pictures side by side"
+    summary = "one self-contained page: verdict, numbers, charts, pictures side by side"
     filename = "report.html"
+    Options: ClassVar[type[OptionsModel]] = HtmlOptions
 
     def render(self, report: Report, folder: Path) -> bytes:
-        """A page whose every string is escaped and which may load nothing (Content-Security-Policy)."""
-        page = environment().get_template("report.html.j2")
+        """A page whose every string is escaped, and which loads nothing and runs nothing but its own filter (Content-Security-Policy)."""
         arms = list(dict.fromkeys(cell.arm for cell in report.cells))
-        concepts = list(dict.fromkeys(cell.surface for cell in report.cells))
-        return page.render(
-            report=report,
-            arms=arms,
-            concepts=concepts,
-            word=_WORDS[report.verdict.outcome],
-            cell={(cell.surface, cell.arm): cell for cell in report.cells},
-            back={(row.concept, row.arm): row for row in report.resurgence},
-            bars=chart(report, arms, concepts),
-            limit=report.policy["limits"]["tau"],
-            grids=[(concept, grid(report.pictures, concept, arms, folder)) for concept in concepts],
-        ).encode()
+        concepts = list(dict.fromkeys(cell.surface for cell in report.cells if cell.surface))
+        charted = _highest(report, concepts)
+        script = resources.files("auditor.reporters").joinpath("templates/report.js").read_text(encoding="utf-8")
+        small = thumbnails(report.pictures, folder)
+        grids = [grid(report, concept, arms, small, self.options.sensitive) for concept in concepts]
+        return (
+            environment()
+            .get_template("report.html.j2")
+            .render(
+                report=report,
+                arms=arms,
+                concepts=concepts,
+                charted=charted,
+                erased=[concept["name"] for concept in report.policy["erase"]],
+                kept=[concept["name"] for concept in report.policy["retain"]],
+                word=MEANINGS[report.verdict.outcome],
+                summary=summary(report),
+                no_promise=NO_PROMISE,
+                limits=thresholds(report),
+                gate_count=len(gate_cells(report)),
+                rows=list(rows(report)),
+                bars=chart(report, arms, charted),
+                step=max(90, _BAR * len(charted) + 24),
+                doses=list(dose_curves(report)),
+                grids=grids,
+                sensitive=any(each["sensitive"] for each in grids),
+                shown=len(report.pictures),
+                script=Markup(script),  # noqa: S704 - a file of this package
+                script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            )
+            .encode()
+        )
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this package, with autoescape on."""
+    """Templates of this package, with autoescape on; what is shown has no control or direction characters."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("auditor.reporters"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: line(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
-    templates.filters["percent"] = lambda value, digits=0: "–" if value is None else f"{value:.{digits}%}"
-    templates.filters["seconds"] = lambda value: f"{value:.0f} s" if value < 100 else f"{int(value) // 60} min {int(value) % 60} s"
+    templates.filters["percent"] = percent
+    templates.filters["seconds"] = seconds
     return templates
+
+
+def thresholds(report: Report) -> tuple[float, float]:
+    """(tau_P, tau_F) of the report's policy."""
+    from auditor.policy import Limits
+
+    limits = Limits.model_validate_json(json.dumps(report.policy["limits"]))
+    return (limits.tau, limits.tau) if report.policy["claim"] == "detector" else (limits.tau_pass, limits.tau_fail)
+
+
+def summary(report: Report) -> str:
+    """The numbers of the verdict in one sentence."""
+    cells = gate_cells(report)
+    states = [f"{sum(cell.state == state for cell in cells)} {state}" for state in ("held", "failed", "undecided")]
+    probed = len({cell.arm for cell in cells} - {"erased"})
+    return f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and after {probed} updates."
+
+
+def rows(report: Report) -> Iterator[dict[str, Any]]:
+    """The table of cells, the gravest deciding ones first, then what they are compared with."""
+    order = ["failed", "undecided", "held", None]
+    back = {(row.concept, row.arm): row for row in report.resurgence}
+    for cell in sorted(report.cells, key=lambda cell: order.index(cell.state)):
+        tone = cell.state or "control"
+        yield {"cell": cell, "tone": tone, "bar": bar(cell), "change": back.get((cell.surface, cell.arm))}
+
+
+def _highest(report: Report, concepts: Sequence[str]) -> list[str]:
+    worst = {concept: max((c.rate or 0 for c in gate_cells(report) if c.surface == concept), default=0) for concept in concepts}
+    chosen = sorted(concepts, key=lambda concept: -worst[concept])[:_CHARTED]
+    return [concept for concept in concepts if concept in chosen]
 
 
 def chart(report: Report, arms: Sequence[str], concepts: Sequence[str]) -> list[dict[str, Any]]:
@@ -72,28 +138,76 @@ def bar(cell: CellResult) -> dict[str, Any]:
         "rate": None if cell.rate is None else 100 * cell.rate,
         "lower": 100 * (cell.lower or 0),
         "upper": 100 * (1 if cell.upper is None else cell.upper),
-        "state": cell.state if cell.role == "gate" else "control",
+        "state": cell.state or "control",
     }
 
 
-Row = tuple[str, list[tuple[str, Picture, str] | None]]
-"""A prompt, and for each arm its name, the picture and the picture's bytes as a data URI."""
+def dose_curves(report: Report) -> Iterator[dict[str, Any]]:
+    """For each probe that was read at several doses and each concept: rates by dose, and where they lie in the drawing."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in report.replicates:
+        found.setdefault((row.probe, row.concept), {})[row.dose] = [rate for rate in row.rates if rate is not None]
+    before = {cell.surface: cell.rate for cell in report.cells if cell.arm == "erased"}
+    for (probe, concept), points in found.items():
+        doses = sorted(points)
+        if len(doses) < 2:
+            continue
+        most = doses[-1]
+        at = {dose: 40 + 290 * dose / most for dose in (0, *doses)}
+        start = before.get(concept)
+        series = ([(0, [start])] if start is not None else []) + [(dose, points[dose]) for dose in doses if points[dose]]
+        yield {
+            "probe": probe,
+            "concept": concept,
+            "points": series,
+            "line": [(at[dose], 160 - 140 * sum(rates) / len(rates)) for dose, rates in series],
+            "dots": [(at[dose], 160 - 140 * rate) for dose, rates in series for rate in rates],
+            "ticks": [(dose, at[dose]) for dose, _ in series],
+        }
 
 
-def grid(pictures: Sequence[Picture], concept: str, arms: Sequence[str], folder: Path) -> list[Row]:
-    """Rows (prompts) of pictures by arm, each with its bytes inlined; None where an arm drew nothing usable."""
-    own = [picture for picture in pictures if picture.concept == concept]
-    found = {(picture.prompt, picture.arm): picture for picture in own}
-    rows = []
-    for prompt in dict.fromkeys(picture.prompt for picture in own):
-        row: list[tuple[str, Picture, str] | None] = []
-        for arm in arms:
-            picture = found.get((prompt, arm))
-            row.append(None if picture is None else (arm, picture, data_uri(folder / "images" / f"{picture.image}.png")))
-        rows.append((prompt, row))
-    return rows
+# -- pictures --------------------------------------------------------------------------------------------------------
 
 
-def data_uri(path: Path) -> str:
-    """A PNG as a data URI; empty where the file is gone."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
+@dataclass(frozen=True)
+class Shown:
+    """A picture with its thumbnail as a data URI, empty where the page has no room for it or the file is gone."""
+
+    picture: Picture
+    uri: str
+
+
+def thumbnails(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
+    """Small copies of a run's images as data URIs, by name: the first image of every prompt before all others, while there is room."""
+    found: dict[str, str] = {}
+    room = _MOST_BYTES
+    for picture in sorted(pictures, key=lambda picture: picture.index):
+        path = folder / "images" / f"{picture.image}.png"
+        if picture.image in found or not path.is_file():
+            continue
+        if len(found) == _MOST_THUMBNAILS or room <= 0:
+            break
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+        if max(small.size) > _THUMBNAIL:
+            small = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
+        out = io.BytesIO()
+        small.save(out, "WEBP", quality=80, method=2)
+        found[picture.image] = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+        room -= len(found[picture.image])
+    return found
+
+
+def grid(report: Report, concept: str, arms: Sequence[str], small: Mapping[str, str], sensitive: Sequence[str] = ()) -> dict[str, Any]:
+    """Rows (prompt and number) of pictures by arm, the first of every prompt first; None where an arm drew nothing usable."""
+    domains = {name.casefold(): each["domain"].casefold() for each in report.policy["erase"] for name in (each["name"], *each["synonyms"])}
+    found: dict[tuple[int, str], dict[str, Picture]] = {}
+    for picture in report.pictures:
+        if picture.concept == concept:
+            found.setdefault((picture.index, picture.prompt), {})[picture.arm] = picture
+    lines = []
+    for (index, prompt), own in sorted(found.items(), key=lambda item: item[0][0]):
+        hit = any(picture.hit for arm, picture in own.items() if arm != "base")
+        items = [Shown(own[arm], small.get(own[arm].image, "")) if arm in own else None for arm in arms]
+        lines.append({"prompt": prompt, "index": index, "hit": hit, "items": items})
+    return {"concept": concept, "rows": lines, "sensitive": domains.get(concept.casefold()) in sensitive}

@@ -25,7 +25,7 @@ from auditor.erasers.mace.eraser import Mace, _marks
 from auditor.erasers.mace.kept import ConceptFolder, file_name, lora_of
 from auditor.erasers.mace.options import MaceOptions
 from auditor.erasing import erase, plan_erasure
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.microworld import checkpoint_folder
 from auditor.pictures import from_png, to_png
 from auditor.plugin.contracts import Erasure
@@ -113,7 +113,7 @@ def test_it_says_where_it_comes_from(two: Path) -> None:
     assert found["notes"]["prior"]["weights"]["refinement"]["first"] == 1e-4
     assert found["notes"]["loras"].keys() == {ONE, TWO}
     assert all(name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) for name in found["changed"])
-    assert not (two / "erasure" / "images").exists() and not (two / "identity").exists()
+    assert not (two / "erasure" / "images").exists() and not (two / "auditor-erasure").exists()
     assert "auditor erase" in (two / "README.md").read_text(encoding="utf-8")
 
 
@@ -131,7 +131,7 @@ def test_the_bases_licence_goes_along(tmp_path: Path) -> None:
 def test_only_what_changed_can_be_saved_and_is_the_same_checkpoint(two: Path, tmp_path: Path) -> None:
     out = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "delta", options=QUICK, save="delta")
     file = out / "unet-changed.safetensors"
-    assert {path.name for path in out.iterdir()} == {"unet-changed.safetensors", "erasure.json", "erasure"}
+    assert {path.name for path in out.iterdir()} == {"unet-changed.safetensors", "erasure.json", "erasure", "README.md"}
     assert load_file(file).keys() == cross_attention_projections(load_model(open_checkpoint("micro")).unet).keys()
     opened = open_checkpoint(str(file), base=open_checkpoint("micro"))
     assert opened.form is Form.DELTA
@@ -184,18 +184,118 @@ def test_an_erasure_that_was_killed_goes_on_and_ends_the_same(two: Path, tmp_pat
     erase("micro", erasing(ONE, TWO), "mace", out, options=slow, on_step=lambda *step: stages.append(step))
     assert max(steps for stage, _, steps in stages if stage == "LoRA") == 40, "only the second was trained"
     assert not [stage for stage in stages if stage[0] == "images"], "images were drawn again"
-    assert written > 0 and not part.exists()
+    assert ConceptFolder(out / "erasure", ONE).path("loras").stat().st_mtime_ns == written
+    assert not part.exists()
     at_once = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "at-once", options=slow)
     assert (out / UNET).read_bytes() == (at_once / UNET).read_bytes()
 
 
-def test_another_erasure_does_not_go_on_where_one_was_left(tmp_path: Path) -> None:
+def interrupted(out: Path, policy: Policy, options: dict[str, Any]) -> Path:
+    """What is left of an erasure that was stopped while its second LoRA was trained."""
+
+    def stop(stage: str, step: int, steps: int) -> None:
+        if stage == "LoRA" and step > steps // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        erase("micro", policy, "mace", out, options=options, on_step=stop)
+    part = out.with_name(f".{out.name}.part")
+    assert ConceptFolder(part / "erasure", ONE).path("loras").exists()
+    return part
+
+
+def test_what_no_longer_fits_is_made_again(tmp_path: Path) -> None:
+    """The captions changed in between: the first LoRA belongs to other refined weights."""
+    captions, alone = tmp_path / "captions.txt", QUICK | {"memory_gib": 1e-6}
+    captions.write_text("a dog\n", encoding="utf-8")
+    interrupted(tmp_path / "out", erasing(ONE, TWO), alone | {"captions": str(captions)})
+    captions.write_text("a dog\na ship\n", encoding="utf-8")
+    out = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "out", options=alone | {"captions": str(captions)})
+    fresh = erase("micro", erasing(ONE, TWO), "mace", tmp_path / "fresh", options=alone | {"captions": str(captions)})
+    assert (out / UNET).read_bytes() == (fresh / UNET).read_bytes()
+    assert "trained_on" not in notes(out)["loras"][ONE]
+
+
+def test_what_still_fits_survives_another_command_and_what_is_not_asked_for_goes(tmp_path: Path) -> None:
+    part = interrupted(tmp_path / "out", erasing(ONE, TWO), QUICK | {"memory_gib": 1e-6})
+    (part / "unet").mkdir()
+    (part / "unet" / "half").touch()
+    stages: list[str] = []
+    out = erase(
+        "micro", erasing(TWO), "mace", tmp_path / "out", options=QUICK, save="delta", on_step=lambda stage, *_: stages.append(stage)
+    )
+    assert "images" not in stages, "the second concept's images were there"
+    assert not ConceptFolder(out / "erasure", ONE).path("loras").exists()
+    assert {path.name for path in out.iterdir()} == {"unet-changed.safetensors", "erasure.json", "erasure", "README.md"}
+
+
+def test_a_mistake_that_shows_late_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions, alone = tmp_path / "captions.txt", QUICK | {"memory_gib": 1e-6, "captions": str(tmp_path / "captions.txt")}
+    captions.write_text("a dog\n", encoding="utf-8")
+    part = interrupted(tmp_path / "out", erasing(ONE, TWO), alone)
+    captions.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="Cannot read the captions"):
+        erase("micro", erasing(ONE, TWO), "mace", tmp_path / "out", options=alone)
+    assert ConceptFolder(part / "erasure", ONE).path("loras").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_what_is_not_ours_is_not_removed(tmp_path: Path, what: str) -> None:
     part = tmp_path / ".out.part"
-    (part / "erasure").mkdir(parents=True)
-    (part / "identity").write_text("another")
-    (part / "stray").touch()
-    out = erase("micro", erasing(ONE), "mace", tmp_path / "out", options=QUICK | {"lora": False})
-    assert not (out / "stray").exists()
+    if what == "file":
+        part.write_text("mine")
+    elif what == "folder":
+        part.mkdir()
+        (part / "thesis.txt").write_text("mine")
+    else:
+        (tmp_path / "mine").mkdir()
+        part.symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match="is in the way"):
+        erase("micro", erasing(ONE), "mace", tmp_path / "out", options=QUICK)
+    assert part.exists() and (what != "folder" or (part / "thesis.txt").read_text() == "mine")
+
+
+def test_two_erasures_do_not_share_a_folder(tmp_path: Path) -> None:
+    import fcntl
+
+    part = tmp_path / ".out.part"
+    part.mkdir()
+    with (part / "auditor-erasure").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="Another erasure is at work"):
+            erase("micro", erasing(ONE), "mace", tmp_path / "out", options=QUICK)
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    out = erase("micro", erasing(ONE), "mace", tmp_path / "link", options=QUICK | {"lora": False})
+    assert out == tmp_path / "real" and (tmp_path / "link" / "model_index.json").exists()
+
+
+def test_a_folder_that_fills_meanwhile_costs_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def fill(stage: str, step: int, steps: int) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "file").touch()
+
+    with pytest.raises(AuditorError, match="no longer empty; the result is whole in"):
+        erase("micro", erasing(ONE), "mace", out, options=QUICK | {"lora": False}, on_step=fill)
+    assert (tmp_path / ".out.part" / "erasure.json").exists()
+
+
+def test_a_full_disk_is_said_and_keeps_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from auditor.erasers.mace import kept
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    part = interrupted(tmp_path / "out", erasing(ONE, TWO), QUICK | {"memory_gib": 1e-6})
+    monkeypatch.setattr(kept, "write_whole", full)
+    with pytest.raises(AuditorError, match=r"The disk under .* is full"):
+        erase("micro", erasing(ONE, TWO), "mace", tmp_path / "out", options=QUICK | {"memory_gib": 1e-6})
+    assert ConceptFolder(part / "erasure", ONE).path("loras").exists()
 
 
 def test_a_concept_is_added_without_training_the_others_again(two: Path, tmp_path: Path) -> None:
@@ -220,9 +320,20 @@ def test_a_concept_is_taken_away_without_training_at_all(two: Path, tmp_path: Pa
 
 def test_what_was_trained_otherwise_is_not_reused(two: Path, tmp_path: Path) -> None:
     assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK, reuse=two)["reused"] == 2
-    for other in ({"steps": 4}, {"mark": "phrase"}, {"images": 3}, {"loss": "norm"}):
-        assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK | other, reuse=two)["reused"] == 0
-    assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK, seed=1, reuse=two)["reused"] == 0
+    for policy, seed, other in (
+        (erasing(ONE, TWO), 0, {"steps": 4}),
+        (erasing(ONE, TWO), 0, {"mark": "phrase"}),
+        (erasing(ONE, TWO), 0, {"images": 3}),
+        (erasing(ONE, TWO), 1, {}),
+        (erasing(ONE, synonyms=["another name"]), 0, {}),
+        (erasing(ONE, TWO, domain="cars"), 0, {}),
+    ):
+        with pytest.raises(UsageError, match="nothing to reuse"):
+            plan_erasure("micro", policy, "mace", options=QUICK | other, seed=seed, reuse=two)
+    with pytest.raises(UsageError, match="takes nothing from an earlier result"):
+        plan_erasure("micro", erasing(ONE), "esd", reuse=two)
+    one_of_three = plan_erasure("micro", erasing(ONE, THREE), "mace", options=QUICK, reuse=two)
+    assert (one_of_three["reused"], one_of_three["images"], one_of_three["training_evaluations"]) == (1, 2, 6)
     assert plan_erasure("micro", erasing(ONE, TWO), "mace", options=QUICK | {"lambda1": 0.5}, reuse=two)["reused"] == 2
     with pytest.raises(UsageError, match="holds nothing to reuse"):
         plan_erasure("micro", erasing(ONE), "mace", options=QUICK, reuse=tmp_path)
@@ -297,6 +408,22 @@ def test_the_prior_can_be_captions_and_the_domain_a_second_one(tmp_path: Path) -
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"preserve": []}, "weigh a prior, and there is none"),
+        ({"domain_weight": 1.0, "lambda1": 0.0, "lambda2": 0.0}, "domain_weight multiplies"),
+        ({"masks": {"use": "folder", "options": {"folder": "/nonexistent"}}}, "cannot be read"),
+        ({"masks": {"use": "grounded-sam", "options": {"detector": "/nonexistent"}}}, "There is no folder"),
+        ({"cache": "/dev/null/x"}, "cannot be made"),
+    ],
+)
+def test_what_can_be_known_before_is_said_by_a_dry_run(options: dict[str, Any], sentence: str) -> None:
+    policy = erasing(ONE).model_copy(update={"retain": ()})
+    with pytest.raises(UsageError, match=sentence):
+        plan_erasure("micro", policy, "mace", options=QUICK | options)
+
+
 def test_the_mapping_may_not_be_a_synonym() -> None:
     with pytest.raises(UsageError, match="the concept itself"):
         plan_erasure("micro", erasing(ONE, synonyms=["a person"]), "mace", options=QUICK)
@@ -318,7 +445,7 @@ def test_an_empty_mask_is_said_and_nothing_written(tmp_path: Path) -> None:
 
 
 def test_a_singular_system_gets_a_ridge_that_is_recorded(tmp_path: Path) -> None:
-    nothing_kept = QUICK | {"lambda1": 0.0, "lambda2": 0.0, "lambda_identity": 0.0, "lora": False}
+    nothing_kept = QUICK | {"preserve": [], "lambda1": 0.0, "lambda2": 0.0, "lambda_identity": 0.0, "lora": False}
     out = erase("micro", erasing(ONE), "mace", tmp_path / "out", options=nothing_kept)
     assert notes(out)["refinement"]["ridge"] > 0
 

@@ -93,9 +93,9 @@ def test_the_detector_is_asked_for_words_not_letters(networks: GroundedSamOption
 def test_masks_are_the_union_of_what_was_outlined(networks: GroundedSamOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     source = GroundedSam(networks)
     boxes = torch.tensor([[0.0, 0.0, 16.0, 16.0], [40.0, 40.0, 64.0, 64.0]])
-    monkeypatch.setattr(source, "_boxes", lambda pixels, labels: boxes)
+    monkeypatch.setattr(source, "_boxes", lambda pixels, labels, device: boxes)
     image = request(SHIP).images[0].permute(1, 2, 0).contiguous().numpy()
-    both, first, second = (source._outline(image, part) for part in (boxes, boxes[:1], boxes[1:]))
+    both, first, second = (source._outline(image, part, torch.device("cpu")) for part in (boxes, boxes[:1], boxes[1:]))
     assert both.shape == (64, 64) and both.dtype is torch.bool
     assert torch.equal(both, first | second)
 

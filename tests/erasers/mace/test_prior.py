@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from auditor.checkpoint import open_checkpoint
 from auditor.checkpoint.load import load_model
@@ -50,9 +51,13 @@ def test_it_is_read_back_for_the_same_captions_in_any_order_and_made_anew_for_ot
         next(other.text_encoder.parameters()).add_(0.01)
     caption_gram(other, CAPTIONS, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+    padded = load_model(open_checkpoint("micro"))
+    padded.tokenizer.pad_token = "a</w>"
+    caption_gram(padded, CAPTIONS, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "values", "shape", "other"])
+@pytest.mark.parametrize("damage", ["cut", "values", "other"])
 def test_a_damaged_cache_is_said(model: TextToImage, tmp_path: Path, damage: str) -> None:
     caption_gram(model, CAPTIONS, tmp_path)
     (file,) = tmp_path.iterdir()
@@ -63,9 +68,9 @@ def test_a_damaged_cache_is_said(model: TextToImage, tmp_path: Path, damage: str
         other = next(path for path in tmp_path.iterdir() if path != file)
         other.replace(file)
     else:
-        matrix = load_file(file)["gram"]
-        matrix[0, 1] = float("nan") if damage == "values" else 1e9
-        save_file({"gram": matrix}, file, metadata={"format": "auditor prior 1"})
+        with safe_open(file, "pt") as opened:
+            metadata, matrix = opened.metadata(), opened.get_tensor("gram")
+        save_file({"gram": -matrix}, file, metadata=metadata)
     with pytest.raises(UsageError, match="is not the prior that its name says; delete it"):
         caption_gram(model, CAPTIONS, tmp_path)
 

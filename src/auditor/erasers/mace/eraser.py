@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import time
@@ -10,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from auditor.digest import sha256_json
 from auditor.erasers.mace.options import MaceOptions
 from auditor.errors import UsageError
+from auditor.files import room_on_disk, write_whole
 from auditor.plugin import door
 from auditor.plugin.contracts import Eraser, Erasure, MaskRequest, MaskSource, OptionsModel
 from auditor.plugin.loader import make_plugin
@@ -37,25 +38,38 @@ class Mace(Eraser):
     summary = "mass concept erasure: refinement, masked-attention LoRA, fusion"
     source = "Lu et al. 2024, arXiv:2403.06135, Eq. 2, 3 and 7"
 
+    reuses = True
     Options: ClassVar[type[OptionsModel]] = MaceOptions
+
+    def __init__(self, options: OptionsModel) -> None:
+        super().__init__(options)
+        self._source: MaskSource = make_plugin("masks", self.options.masks.use, self.options.masks.options)
 
     def parts(self) -> tuple[MaskSource, ...]:
         """The mask source."""
-        return (make_plugin("masks", self.options.masks.use, self.options.masks.options),)
+        return (self._source,)
 
     def plan(self, erasure: Erasure) -> dict[str, Any]:
         """What would be erased, drawn and trained, and what each prior weighs."""
         options: MaceOptions = self.options
         self._check(erasure)
-        concepts, count = erasure.concepts, len(erasure.concepts)
+        concepts = erasure.concepts
         prior, domain = self._captions(erasure)
-        return {
+        plan: dict[str, Any] = {
             "concepts": {concept.name: concept.mapping for concept in concepts},
             "prior": {"captions": len(prior), "second": len(domain), "weights": self._weights()},
-            "images": count * options.images if options.lora else 0,
-            "unet_evaluations": 2 * count * options.images * options.sampling_steps if options.lora else 0,
-            "training_evaluations": count * options.steps * options.batch if options.lora else 0,
-            "reused": sum(self._earlier(erasure, concept) is not None for concept in concepts) if options.lora else 0,
+        }
+        if not options.lora:
+            return plan
+        reused = sum(self._earlier(erasure, concept) is not None for concept in concepts)
+        if erasure.reuse is not None and not reused:
+            raise UsageError("None of these concepts was erased there with these settings, so there is nothing to reuse.")
+        new = len(concepts) - reused
+        return plan | {
+            "reused": reused,
+            "images": new * options.images,
+            "unet_evaluations": 2 * new * options.images * options.sampling_steps,
+            "training_evaluations": new * options.steps * options.batch,
         }
 
     def erase(self, erasure: Erasure) -> dict[str, Any]:
@@ -68,6 +82,7 @@ class Mace(Eraser):
 
     def _erase(self, erasure: Erasure, folder: Path) -> dict[str, Any]:
         import torch
+        from safetensors.torch import save
 
         from auditor.erasers.closed_form import cross_attention_projections, fuse, refinement
         from auditor.erasers.mace.kept import ConceptFolder
@@ -81,26 +96,30 @@ class Mace(Eraser):
         mapping = torch.zeros(width, width, dtype=torch.float64)
         aligned = torch.zeros_like(mapping)
         for number, (concept, place) in enumerate(zip(erasure.concepts, kept, strict=True)):
-            grams = _concept_grams(model, concept, place)
+            grams = _concept_grams(model, concept, place, erasure.reuse)
             mapping += grams["mapping"]
             aligned += grams["aligned"]
             erasure.on_step("prompts", number + 1, len(kept))
+        _remove_others(folder, kept)
         record: dict[str, Any] = {"prior": {}}
         prior = self._prior(erasure, record["prior"])
         clock.lap("prompts")
         refined = refinement(mapping, aligned, prior["refinement"], options.lambda_identity)
         record["refinement"] = {"condition": refined.condition, "ridge": refined.ridge}
+        belongs = self._belonging(erasure, record["prior"])
+        with room_on_disk(folder):
+            write_whole(folder / "refined.safetensors", save({"factor": refined.factor.contiguous()}, {"format": "pt"}))
         original = {name: weight.detach().cpu().clone() for name, weight in projections.items()}
         clock.lap("refinement")
         if options.lora:
-            self._draw_images(erasure, kept)  # by the base, before it is edited
+            self._draw_images(erasure, kept, belongs)  # by the base, before it is edited
             clock.lap("images")
         with torch.no_grad():
             for name, weight in projections.items():
                 weight.copy_(original[name].double() @ refined.factor)
         erasure.on_step("refine", 1, 1)
         if options.lora:
-            record["loras"] = self._train(erasure, kept, refined.factor)
+            record["loras"] = self._train(erasure, kept, belongs)
             clock.lap("loras")
             loras = self._read(kept)
             if options.fusion == "sum":
@@ -128,8 +147,27 @@ class Mace(Eraser):
 
         if not cross_attention_projections(erasure.model.unet):
             raise UsageError("MACE edits cross-attention, and this model has none.")
+        names = tuple(f"{number:02}" for number in range(self.options.images))
         for concept in erasure.concepts:
             _check_concept(concept, erasure.model)
+            if self.options.lora and self._earlier(erasure, concept) is None:
+                door.call(self._source, self._source.check, concept, names)
+        self._check_priors(erasure)
+
+    def _check_priors(self, erasure: Erasure) -> None:
+        """A weight without anything to weigh would do nothing, and look as if it did."""
+        options: MaceOptions = self.options
+        weighs = any(options.prior_weights().values())
+        first, second = self._captions(erasure)
+        if weighs and not first:
+            raise UsageError("lambda1 and lambda2 weigh a prior, and there is none: give captions, preserve, retained concepts, or zeros.")
+        if options.domain_weight and not (weighs and second):
+            raise UsageError("domain_weight multiplies lambda1 and lambda2 on concepts of the domain: one of these is missing.")
+        if options.cache is not None:
+            try:
+                options.cache.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"The cache {options.cache} cannot be made: {error.strerror}.") from error
 
     def _weights(self) -> dict[str, dict[str, float]]:
         """What a row of each prior weighs in each closed form, and the whole first prior in rows of a concept's prompts."""
@@ -169,7 +207,8 @@ class Mace(Eraser):
 
         first, second = (caption_gram(erasure.model, captions, self.options.cache, progress) for captions in self._captions(erasure))
         weights = self._weights()
-        record |= {"rows": first.rows, "captions": first.captions, "second_rows": second.rows, "weights": weights}
+        record |= {"rows": first.rows, "captions": first.captions, "weights": weights}
+        record |= {"second_rows": second.rows, "second_captions": second.captions}
         return {form: weight["first"] * first.scaled() + weight["second"] * second.matrix for form, weight in weights.items()}
 
     # -- images ------------------------------------------------------------------------------------------------------
@@ -181,12 +220,24 @@ class Mace(Eraser):
         return Sampler(scheduler="dpm-solver++", steps=options.sampling_steps, guidance=options.sampling_guidance, size=options.size)
 
     def _made_from(self, erasure: Erasure, concept: Concept, names: tuple[str, ...]) -> dict[str, Any]:
-        chosen = self.options.model_dump(mode="json", include=set(names))
-        (source,) = self.parts()
-        masks = [source.origin, source.fingerprint()]
-        return {"base": erasure.model.digest, "concept": concept.name, "seed": erasure.seed, "options": chosen, "masks": masks}
+        """What decides a concept's images, and with more options its LoRA; a file that was made from anything else is made again."""
+        return {
+            "format": 1,
+            "base": erasure.model.digest,
+            "concept": [concept.name, concept.domain, *concept.synonyms],
+            "seed": erasure.seed,
+            "options": self.options.model_dump(mode="json", include=set(names)),
+            "templates": sha256_json(ERASURE_TEMPLATES),
+            "masks": [self._source.origin, door.call(self._source, self._source.fingerprint, concept)],
+        }
 
-    def _draw_images(self, erasure: Erasure, kept: list[ConceptFolder]) -> None:
+    def _belonging(self, erasure: Erasure, prior: dict[str, Any]) -> str:
+        """A digest of all that the refined weights come from, which a LoRA belongs to."""
+        pairs = [[concept.name, concept.mapping] for concept in erasure.concepts]
+        decided = {key: prior[key] for key in ("captions", "second_captions", "weights")}
+        return sha256_json([erasure.model.digest, pairs, decided, self.options.lambda_identity, sha256_json(ERASURE_TEMPLATES)])
+
+    def _draw_images(self, erasure: Erasure, kept: list[ConceptFolder], belongs: str) -> None:
         """Training images and masks of every concept that has neither them nor a LoRA yet; several concepts at once where they fit."""
         import torch
 
@@ -196,11 +247,11 @@ class Mace(Eraser):
 
         options: MaceOptions = self.options
         model, sampler = erasure.model, self._sampler()
-        source = self.parts()[0]
+        source = self._source
         missing = [
             (concept, place)
             for concept, place in zip(erasure.concepts, kept, strict=True)
-            if self._earlier(erasure, concept) is None and self._images_of(erasure, concept, place) is None
+            if self._earlier(erasure, concept, belongs) is None and self._images_of(erasure, concept, place) is None
         ]
         at_once = batch_size(model, sampler)
         step = max(1, at_once // options.images)
@@ -222,9 +273,10 @@ class Mace(Eraser):
                 if masks.shape != drawn.shape or not bool(masks.flatten(1).any(1).all()):
                     raise UsageError(f"The masks '{source.name}' of '{concept.name}' are empty in an image, or of another shape.")
                 place.save("images", {"latents": own, "masks": masks.float()}, self._made_from(erasure, concept, _IMAGE_OPTIONS))
-                if options.keep_images:
-                    _save_pictures(place, images, masks)
             erasure.on_step("images", start + len(group), len(missing))
+        if options.keep_images:
+            for place in kept:
+                _save_pictures(model, place)
 
     def _images_of(self, erasure: Erasure, concept: Concept, place: ConceptFolder) -> ConceptImages | None:
         from auditor.erasers.mace.lora import ConceptImages
@@ -243,34 +295,42 @@ class Mace(Eraser):
         squared = options.loss == "squared"
         return LoraSetting(options.steps, options.learning_rate, options.rank, options.batch, options.importance_sampling, squared)
 
-    def _earlier(self, erasure: Erasure, concept: Concept) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """A LoRA of this concept and these settings, from this erasure's folder or from the one to be reused."""
+    def _earlier(self, erasure: Erasure, concept: Concept, belongs: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A LoRA of this concept and these settings: this erasure's own, of the same refined weights, or one that is to be reused.
+
+        Without ``belongs`` of this erasure's own any: nobody knows yet.
+        """
         from auditor.erasers.mace.kept import ConceptFolder
 
         wanted = self._made_from(erasure, concept, _IMAGE_OPTIONS + _LORA_OPTIONS)
         for folder in (erasure.folder, erasure.reuse):
             found = ConceptFolder(folder, concept.name).load("loras") if folder is not None else None
-            if found is not None and found[1]["from"] == wanted:
+            if found is None or found[1]["from"] != wanted:
+                continue
+            if folder is erasure.reuse or belongs is None or belongs in (found[1]["refined"], found[1].get("reused_for")):
                 return found
         return None
 
-    def _train(self, erasure: Erasure, kept: list[ConceptFolder], factor: Tensor) -> dict[str, Any]:
+    def _train(self, erasure: Erasure, kept: list[ConceptFolder], belongs: str) -> dict[str, Any]:
         """A LoRA for every concept that has none, written as each group ends; what is recorded of all of them."""
         from auditor.erasers.mace.kept import lora_tensors
         from auditor.erasers.mace.lora import concepts_at_once, train_loras
 
         model, setting = erasure.model, self._setting()
-        refined = hashlib.sha256(factor.numpy().tobytes()).hexdigest()
         record: dict[str, Any] = {}
         waiting: list[tuple[Concept, ConceptFolder]] = []
         for concept, place in zip(erasure.concepts, kept, strict=True):
-            earlier = self._earlier(erasure, concept)
+            earlier = self._earlier(erasure, concept, belongs)
             if earlier is None:
                 waiting.append((concept, place))
                 continue
             tensors, made = earlier
-            place.save("loras", tensors, made)
-            record[concept.name] = made["losses"] | ({} if made["refined"] == refined else {"trained_on": made["refined"]})
+            if made["refined"] != belongs:
+                made |= {"reused_for": belongs}
+            own = place.load("loras")
+            if own is None or own[1] != made:
+                place.save("loras", tensors, made)
+            record[concept.name] = made["losses"] | ({} if made["refined"] == belongs else {"trained_on": made["refined"]})
         size = 1
         if len(waiting) > 1:
             size = concepts_at_once(model, self._task(erasure, *waiting[0]), setting, self.options.memory_gib * 2**30)
@@ -283,7 +343,7 @@ class Mace(Eraser):
             all_trained = train_loras(model, [self._task(erasure, *each) for each in group], setting, progress)
             for trained, (concept, place) in zip(all_trained, group, strict=True):
                 losses = _ends(trained)
-                made = {"from": self._made_from(erasure, concept, _IMAGE_OPTIONS + _LORA_OPTIONS), "refined": refined, "losses": losses}
+                made = {"from": self._made_from(erasure, concept, _IMAGE_OPTIONS + _LORA_OPTIONS), "refined": belongs, "losses": losses}
                 place.save("loras", lora_tensors(trained.lora), made)
                 record[concept.name] = losses
             model.forget_text_states()
@@ -339,14 +399,26 @@ def _add(projections: dict[str, Tensor], concepts: Iterator[tuple[Tensor, dict[s
                 weight.add_((part.up @ part.down).to(weight))
 
 
-def _save_pictures(place: ConceptFolder, images: Tensor, masks: Tensor) -> None:
-    from auditor.files import write_whole
+def _save_pictures(model: TextToImage, place: ConceptFolder) -> None:
+    """A concept's training images and masks as PNG, where it has any."""
     from auditor.pictures import to_png
 
+    found = place.load("images")
+    if found is None:
+        return
     folder = place.path("images").with_suffix("")
-    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+    images, _ = model.decode(found[0]["latents"].to(model.device))
+    for number, (image, mask) in enumerate(zip(images, found[0]["masks"], strict=True)):
         write_whole(folder / f"{number:02}.png", to_png(image))
-        write_whole(folder / f"{number:02}.mask.png", to_png((mask.cpu() * 255).byte().expand(3, -1, -1)))
+        write_whole(folder / f"{number:02}.mask.png", to_png((mask * 255).byte().expand(3, -1, -1)))
+
+
+def _remove_others(folder: Path, kept: list[ConceptFolder]) -> None:
+    """Leave nothing of concepts that are not in this erasure: what it ends with is what it is made of."""
+    own = {place.path(kind) for place in kept for kind in ("grams", "loras", "images")}
+    for path in folder.glob("*/*.safetensors"):
+        if path not in own:
+            path.unlink()
 
 
 def _check_concept(concept: Concept, model: TextToImage) -> None:
@@ -377,18 +449,21 @@ def _marks(model: TextToImage, prompt: str, phrase: str, mark: str) -> Tensor:
     return marked
 
 
-def _concept_grams(model: TextToImage, concept: Concept, place: ConceptFolder) -> dict[str, Tensor]:
-    """The concept's three Gram matrices, read or made and written."""
+def _concept_grams(model: TextToImage, concept: Concept, place: ConceptFolder, reuse: Path | None) -> dict[str, Tensor]:
+    """The concept's three Gram matrices, read here or in an earlier erasure's folder, or made; and written."""
     import torch
 
-    from auditor.digest import sha256_json
     from auditor.erasers.closed_form import cross_gram, gram
     from auditor.erasers.mace.align import align_tokens
+    from auditor.erasers.mace.kept import ConceptFolder
 
     made_from = {"base": model.digest, "concept": concept.name, "mapping": concept.mapping, "templates": sha256_json(ERASURE_TEMPLATES)}
-    found = place.load("grams")
-    if found is not None and found[1] == made_from:
-        return found[0]
+    for each in (place, ConceptFolder(reuse, concept.name) if reuse is not None else place):
+        found = each.load("grams")
+        if found is not None and found[1] == made_from:
+            if each is not place:
+                place.save("grams", *found)
+            return found[0]
     prompts, mappings = ([template.format(phrase) for template in ERASURE_TEMPLATES] for phrase in (concept.name, concept.mapping))
     states, targets = model.text_states(prompts).cpu(), model.text_states(mappings).cpu()
     length, width = states.shape[1:]

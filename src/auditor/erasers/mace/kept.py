@@ -3,6 +3,7 @@
 ``grams/NAME.safetensors``   own (sum e e^T over its prompts), mapping (sum h e^T) and aligned (sum e e^T over aligned tokens), float64
 ``loras/NAME.safetensors``   unet.….attn2.to_k.lora.down.weight and .up.weight, as ``load_lora_weights`` reads them over refined weights
 ``images/NAME.safetensors``  latents and masks that the LoRA is trained on; removed in the end
+``refined.safetensors``      R of the refined weights W R that the LoRAs belong to, float64
 
 Each file says in its metadata what it was made from; one that was made from something else is made again.
 """
@@ -21,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from auditor.erasers.closed_form import LowRank
-from auditor.files import write_whole
+from auditor.files import room_on_disk, write_whole
 
 _KEY = "auditor"
 
@@ -46,7 +47,8 @@ class ConceptFolder:
     def save(self, kind: str, tensors: dict[str, Tensor], made_from: dict[str, Any]) -> None:
         """Write tensors whole, with what they were made from."""
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_whole(self.path(kind), save(plain, {"format": "pt", _KEY: json.dumps(made_from, sort_keys=True)}))
+        with room_on_disk(self.folder):
+            write_whole(self.path(kind), save(plain, {"format": "pt", _KEY: json.dumps(made_from, sort_keys=True)}))
 
     def load(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors and what they were made from; None where there is no whole file of ours."""

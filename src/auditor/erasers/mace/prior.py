@@ -18,7 +18,7 @@ from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.digest import sha256_json
 from auditor.erasers.closed_form import gram
 from auditor.errors import UsageError
-from auditor.files import write_whole
+from auditor.files import room_on_disk, write_whole
 
 REFERENCE_ROWS = 47_491_059
 """Rows of the reference's prior Gram matrix (616,767 captions x 77 positions), which lambda1 and lambda2 are scaled to."""
@@ -68,7 +68,7 @@ def caption_gram(
     named, encoder = sha256_json(sorted(counts.items())), _digest_of_encoder(model)
     file = cache / f"prior-{encoder[:12]}-{named[:12]}.safetensors" if cache is not None else None
     if file is not None and file.exists():
-        return _read(file, named, encoder)
+        return _read(file, named, encoder, model.text_encoder.config.hidden_size)
     width = model.text_encoder.config.hidden_size
     total, tokens = torch.zeros(width, width, dtype=torch.float64, device=_double(model)), 0
     texts = sorted(counts)
@@ -82,28 +82,36 @@ def caption_gram(
         on_step(min(start + _BATCH, len(texts)), len(texts))
     found = CaptionGram(total.cpu(), counts.total() * tokens, named, encoder)
     if file is not None:
-        metadata = {"format": _FORMAT, "rows": str(found.rows), "captions": named, "encoder": encoder}
-        write_whole(file, save({"gram": found.matrix}, metadata))
+        metadata = {"format": _FORMAT, "rows": str(found.rows), "captions": named, "encoder": encoder, "sha256": _sha256(found.matrix)}
+        with room_on_disk(file.parent):
+            write_whole(file, save({"gram": found.matrix}, metadata))
     return found
 
 
-def _read(file: Path, captions: str, encoder: str) -> CaptionGram:
+def _sha256(matrix: Tensor) -> str:
+    return hashlib.sha256(matrix.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _read(file: Path, captions: str, encoder: str, width: int) -> CaptionGram:
     try:
         with safe_open(file, "pt") as opened:
             metadata, matrix = opened.metadata() or {}, opened.get_tensor("gram")
         sound = (metadata["format"], metadata["captions"], metadata["encoder"]) == (_FORMAT, captions, encoder)
-        sound = sound and matrix.dtype == torch.float64 and matrix.ndim == 2 and torch.allclose(matrix, matrix.T)
+        sound = sound and matrix.dtype == torch.float64 and matrix.shape == (width, width) and _sha256(matrix) == metadata["sha256"]
         rows = int(metadata["rows"])
     except (SafetensorError, KeyError, ValueError, OSError):
         sound, rows = False, 0
-    if not sound or rows < 1 or not bool(matrix.isfinite().all()):
+    if not sound or rows < 1:
         raise UsageError(f"{file} is not the prior that its name says; delete it and run the same command again.")
     return CaptionGram(matrix, rows, captions, encoder)
 
 
 def _digest_of_encoder(model: TextToImage) -> str:
+    """Of weights, configuration, vocabulary, and of what tokenizer and encoder make of a sentence: length and padding are in that."""
     vocabulary = json.dumps(sorted(model.tokenizer.get_vocab().items()))
-    return hashlib.sha256((digest_of_weights(model.text_encoder) + vocabulary).encode()).hexdigest()
+    config = json.dumps(model.text_encoder.config.to_dict(), sort_keys=True, default=str)
+    ids = model.token_ids(["a ship"]).tolist()
+    return hashlib.sha256(f"{digest_of_weights(model.text_encoder)} {config} {vocabulary} {ids}".encode()).hexdigest()
 
 
 def _double(model: TextToImage) -> torch.device:

@@ -1,0 +1,40 @@
+"""The cells as a table for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from auditor.plugin.contracts import Reporter
+from auditor.report import CellResult, Report
+
+COLUMNS = (
+    "arm", "role", "concept", "surface", "n", "images", "planned", "hits", "missing", "found", "rate", "lower", "upper", "state",
+    "p_held", "p_failed", "q", "mean_score", "seconds",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class Csv(Reporter):
+    """``cells.csv``: one row a cell, numbers as they are in ``report.json``."""
+
+    name = "csv"
+    summary = "one row a cell, for spreadsheets and data frames"
+    filename = "cells.csv"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """UTF-8, RFC 4180; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        writer.writerows([_value(cell, column) for column in COLUMNS] for cell in report.cells)
+        return out.getvalue().encode()
+
+
+def _value(cell: CellResult, column: str) -> object:
+    value = getattr(cell, column)
+    if isinstance(value, str):
+        plain = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
+        return "'" + plain if str(value).lstrip().startswith(_FORMULA) or value.startswith(_FORMULA) else plain
+    return "" if value is None else value

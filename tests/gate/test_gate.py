@@ -1,0 +1,304 @@
+"""The examples' gate: linted, and its script run on runs that end with every verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from auditor.auditing import judged
+from auditor.policy import load_policy
+from auditor.reports import diff, read_report, verify
+from tests.conftest import DETECTOR, short_policy
+
+ROOT = Path(__file__).parents[2]
+GATE = ROOT / "examples" / "shell" / "gate.sh"
+ACTION = ROOT / "examples" / "github-action"
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script as a job on GitHub runs it."""
+    given = {
+        "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "AUDITOR_CHECKPOINT": checkpoint, "AUDITOR_POLICY": str(policy),
+        "AUDITOR_POLICY_DIGEST": f"sha256:{load_policy(policy).digest()}", "AUDITOR_CACHE": str(folder / "cache"), "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"), "GITHUB_OUTPUT": str(folder / "output"), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    return run(GATE, cwd=folder, env=given | environment)
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (folder / "output").read_text().splitlines())
+
+
+def write_policy(folder: Path, **changes: object) -> Path:
+    path = folder / "gate.yaml"
+    path.write_text(yaml.safe_dump(short_policy(**changes).model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def inconclusive(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run with too few images for any verdict."""
+    folder = tmp_path_factory.mktemp("gate")
+    policy = write_policy(folder, budget={"images_per_cell": 10, "retained_per_arm": 10})
+    return folder, gate(folder, str(erased), policy)
+
+
+def test_inconclusive_is_no_success(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = inconclusive
+    assert done.returncode == 3, done.stderr
+    assert outputs(folder) == {"verdict": "INCONCLUSIVE", "exit-code": "3", "folder": "audit"}
+    assert "## INCONCLUSIVE" in (folder / "summary.md").read_text()
+    assert "::warning file=gate.yaml,line=" in done.stdout
+    assert {"report.json", "report.html", "junit.xml", "report.sarif"} <= {path.name for path in (folder / "audit").iterdir()}
+
+
+def test_annotations_point_at_the_concepts_line(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = inconclusive
+    policy = (folder / "gate.yaml").read_text().splitlines()
+    found = next(line for line in done.stdout.splitlines() if "cell-undecided" in line)
+    number = int(found.split("line=")[1].split(",")[0])
+    entry = "\n".join(policy[number - 1 : number + 12])
+    assert "Borin Talvek" in entry and policy[number - 1].startswith("- "), found
+
+
+def test_the_same_job_again_goes_on_and_says_what_changed(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]], erased: Path
+) -> None:
+    folder, _ = inconclusive
+    lines = (folder / "audit" / "journal.jsonl").read_bytes()
+    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="audit/report.json", AUDITOR_EXIT_ZERO="true")
+    assert again.returncode == 0 and "nothing changed" in again.stdout
+    assert outputs(folder)["verdict"] == "INCONCLUSIVE", "a green job does not make a PASS of it"
+    assert (folder / "audit" / "journal.jsonl").read_bytes() == lines
+
+
+def test_a_concept_that_was_never_erased_fails_the_job(tmp_path: Path, erased: Path) -> None:
+    kept = [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Borin Talvek", "Dorval Quint", "Yara Belmos")]
+    policy = write_policy(
+        tmp_path, erase=[{"name": "Zelda Mirkov", "domain": "people", "prompts": "paper-people"}], retain=kept[1:],
+        sampler={"scheduler": "dpm-solver++", "steps": 15, "guidance": 4.0, "size": 32}, on_fail="stop",
+    )  # fmt: skip
+    done = gate(tmp_path, str(erased), policy)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert outputs(tmp_path)["verdict"] == "FAIL" and "## FAIL (not erased)" in (tmp_path / "summary.md").read_text()
+    assert "::error file=gate.yaml,line=" in done.stdout
+
+
+def test_another_policy_than_the_pinned_one_ends_with_2(tmp_path: Path, erased: Path) -> None:
+    policy = write_policy(tmp_path)
+    pinned = load_policy(policy).digest()
+    policy.write_text(policy.read_text().replace("tau: 0.1", "tau: 0.9"))
+    done = gate(tmp_path, str(erased), policy, AUDITOR_POLICY_DIGEST=f"sha256:{pinned}")
+    assert done.returncode == 2 and "is not the policy with the digest" in done.stderr
+    assert outputs(tmp_path)["verdict"] == "NONE" and "No verdict" in (tmp_path / "summary.md").read_text()
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_refused_checkpoint_ends_with_4_whatever_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), AUDITOR_EXIT_ZERO="true")
+    assert done.returncode == 4 and outputs(tmp_path)["verdict"] == "NONE"
+
+
+def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
+    for evil in ("$(touch pwned)", "; touch pwned", "--exit-zero", "`touch pwned`\n::error::x"):
+        done = gate(tmp_path, evil, write_policy(tmp_path))
+        assert done.returncode in (2, 4), (evil, done.returncode, done.stderr)
+        assert not (tmp_path / "pwned").exists()
+        assert not any(line.startswith("::") for line in (done.stdout + done.stderr).splitlines())
+
+
+def test_without_a_pinned_policy_nothing_runs(tmp_path: Path) -> None:
+    done = gate(tmp_path, "micro", write_policy(tmp_path), AUDITOR_POLICY_DIGEST="")
+    assert done.returncode != 0 and "pin the policy" in done.stderr
+
+
+def test_a_pass_is_the_only_success(tmp_path: Path) -> None:
+    """Real audits of the micro world that PASS take minutes, so the run's journal is one that was written for the judge."""
+    from auditor.cli.terminal import exit_code_of
+    from auditor.plan import make_plan
+    from tests.conftest import erased_well, journal_of
+    from tests.test_judge import verdict_of
+
+    plan = make_plan(short_policy())
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    assert exit_code_of(report) == 0 and report.verdict.outcome == "PASS"
+    script = f'#!/bin/sh\nif [ $1 = audit ]; then mkdir -p audit; cp report.json audit/; exit 0; fi\nexec {BIN / "auditor"} "$@"\n'
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "auditor").write_text(script)
+    (tmp_path / "bin" / "auditor").chmod(0o755)
+    (tmp_path / "report.json").write_text(report.model_dump_json())
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=f"{tmp_path / 'bin'}:{BIN}:{os.environ['PATH']}")
+    assert done.returncode == 0 and outputs(tmp_path)["verdict"] == "PASS"
+
+
+# -- linting ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_is_clean() -> None:
+    done = run(BIN / "shellcheck", GATE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [("vendor.github-actions", ACTION / "audit-checkpoint" / "action.yml"), ("vendor.github-workflows", ACTION / "workflow.yml")],
+)
+def test_the_action_is_valid(schema: str, file: Path) -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", schema, file)
+    assert done.returncode == 0, done.stdout
+
+
+def test_actions_are_pinned_and_inputs_reach_no_shell() -> None:
+    for file in (ACTION / "workflow.yml", ROOT / ".github" / "workflows" / "test.yml"):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            for step in job["steps"]:
+                uses = step.get("uses", "./")
+                assert uses.startswith("./") or len(uses.split("@")[1]) == 40, uses
+                assert "${{" not in step.get("run", "")
+    for step in yaml.safe_load((ACTION / "audit-checkpoint" / "action.yml").read_text())["runs"]["steps"]:
+        assert "${{" not in step["run"]
+
+
+# -- the commands about reports --------------------------------------------------------------------------------------
+
+
+def auditor(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "auditor", *arguments, cwd=cwd)
+
+
+def test_a_run_verifies_until_something_in_it_is_changed(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    import shutil
+
+    folder, _ = inconclusive
+    out = tmp_path / "run"
+    shutil.copytree(folder / "audit", out)
+    for name in ("github-annotations.txt", "junit.xml"):
+        assert (out / name).is_file()
+    assert verify(out).problems == ()
+    done = auditor("report", "verify", out)
+    assert done.returncode == 0 and "verified: 65 samples" in done.stdout and "report.html" in done.stdout
+    image = next((out / "images").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content + b"x")
+    assert [problem.split(" is ")[1] for problem in verify(out).problems] == ["not the image that was scored."]
+    image.unlink()
+    assert verify(out).problems[0].endswith("is gone.")
+    image.write_bytes(content)
+    page = (out / "report.html").read_text()
+    (out / "report.html").write_text(page.replace("INCONCLUSIVE", "PASS"))
+    assert verify(out).problems == ("report.html is not what the report gives.",)
+    (out / "report.html").write_text(page)
+    report = json.loads((out / "report.json").read_text())
+    report["verdict"] = {"outcome": "PASS", "reasons": ["all is well"]}
+    (out / "report.json").write_text(json.dumps(report))
+    assert "verdict differ" in verify(out).problems[0]
+    done = auditor("report", "verify", out)
+    assert done.returncode == 5 and "does not verify" in done.stderr
+
+
+def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = inconclusive
+    report = judged(folder / "audit")
+    assert json.loads(auditor("show", folder / "audit", "--format", "json").stdout) == json.loads(report.model_dump_json())
+    assert "INCONCLUSIVE" in auditor("show", folder / "audit" / "report.json").stdout
+    done = auditor("judge", folder / "audit", "--format", "quiet")
+    assert (done.returncode, done.stdout) == (3, "")
+    done = auditor("judge", folder / "audit", "--format", "quiet", "--exit-zero")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_render_to_standard_output_and_from_a_file(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = inconclusive
+    done = auditor("report", "render", folder / "audit" / "report.json", "--format", "markdown", "--stdout")
+    assert done.returncode == 0 and done.stdout.startswith("# INCONCLUSIVE")
+    assert not (folder / "audit" / "report.md").exists()
+
+
+def test_a_report_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"schema_version": 99}')
+    done = auditor("show", tmp_path)
+    assert done.returncode == 2 and "has schema version 99; this auditor reads version 1" in done.stderr
+    (tmp_path / "report.json").write_text("[]")
+    done = auditor("show", tmp_path)
+    assert done.returncode == 2 and "is no report" in done.stderr
+
+
+def test_the_schema_describes_what_is_written(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    import jsonschema
+
+    folder, _ = inconclusive
+    schema = json.loads(auditor("report", "schema").stdout)
+    jsonschema.validate(json.loads((folder / "audit" / "report.json").read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"schema_version": 1}, schema)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests" / "reporters" / "kept").glob("*.json")), ids=lambda path: path.stem)
+def test_reports_of_earlier_versions_are_read(file: Path) -> None:
+    report = read_report(file)
+    assert report.cells and report.verdict.reasons
+    assert diff(report, report) == []
+
+
+def test_a_policy_is_written_checked_and_explained(tmp_path: Path) -> None:
+    arguments = ["--erase", "Borin Talvek", "--retain", "Zelda Mirkov", "--retain", "Dorval Quint", "--domain", "people", "--base", "micro"]
+    done = auditor("policy", "init", "gate.yaml", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    policy = load_policy(tmp_path / "gate.yaml")
+    assert policy.erase[0].name == "Borin Talvek" and policy.probes[0].replicates == 3
+    assert (tmp_path / "gate.yaml").read_text().count("#") >= 8, "commented"
+    assert auditor("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
+    done = auditor("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
+    assert f"sha256:{policy.digest()}" in done.stdout and done.returncode == (2 if "warning" in done.stdout else 0)
+    done = auditor("policy", "explain", "gate.yaml", cwd=tmp_path)
+    assert "PASS: each of them is shown to be below 8.0%" in done.stdout and "Chance that every rate holds" in done.stdout
+    assert auditor("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
+
+
+def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path) -> None:
+    evil = 'x: {y}], # "quoted"\n- {name: z'
+    done = auditor("policy", "init", "gate.yaml", "--erase", evil, "--retain", "a", "--domain", "people", "--base", "micro", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_policy(tmp_path / "gate.yaml").erase[0].name == evil
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "One training seed each for in-domain"),
+        ({"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": ["a", "b", "c"]}}]}, "chooses among 3 labels"),  # type: ignore[operator]
+        ({"erase": [{"name": "ship", "domain": "objects", "prompts": ["{}"]}]}, "fewer than 3 prompts"),
+        ({"erase": [{"name": "ship", "domain": "objects", "synonyms": ["boat"], "prompts": "paper-people"}]}, "decide nothing"),
+        ({"claim": "detector"}, "what the detector says"),
+        ({"base": "none"}, "Out of reach"),
+    ],
+)
+def test_check_warns_of_what_weakens_a_pass(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
+    done = auditor("policy", "check", write_policy(tmp_path, **changes))
+    assert done.returncode == 0 and sentence in done.stdout, done.stdout + done.stderr
+
+
+def test_the_policy_schema_takes_the_bundled_policies_and_no_misspelling() -> None:
+    import jsonschema
+
+    schema = json.loads(auditor("policy", "schema").stdout)
+    for file in sorted((ROOT / "policies").glob("*.yaml")):
+        document = yaml.safe_load(file.read_text())
+        jsonschema.validate(document, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document | {"probs": []}, schema)
