@@ -222,6 +222,19 @@ def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProce
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_colours_are_for_terminals_and_only_where_they_are_wanted(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = inconclusive
+    plain = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
+
+    def shown(**environment: str) -> str:
+        return run(sys.executable, "-m", "auditor", "show", folder / "audit", env=plain | environment).stdout
+
+    yellow = "\x1b[33m"
+    assert "\x1b" not in shown()
+    assert yellow in shown(FORCE_COLOR="1") or "\x1b[1;33m" in shown(FORCE_COLOR="1")
+    assert "33m" not in shown(FORCE_COLOR="1", NO_COLOR="1")
+
+
 def test_render_to_standard_output_and_from_a_file(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = inconclusive
     done = auditor("report", "render", folder / "audit" / "report.json", "--format", "markdown", "--stdout")

@@ -19,8 +19,15 @@ from auditor.plugin.conformance import (
     ReporterConformance,
 )
 from auditor.probes.finetune import ClipTercile, InDomain, OutOfDomain
+from auditor.reporters.attestation import Attestation
+from auditor.reporters.card import EvalResults, ModelCard
+from auditor.reporters.github import GithubAnnotations, GithubSummary
 from auditor.reporters.html import Html
 from auditor.reporters.json import Json
+from auditor.reporters.junit import JUnit
+from auditor.reporters.markdown import Markdown
+from auditor.reporters.sarif import Sarif
+from auditor.reporters.tables import Csv
 
 TRAIN = {"candidates": "micro-people", "names": 2, "images_per_prompt": 1, "batch": 2}
 CLIP = {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}
@@ -88,3 +95,40 @@ class TestJson(ReporterConformance):
 
 class TestHtml(ReporterConformance):
     plugin = Html
+
+
+class TestMarkdown(ReporterConformance):
+    plugin = Markdown
+
+
+class TestJUnit(ReporterConformance):
+    plugin = JUnit
+
+
+class TestSarif(ReporterConformance):
+    plugin = Sarif
+
+
+class TestGithubSummary(ReporterConformance):
+    plugin = GithubSummary
+
+
+class TestGithubAnnotations(ReporterConformance):
+    plugin = GithubAnnotations
+
+
+class TestModelCard(ReporterConformance):
+    plugin = ModelCard
+
+
+class TestEvalResults(ReporterConformance):
+    plugin = EvalResults
+    options: ClassVar[dict[str, Any]] = {"dataset": "org/erasure"}
+
+
+class TestAttestation(ReporterConformance):
+    plugin = Attestation
+
+
+class TestCsv(ReporterConformance):
+    plugin = Csv

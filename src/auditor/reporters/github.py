@@ -38,8 +38,9 @@ class GithubAnnotations(Reporter):
     filename = "github-annotations.txt"
 
     def render(self, report: Report, folder: Path) -> bytes:
-        """One command a line, at most ten errors and ten warnings; nothing of a message can begin another."""
-        lines, left = [], {"error": _MOST_ANNOTATIONS, "warning": _MOST_ANNOTATIONS}
+        """One command a line: the verdict, and at most ten errors and ten warnings; nothing of a message can begin another."""
+        verdict = f"::notice title=auditor::{report.verdict.outcome}: {_data(report.verdict.reasons[0])}\n"
+        lines, left = [verdict], {"error": _MOST_ANNOTATIONS, "warning": _MOST_ANNOTATIONS}
         for finding in findings(report):
             if not left[finding.severity]:
                 continue

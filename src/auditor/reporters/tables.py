@@ -10,14 +10,14 @@ from auditor.plugin.contracts import Reporter
 from auditor.report import CellResult, Report
 
 COLUMNS = (
-    "arm", "role", "concept", "surface", "n", "images", "planned", "hits", "missing", "found", "rate", "lower", "upper", "state",
+    "verdict", "arm", "role", "concept", "surface", "n", "images", "planned", "hits", "missing", "found", "rate", "lower", "upper", "state",
     "p_held", "p_failed", "q", "mean_score", "seconds",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Csv(Reporter):
-    """``cells.csv``: one row a cell, numbers as they are in ``report.json``."""
+    """``cells.csv``: one row a cell, numbers as they are in ``report.json``, the verdict in every row."""
 
     name = "csv"
     summary = "one row a cell, for spreadsheets and data frames"
@@ -28,7 +28,8 @@ class Csv(Reporter):
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
-        writer.writerows([_value(cell, column) for column in COLUMNS] for cell in report.cells)
+        verdict = report.verdict.outcome.value
+        writer.writerows([verdict, *(_value(cell, column) for column in COLUMNS[1:])] for cell in report.cells)
         return out.getvalue().encode()
 
 
