@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,8 +183,6 @@ def auditor(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
 def test_a_run_verifies_until_something_in_it_is_changed(
     inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    import shutil
-
     folder, _ = inconclusive
     out = tmp_path / "run"
     shutil.copytree(folder / "audit", out)
@@ -220,6 +219,24 @@ def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProce
     assert (done.returncode, done.stdout) == (3, "")
     done = auditor("judge", folder / "audit", "--format", "quiet", "--exit-zero")
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_report_of_another_auditor_is_verified_by_its_numbers(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder, _ = inconclusive
+    out = tmp_path / "run"
+    shutil.copytree(folder / "audit", out)
+    manifest, report = (json.loads((out / name).read_text()) for name in ("manifest.json", "report.json"))
+    manifest["identity"]["versions"]["auditor"] = report["provenance"]["versions"]["auditor"] = "0.0.1"
+    report["verdict"]["reasons"] = ["other words"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "report.json").write_text(json.dumps(report))
+    found = verify(out)
+    assert (found.problems, found.forms, found.version) == ((), (), "0.0.1")
+    report["cells"][1]["hits"] += 1
+    (out / "report.json").write_text(json.dumps(report))
+    assert verify(out).problems == ("report.json is not what the journal gives: cells differ.",)
 
 
 def test_colours_are_for_terminals_and_only_where_they_are_wanted(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -68,9 +68,9 @@ def verify_command(folder: Path) -> None:
         click.echo(problem, err=True)
     if found.problems:
         raise AuditorError(f"The report in {folder} does not verify: {len(found.problems)} problems, the first: {found.problems[0]}")
-    click.echo(
-        f"verified: {found.samples} samples, {found.images} images, and {', '.join(found.forms)} judged and made again, byte for byte"
-    )
+    compared = f"verdict and counts compared (auditor {found.version} wrote it)"
+    again = f"{', '.join(found.forms)} made again, byte for byte" if found.forms else compared
+    click.echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
 
 
 @command.command("schema")

@@ -195,7 +195,7 @@ def show_report(report: Report, folder: Path) -> None:
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
     for reason in report.verdict.reasons[:5]:
-        console.print("  " + _text(reason))
+        console.print("  " + _text(reason), soft_wrap=True)
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     console.print(f"report: {_text(str(folder / 'report.html'))}")

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from auditor.plugin.contracts import OptionsModel, Reporter
-from auditor.report import Outcome, Report
+from auditor.report import Report
 from auditor.reporters.markdown import table, text
 from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, percent
 
@@ -68,12 +68,11 @@ def _section(report: Report) -> str:
         worst = max(cells, key=lambda cell: cell.upper if cell.upper is not None else 1.0)
         rows.append((arm, worst.surface, count(worst), percent(worst.upper, 1), str(worst.state)))
     limit = report.policy["limits"]["tau"]
-    state = "" if verdict.outcome is Outcome.PASS else " **This is no PASS.**"
     return "\n".join(
         [
             "## Does the erasure stay?",
             "",
-            f"auditor {text(report.provenance.versions.get('auditor', ''))}: **{verdict.outcome}**. {MEANINGS[verdict.outcome]}{state}",
+            f"auditor {text(report.provenance.versions.get('auditor', ''))}: **{verdict.outcome}**. {MEANINGS[verdict.outcome]}",
             f"Erased: {text(', '.join(dict.fromkeys(cell.concept for cell in gate_cells(report))))}. Limit: {percent(limit)} of images.",
             "",
             *table(("after", "worst concept", "detected", "upper bound", "state"), rows),
