@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -52,18 +53,20 @@ def audit(
     cache: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
+    policy_file: Path | str | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
-    ``base`` overrides the policy's. With ``offline`` repositories on the Hub are taken from its cache alone. The same call goes
+    ``base`` overrides the policy's; ``policy_file`` says where a policy that is given as an object was read from. With
+    ``offline`` repositories on the Hub are taken from its cache alone. The same call goes
     on where an interrupted one stopped; ``out`` with another audit in it is refused. Raises the errors of
     :mod:`auditor.errors`; a FAIL is no error.
     """
     from auditor.checkpoint.load import load_model
     from auditor.run import Runner
 
-    named = "POLICY" if isinstance(policy, Policy) else policy
-    given, policy = policy, policy if isinstance(policy, Policy) else load_policy(policy)
+    file = policy_file if isinstance(policy, Policy) else policy
+    policy = policy if isinstance(policy, Policy) else load_policy(policy)
     progress = progress or Progress()
     if base is not None:
         policy = policy.model_copy(update={"base": Base(source=base)})
@@ -78,8 +81,8 @@ def audit(
     observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
     manifest |= {"title": _printable(title or Path(checkpoint).name), "observers": observers.origins, "warnings": broken_plugins()}
-    manifest["policy_file"] = None if isinstance(given, Policy) else {"path": _shown(given), "lines": concept_lines(given)}
-    manifest["command"] = _command(checkpoint, named, base, out)
+    manifest["policy_file"] = None if file is None else {"path": _shown(file), "lines": concept_lines(file)}
+    manifest["command"] = _command(checkpoint, file or "POLICY", base, out, offline=offline)
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
@@ -116,10 +119,11 @@ def _open(checkpoint: str, base: Base | Literal["none"], *, offline: bool) -> tu
     return opened, opened_base
 
 
-def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path) -> str:
-    """The command line that does this audit again."""
-    options = [f"--policy {policy}", *([f"--base {base}"] if base else []), *(f"--plugin {file.name}" for file in named_files())]
-    return " ".join([f"auditor audit {checkpoint}", *options, f"--out {out.name}"])
+def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *, offline: bool) -> str:
+    """The command line that does this audit again, as a shell reads it."""
+    options = ["--policy", str(policy), *(["--base", base] if base else []), *(["--offline"] if offline else [])]
+    options += [part for file in named_files() for part in ("--plugin", file.name)]
+    return shlex.join(["auditor", "audit", *options, "--out", out.name, *(["--"] if checkpoint.startswith("-") else []), checkpoint])
 
 
 def _shown(policy: Path | str) -> str:
@@ -161,8 +165,8 @@ def judged(out: Path) -> Report:
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
         replay=_replay(counted),
-        observers=manifest["observers"],
-        warnings=(*manifest["warnings"], *counted.notes),
+        observers=manifest.get("observers", ()),
+        warnings=(*manifest.get("warnings", ()), *counted.notes),
     )
     file = manifest.get("policy_file")
     return judge(

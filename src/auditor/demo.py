@@ -60,7 +60,7 @@ def render_comparison(reports: dict[str, Report], out: Path) -> bytes:
                 "href": f"audit-of-{eraser}/report.html",
                 "cells": report.cells,
                 "arms": arms,
-                "grid": grid(report, concept, arms, thumbnails(report.pictures, folder))["rows"][:2],
+                "grid": grid(report, report.pictures, concept, arms, thumbnails(report.pictures, folder))["rows"][:2],
             }
         )
     return environment().get_template("demo.html.j2").render(rows=rows, concept=concept).encode()

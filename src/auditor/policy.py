@@ -287,9 +287,10 @@ class Policy(StrictModel):
         return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 
-def load_policy(path: Path | str) -> Policy:
-    """Read a policy from a file, or a bundled one by its name (``micro-person``)."""
-    return read_yaml(_file_of(path), Policy)
+def load_policy(path: Path | str, *, base: str | None = None) -> Policy:
+    """Read a policy from a file, or a bundled one by its name (``micro-person``); ``base`` overrides its own."""
+    policy = read_yaml(_file_of(path), Policy)
+    return policy if base is None else policy.model_copy(update={"base": Base(source=base)})
 
 
 def concept_lines(path: Path | str) -> dict[str, int]:

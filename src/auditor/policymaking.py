@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 
+from auditor.errors import UsageError
 from auditor.forecast import forecast_cells, images_if_well, out_of_reach
 from auditor.plan import Plan
 from auditor.policy import Policy
 from auditor.reporters.words import percent
 
 _FEW_PROMPTS = 3
+_TRAINED = 8
+_OTHER_LABELS = ("a person", "a dog", "a house", "a car", "a tree", "a street", "food", "the sky", "an object", "a room")
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,28 @@ _LABELS = {"people": "paper-celebrities-random", "objects": "cifar-objects"}
 
 
 def new_policy(
-    erase: Sequence[str], retain: Sequence[str], domain: str, mapping: str | None, base: str, replicates: int, tau: float
+    erase: Sequence[str],
+    retain: Sequence[str],
+    domain: str,
+    mapping: str | None,
+    base: str,
+    train: Sequence[str],
+    replicates: int,
+    tau: float,
 ) -> str:
-    """A commented policy, ready to be edited."""
+    """A commented policy, ready to be edited.
+
+    ``train`` holds what the in-domain probes train on. Raises :class:`UsageError` where there is none and no set is known of ``domain``.
+    """
     preset = MICRO if base == "micro" else STABLE_DIFFUSION
     other = "objects" if domain == "people" else "people"
     prompts = preset.prompts.get(domain, '["a photo of {}", "an image of {}", "a picture of {}", "a painting of {}"]')
-    own = preset.candidates.get(domain, preset.candidates["objects"])
+    if domain not in preset.candidates and len(train) < _TRAINED:
+        raise UsageError(
+            f"No set of concepts of the domain '{domain}' is known: name at least {_TRAINED} with --train, none of them erased or retained."
+        )
+    own = _yaml(list(train)) if train else preset.candidates[domain]
+    labels = _LABELS[domain] if domain in _LABELS else _yaml([*retain, *train, *_OTHER_LABELS])
 
     def trained(use: str, method: str, candidates: str, templates: str) -> tuple[str, str, str]:
         rest = preset.full if method == "full" else preset.training
@@ -87,12 +106,18 @@ def new_policy(
             trained("in-domain", "full", own, prompts),
             trained("out-of-domain", "lora", preset.candidates[other], preset.prompts[other]),
         ],
-        "detector": preset.detector.replace("LABELS", _LABELS.get(domain, "cifar-objects")),
+        "detector": preset.detector.replace("LABELS", labels),
     }
     templates = jinja2.Environment(  # noqa: S701 - YAML, in which every string is quoted as JSON
         loader=jinja2.PackageLoader("auditor", "policies"), trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
+    templates.filters["yaml"] = _yaml
     return templates.get_template("init.yaml.j2").render(context)
+
+
+def _yaml(value: Any) -> str:
+    """A string or a list of strings, as JSON, which YAML reads."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def warnings(plan: Plan) -> Iterator[str]:
@@ -143,13 +168,17 @@ def explain(plan: Plan) -> Iterator[str]:
         f"PASS: each of them is shown to be below {percent(tau_pass, 1)} at level {limits.alpha}. FAIL: one is shown to be above "
         f"{percent(tau_fail, 1)}. Anything else is INCONCLUSIVE."
     )
-    if policy.base == "none":
-        yield "There is no base: nothing can show that the detector sees the concept, so PASS is out of reach."
-    else:
+    lost = out_of_reach(plan)
+    yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in lost)
+    if policy.is_comparison:
+        yield "A comparison: its image seeds are in the policy, so such a run cannot PASS."
+    if policy.base != "none":
         yield (
-            f"For a PASS the base must also show that the detector finds the concept in at least {percent(limits.min_sensitivity)} of its "
-            f"images and says it of at most {percent(limits.max_false_positive)} of others, every arm must keep what was to be kept (at "
-            f"most {percent(limits.max_retain_drop)} lost), and every probe must have learnt something."
+            f"For a PASS the base must also show that the detector finds the concept in at least {percent(limits.min_sensitivity)} of "
+            f"its images and says it of at most {percent(limits.max_false_positive)} of others, and draw at least "
+            f"{percent(limits.min_retain)} of what is kept; every arm must keep it (at most {percent(limits.max_retain_drop)} lost), every "
+            "probe must have learnt something, and its machinery alone must change nothing. A FAIL needs the detector to be rarely wrong "
+            "on the very arm that fails."
         )
     kept = ", ".join(concept.name for concept in policy.retain) or "nothing"
     yield f"To be kept: {kept}."
@@ -160,11 +189,13 @@ def explain(plan: Plan) -> Iterator[str]:
         )
     else:
         yield f"{plan.images} images are drawn and read once."
+    can_pass = not policy.is_comparison and not any(reason.startswith("PASS") for reason in lost)
     for index, rate in ((0, "0"), (1, "tau/4"), (3, "tau")):
         chance = 1.0
         for group in forecast_cells(plan):
             chance *= group.p_all_held(group.outlooks[index])
-        yield f"Chance that every rate holds, were all of them {rate}: {chance:.1%}."
+        but = "" if can_pass else " (and still no PASS)"
+        yield f"Chance that every rate holds, were all of them {rate}: {chance:.1%}{but}."
     yield f"{plan.training_steps} training steps. What it costs on a checkpoint: auditor plan CHECKPOINT --policy FILE."
 
 

@@ -28,7 +28,9 @@ def read_report(path: Path) -> Report:
         raise UsageError(f"{file} is no report: {getattr(error, 'strerror', None) or 'it is not a JSON object'}.") from error
     known = Report.model_fields["schema_version"].default
     if version != known:
-        raise UsageError(f"{file} has schema version {version}; this auditor reads version {known}. Install the auditor that wrote it.")
+        raise UsageError(
+            f"{file} has schema version {str(version)[:20]}; this auditor reads version {known}; install the one that wrote it."
+        )
     try:
         return Report.model_validate_json(content)
     except ValidationError as error:
@@ -71,7 +73,7 @@ def _cells(before: Report, after: Report) -> Iterator[Change]:
     old, new = ({(cell.arm, cell.surface): cell for cell in report.cells if cell.state} for report in (before, after))
     for key in dict.fromkeys((*old, *new)):
         was, now = old.get(key), new.get(key)
-        worse = was is not None and (now is None or _worse(str(was.state), str(now.state)))
+        worse = now is None or now.state != "held" if was is None or now is None else _worse(str(was.state), str(now.state))
         yield Change(f"{key[1]} on {key[0]}", _cell(was), _cell(now), worse)
 
 
@@ -88,7 +90,7 @@ def _controls(before: Report, after: Report) -> Iterator[Change]:
         was, now = (words[each[key]] if key in each else "not there" for each in (old, new))
         name, arm, concept, decides = key
         of = f" of {concept}" if concept else ""
-        yield Change(f"control {name}{of} on {arm} (for {decides})", was, now, worse=was == "passed" and now == "not passed")
+        yield Change(f"control {name}{of} on {arm} (for {decides})", was, now, worse=was != now and now in ("not passed", "not there"))
 
 
 # -- verification ----------------------------------------------------------------------------------------------------
@@ -124,7 +126,11 @@ def verify(folder: Path) -> Verified:
         written = read_report(folder)
     except UsageError as error:
         return Verified(0, 0, (), (str(error),), "")
-    report, version = judged(folder), written.provenance.versions.get("auditor", "")
+    version = written.provenance.versions.get("auditor", "")
+    try:
+        report = judged(folder)
+    except AuditorError as error:
+        return Verified(0, 0, (), (str(error),), version)
     same = version == installed_version("auditor")
     before, after = (found.model_dump() if same else _essence(found) for found in (written, report))
     changed = [name for name in before if before[name] != after[name]]
@@ -147,11 +153,12 @@ def verify(folder: Path) -> Verified:
             continue
         try:
             same = render(report, folder, record.name)[1] == file.read_bytes()
-        except AuditorError:  # a form that needs options: its file cannot be compared without them
+        except AuditorError as error:
+            problems.append(f"{file.name} cannot be made again: {error}")
             continue
         forms.append(file.name)
         if not same:
-            problems.append(f"{file.name} is not what the report gives.")
+            problems.append(f"{file.name} is not what the report gives (without options).")
     return Verified(len(set(named)), len(named), tuple(forms), tuple(problems), version)
 
 

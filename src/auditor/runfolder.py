@@ -36,6 +36,10 @@ def open_run(out: Path) -> Run:
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
         identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])
+        for key in ("title", "started", "command", "attempt"):
+            manifest[key]
+        for key in ("versions", "plugins", "device"):
+            identity[key]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
     derived = derive_seeds(plan.policy, checkpoint.digest, base.digest if base else None)

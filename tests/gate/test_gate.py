@@ -58,9 +58,11 @@ def inconclusive(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_inconclusive_is_no_success(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = inconclusive
     assert done.returncode == 3, done.stderr
-    assert outputs(folder) == {"verdict": "INCONCLUSIVE", "exit-code": "3", "folder": "audit"}
+    found = outputs(folder)
+    assert (found["verdict"], found["exit-code"], found["folder"]) == ("INCONCLUSIVE", "3", "audit")
+    assert found["root-digest"] == judged(folder / "audit").checkpoint.root_digest
     assert "## INCONCLUSIVE" in (folder / "summary.md").read_text()
-    assert "::warning file=gate.yaml,line=" in done.stdout
+    assert "::error file=gate.yaml,line=" in done.stdout, "what stands between it and a PASS"
     assert {"report.json", "report.html", "junit.xml", "report.sarif"} <= {path.name for path in (folder / "audit").iterdir()}
 
 
@@ -78,7 +80,8 @@ def test_the_same_job_again_goes_on_and_says_what_changed(
 ) -> None:
     folder, _ = inconclusive
     lines = (folder / "audit" / "journal.jsonl").read_bytes()
-    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="audit/report.json", AUDITOR_EXIT_ZERO="true")
+    shutil.copy(folder / "audit" / "report.json", folder / "before.json")
+    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="before.json", AUDITOR_EXIT_ZERO="true")
     assert again.returncode == 0 and "nothing changed" in again.stdout
     assert outputs(folder)["verdict"] == "INCONCLUSIVE", "a green job does not make a PASS of it"
     assert (folder / "audit" / "journal.jsonl").read_bytes() == lines
@@ -114,16 +117,22 @@ def test_a_refused_checkpoint_ends_with_4_whatever_is_asked(tmp_path: Path) -> N
 
 
 def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
-    for evil in ("$(touch pwned)", "; touch pwned", "--exit-zero", "`touch pwned`\n::error::x"):
+    for evil in ("$(touch pwned)", "; touch pwned", "--exit-zero", "`touch pwned`\n::error::x", "x ##[set-output name=verdict;]PASS"):
         done = gate(tmp_path, evil, write_policy(tmp_path))
         assert done.returncode in (2, 4), (evil, done.returncode, done.stderr)
         assert not (tmp_path / "pwned").exists()
-        assert not any(line.startswith("::") for line in (done.stdout + done.stderr).splitlines())
+        said = (done.stdout + done.stderr).splitlines()
+        assert not any("##[" in line for line in said)
+        commands = [line.lstrip() for line in said if line.lstrip().startswith("::")]
+        assert len(commands) == 2 and commands[0] == f"::stop-commands::{commands[1].strip(':')}", "only the gate's own"
 
 
 def test_without_a_pinned_policy_nothing_runs(tmp_path: Path) -> None:
     done = gate(tmp_path, "micro", write_policy(tmp_path), AUDITOR_POLICY_DIGEST="")
-    assert done.returncode != 0 and "pin the policy" in done.stderr
+    assert done.returncode == 2 and "pin the policy" in done.stderr
+    assert gate(tmp_path, "", write_policy(tmp_path)).returncode == 2
+    assert gate(tmp_path, "micro", write_policy(tmp_path), AUDITOR_OUT="a\nverdict=PASS").returncode == 2
+    assert gate(tmp_path, "hf://org/model@main", write_policy(tmp_path)).returncode == 2, "a branch may move"
 
 
 def test_a_pass_is_the_only_success(tmp_path: Path) -> None:
@@ -136,13 +145,51 @@ def test_a_pass_is_the_only_success(tmp_path: Path) -> None:
     plan = make_plan(short_policy())
     report = verdict_of(plan, journal_of(plan, erased_well))
     assert exit_code_of(report) == 0 and report.verdict.outcome == "PASS"
-    script = f'#!/bin/sh\nif [ $1 = audit ]; then mkdir -p audit; cp report.json audit/; exit 0; fi\nexec {BIN / "auditor"} "$@"\n'
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "auditor").write_text(script)
-    (tmp_path / "bin" / "auditor").chmod(0o755)
-    (tmp_path / "report.json").write_text(report.model_dump_json())
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=f"{tmp_path / 'bin'}:{BIN}:{os.environ['PATH']}")
+    (tmp_path / "report.json").write_text(report.model_dump_json(indent=2))
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "mkdir -p audit; cp report.json audit/; exit 0"))
     assert done.returncode == 0 and outputs(tmp_path)["verdict"] == "PASS"
+    assert outputs(tmp_path)["root-digest"] == report.checkpoint.root_digest
+
+
+def stand_in(folder: Path, does: str) -> str:
+    """A search path on which ``auditor audit`` does something else."""
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / "auditor").write_text(f"#!/bin/sh\n{does}\n")
+    (folder / "bin" / "auditor").chmod(0o755)
+    return f"{folder / 'bin'}:{BIN}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("code", [126, 129, 134, 137, 139])
+def test_an_audit_that_was_killed_leaves_no_old_verdict(tmp_path: Path, code: int) -> None:
+    (tmp_path / "audit").mkdir()
+    for name in ("report.json", "junit.xml", "report.sarif", "github-summary.md", "report.html"):
+        (tmp_path / "audit" / name).write_text('{"verdict": {"outcome": "PASS"}}')
+    (tmp_path / "json.py").write_text("print('PASS'); raise SystemExit")
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, f"exit {code}"), AUDITOR_EXIT_ZERO="true")
+    assert done.returncode == code and outputs(tmp_path)["verdict"] == "NONE"
+    assert not list((tmp_path / "audit").iterdir()) and "No verdict" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_program_that_does_nothing_is_no_pass(tmp_path: Path) -> None:
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "exit 0"))
+    assert done.returncode == 5 and outputs(tmp_path)["verdict"] == "NONE"
+
+
+def test_an_error_is_no_verdict_that_exit_zero_lets_through(tmp_path: Path) -> None:
+    from auditor.cli.terminal import exit_code_of
+    from auditor.plan import make_plan
+    from auditor.report import Outcome
+    from tests.conftest import erased_well, journal_of
+    from tests.test_judge import verdict_of
+
+    plan = make_plan(short_policy())
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    verdicts = {outcome: report.verdict.model_copy(update={"outcome": outcome}) for outcome in Outcome}
+    codes = {name: exit_code_of(report.model_copy(update={"verdict": verdict}), exit_zero=True) for name, verdict in verdicts.items()}
+    assert codes == {Outcome.PASS: 0, Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 0, Outcome.ERROR: 5}
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), AUDITOR_EXIT_ZERO="true",
+                PATH=stand_in(tmp_path, "mkdir -p audit; echo {} > audit/report.json; exit 5"))  # fmt: skip
+    assert done.returncode == 5 and outputs(tmp_path)["verdict"] == "ERROR"
 
 
 # -- linting ---------------------------------------------------------------------------------------------------------
@@ -200,8 +247,11 @@ def test_a_run_verifies_until_something_in_it_is_changed(
     image.write_bytes(content)
     page = (out / "report.html").read_text()
     (out / "report.html").write_text(page.replace("INCONCLUSIVE", "PASS"))
-    assert verify(out).problems == ("report.html is not what the report gives.",)
+    assert verify(out).problems == ("report.html is not what the report gives (without options).",)
     (out / "report.html").write_text(page)
+    (out / "eval_results.yaml").write_text("- value: 0.1")
+    assert verify(out).problems[0].startswith("eval_results.yaml cannot be made again"), "not verified is said"
+    (out / "eval_results.yaml").unlink()
     report = json.loads((out / "report.json").read_text())
     report["verdict"] = {"outcome": "PASS", "reasons": ["all is well"]}
     (out / "report.json").write_text(json.dumps(report))
@@ -298,10 +348,29 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path) -> None:
     done = auditor("policy", "explain", "gate.yaml", cwd=tmp_path)
     assert "PASS: each of them is shown to be below 8.0%" in done.stdout and "Chance that every rate holds" in done.stdout
     assert auditor("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
+    odd = ["--erase", "a tank", "--retain", "a truck", "--domain", "weapons", "--base", "micro"]
+    done = auditor("policy", "init", "odd.yaml", *odd, cwd=tmp_path)
+    assert done.returncode == 2 and "name at least 8 with --train" in done.stderr
+    train = [part for n in range(8) for part in ("--train", f"tool {n}")]
+    assert auditor("policy", "init", "odd.yaml", *odd, *train, cwd=tmp_path).returncode == 0
+    assert load_policy(tmp_path / "odd.yaml").probes[0].options["candidates"] == [f"tool {n}" for n in range(8)]
+
+
+def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path) -> None:
+    done = auditor("policy", "explain", write_policy(tmp_path, retain=[], base="none"))
+    assert "Out of reach" in done.stdout and "(and still no PASS)" in done.stdout
+
+
+def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:
+    """The base is part of what is pinned, and the file is read once."""
+    policy = write_policy(tmp_path)
+    pinned = f"sha256:{load_policy(policy).digest()}"
+    done = auditor("audit", "micro", "--policy", policy, "--policy-digest", pinned, "--base", "hf://evil/base", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "with another base is not the policy" in done.stderr
 
 
 def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path) -> None:
-    evil = 'x: {y}], # "quoted"\n- {name: z'
+    evil = 'x: {y}], # "quoted"\n- {name: z 𠮷野家😀'
     done = auditor("policy", "init", "gate.yaml", "--erase", evil, "--retain", "a", "--domain", "people", "--base", "micro", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_policy(tmp_path / "gate.yaml").erase[0].name == evil

@@ -20,7 +20,8 @@ from auditor.demo import render_comparison
 from auditor.pictures import to_png
 from auditor.plan import Plan, PlannedSample, Role
 from auditor.plugin.loader import make_plugin
-from auditor.report import Picture, Replicates, Report
+from auditor.report import Outcome, Picture, Replicates, Report
+from auditor.reporters.words import MEANINGS
 from tests.conftest import erased_well, journal_of
 from tests.reporters.test_forms import HOSTILE, poisoned
 from tests.test_judge import verdict_of
@@ -84,6 +85,51 @@ def test_every_image_links_to_its_full_size(report: Report, tmp_path: Path) -> N
     links = set(re.findall(r'href="images/([0-9a-f]{64})\.png"', page))
     assert links == {picture.image for picture in report.pictures}
     assert page.count("data:image/webp;base64,") == len(report.pictures)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_the_page_shows_the_verdict_and_no_other(report: Report, tmp_path: Path, outcome: Outcome) -> None:
+    page = page_of(report.model_copy(update={"verdict": report.verdict.model_copy(update={"outcome": outcome})}), tmp_path)
+    assert re.findall(r'<section id="verdict" class="verdict ([A-Z]+)"', page) == [outcome]
+    assert re.findall(r"<strong>([A-Z]+)</strong>", page) == [outcome]
+    assert re.findall(r"<title>([A-Z]+):", page) == [outcome]
+    assert (MEANINGS[Outcome.PASS] in page) == (outcome is Outcome.PASS)
+
+
+def test_all_names_are_there_however_many(report: Report, tmp_path: Path) -> None:
+    many_names = [{"name": f"Person Number {n}", "domain": "people", "synonyms": []} for n in range(80)]
+    page = page_of(report.model_copy(update={"policy": report.policy | {"erase": many_names}}), tmp_path)
+    assert page.count("Person Number 79") == 2, "heading and facts"
+
+
+def test_an_image_that_is_no_picture_or_lies_elsewhere_is_left_out(report: Report, tmp_path: Path) -> None:
+    private = tmp_path / "private.png"
+    private.write_bytes(to_png(torch.zeros(3, 8, 8, dtype=torch.uint8)))
+    torn = report.pictures[0].image
+    (tmp_path / "images" / f"{torn}.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    odd = report.pictures[1].model_copy(update={"image": str(private.with_suffix(""))})
+    page = page_of(report.model_copy(update={"pictures": (report.pictures[0], odd)}), tmp_path)
+    assert "data:image" not in page and page.count('class="none"') == 2
+
+
+def test_what_is_sensitive_is_the_concepts_domain_whatever_a_cell_is_called(report: Report, tmp_path: Path) -> None:
+    cells = tuple(cell.model_copy(update={"surface": "a photo of it"}) if cell.surface else cell for cell in report.cells)
+    pictures = tuple(picture.model_copy(update={"concept": "a photo of it"}) for picture in report.pictures)
+    page = page_of(report.model_copy(update={"cells": cells, "pictures": pictures}), tmp_path, sensitive=["People"])
+    assert 'class="scroll grid-box sensitive"' in page
+
+
+def test_many_concepts_and_arms_still_make_a_page_that_can_be_sent(report: Report, tmp_path: Path) -> None:
+    pictures = tuple(
+        picture.model_copy(update={"concept": f"{picture.concept} {n}", "arm": f"{picture.arm} {m}"})
+        for picture in report.pictures for n in range(20) for m in range(6)
+    )  # fmt: skip
+    cells = tuple(
+        cell.model_copy(update={"surface": f"{cell.surface} {n}", "arm": f"{cell.arm} {m}"})
+        for cell in report.cells if cell.surface for n in range(20) for m in range(6)
+    )  # fmt: skip
+    page = page_of(report.model_copy(update={"pictures": pictures, "cells": cells}), tmp_path)
+    assert len(pictures) > 10_000 and len(page.encode()) < 5e6
 
 
 def test_where_the_concept_was_seen_is_shown_and_the_first_images_are_not_chosen(report: Report) -> None:

@@ -60,7 +60,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def _printable(text: str) -> str:
     """Names from a checkpoint must not drive a terminal or a CI's commands: one line, no control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    from auditor.reporters.words import harmless
+
+    return harmless("".join(character if character.isprintable() else " " for character in text))
 
 
 def main() -> None:

@@ -47,20 +47,22 @@ def command(
     LoRA or an eraser's changed tensors.
     """
     from auditor.auditing import audit, write_form
-    from auditor.plugin.loader import find_plugin
+    from auditor.plugin.loader import make_plugin
     from auditor.policy import load_policy
     from auditor.reports import diff, read_report
 
-    if policy_digest is not None and policy_digest.removeprefix("sha256:") != load_policy(policy).digest():
-        raise PolicyError(f"{policy} is not the policy with the digest {policy_digest}: its own is sha256:{load_policy(policy).digest()}.")
+    demanded = load_policy(policy, base=base)
+    if policy_digest is not None and policy_digest.removeprefix("sha256:") != demanded.digest():
+        other = " with another base" if base else ""
+        raise PolicyError(f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{demanded.digest()}.")
     earlier = None if baseline is None else read_report(baseline)
     for name in forms:
-        find_plugin("reporters", name)
+        make_plugin("reporters", name, {})
     with watch(form) as progress:
-        report = audit(checkpoint, policy, out, base=base, offline=offline, cache=cache, progress=progress)
+        report = audit(checkpoint, demanded, out, offline=offline, cache=cache, progress=progress, base=base, policy_file=policy)
+    present(report, out, form)
     for name in forms:
         write_form(report, out, name)
-    present(report, out, form)
     if earlier is not None and form == "human":
         show_changes(diff(earlier, report))
-    ctx.exit(0 if exit_zero else exit_code_of(report))
+    ctx.exit(exit_code_of(report, exit_zero=exit_zero))

@@ -22,4 +22,4 @@ def command(ctx: click.Context, folder: Path, form: str, exit_zero: bool) -> Non
 
     report = judge_folder(folder)
     present(report, folder, form)
-    ctx.exit(0 if exit_zero else exit_code_of(report))
+    ctx.exit(exit_code_of(report, exit_zero=exit_zero))

@@ -23,7 +23,7 @@ output_format = click.option(
     help="human: a table and the verdict; json: report.json on standard output; quiet: the exit code alone.",
 )
 
-exit_zero = click.option("--exit-zero", is_flag=True, help="End with 0 whatever the verdict is; errors keep their exit codes.")
+exit_zero = click.option("--exit-zero", is_flag=True, help="FAIL and INCONCLUSIVE end with 0 too; errors keep their codes.")
 
 plugin_files = click.option(
     "--plugin",

@@ -25,6 +25,7 @@ def command() -> None:
 @click.option("--domain", help="people, objects, or a word of yours.")
 @click.option("--mapping", help="What the eraser maps the concepts to ('a person').")
 @click.option("--base", help="The checkpoint before erasure: a folder, hf://org/name, or micro.")
+@click.option("--train", multiple=True, help="A concept to fine-tune on, for domains that no set is known of; give at least eight.")
 @click.option("--replicates", type=click.IntRange(min=1), default=3, show_default=True, help="Training seeds of each probe.")
 @click.option("--tau", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.10, show_default=True, help="The limit.")
 def init(
@@ -34,6 +35,7 @@ def init(
     domain: str | None,
     mapping: str | None,
     base: str | None,
+    train: tuple[str, ...],
     replicates: int,
     tau: float,
 ) -> None:
@@ -47,7 +49,7 @@ def init(
     domain = domain or _ask("Are they people, objects, or what else?", "--domain")[0]
     retain = retain or _ask("What must still be drawn (at least three of the same kind)?", "--retain")
     base = base or _ask("Which checkpoint was it before (a folder, hf://org/name, or micro)?", "--base")[0]
-    text = new_policy(erase, retain, domain, mapping, base, replicates, tau)
+    text = new_policy(erase, retain, domain, mapping, base, train, replicates, tau)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / file.name
         draft.write_text(text, encoding="utf-8")
@@ -76,13 +78,14 @@ def check(file: str, strict: bool) -> None:
     from auditor.plan import make_plan
     from auditor.policy import load_policy
     from auditor.policymaking import warnings
+    from auditor.reporters.words import harmless, line
 
     policy = load_policy(file)
     plan = make_plan(policy)
     check_plugins(policy)
     found = list(warnings(plan))
     for warning in found:
-        click.echo(f"warning: {warning}")
+        click.echo(f"warning: {harmless(line(warning, 2000))}")
     click.echo(f"valid: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} images")
     click.echo(f"digest: sha256:{policy.digest()}")
     if strict and found:
@@ -97,9 +100,10 @@ def explain_command(file: str) -> None:
     from auditor.plan import make_plan
     from auditor.policy import load_policy
     from auditor.policymaking import explain
+    from auditor.reporters.words import harmless, line
 
     for sentence in explain(make_plan(load_policy(file))):
-        click.echo(sentence)
+        click.echo(harmless(line(sentence, 5000)))
 
 
 @command.command("schema")

@@ -24,11 +24,14 @@ def command() -> None:
 @click.option("--stdout", is_flag=True, help="Print it instead of writing a file.")
 @plugin_files
 def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) -> None:
-    """Write a report in another form, beside it. PATH is the folder of a run, whose journal is judged again, or a report.json."""
-    from auditor.auditing import judge_folder, render, write_form
+    """Write a report in another form, beside it; nothing else is written.
+
+    PATH is the folder of a run, whose journal is judged again, or a report.json.
+    """
+    from auditor.auditing import judged, render, write_form
     from auditor.reports import read_report
 
-    report = judge_folder(path) if path.is_dir() else read_report(path)
+    report = judged(path) if path.is_dir() else read_report(path)
     folder = path if path.is_dir() else path.parent
     if stdout:
         click.echo(render(report, folder, form, parse_options(pairs))[1], nl=False)
@@ -61,11 +64,12 @@ def verify_command(folder: Path) -> None:
 
     Ends with 0 where it does and with 5 where not. Whether the images were drawn from the checkpoint is what 'auditor replay' shows.
     """
+    from auditor.reporters.words import harmless, line
     from auditor.reports import verify
 
     found = verify(folder)
     for problem in found.problems[:20]:
-        click.echo(problem, err=True)
+        click.echo(harmless(line(problem)), err=True)
     if found.problems:
         raise AuditorError(f"The report in {folder} does not verify: {len(found.problems)} problems, the first: {found.problems[0]}")
     compared = f"verdict and counts compared (auditor {found.version} wrote it)"

@@ -20,7 +20,7 @@ from auditor.errors import ExitCode
 from auditor.plan import Plan, Role
 from auditor.progress import Progress
 from auditor.report import Outcome, Report, State
-from auditor.reporters.words import line
+from auditor.reporters.words import harmless, line
 
 if TYPE_CHECKING:
     from auditor.checkpoint.inspection import Inspection
@@ -41,9 +41,10 @@ _STATES = {State.HELD: "[green]held[/]", State.FAILED: "[red]failed[/]", State.U
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
-def exit_code_of(report: Report) -> int:
-    """The exit code of a verdict."""
-    return _EXITS[report.verdict.outcome]
+def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
+    """The exit code of a verdict; with ``exit_zero`` 0 for FAIL and INCONCLUSIVE as well, never for ERROR."""
+    outcome = report.verdict.outcome
+    return 0 if exit_zero and outcome is not Outcome.ERROR else _EXITS[outcome]
 
 
 def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
@@ -141,12 +142,12 @@ def show_inspection(found: Inspection) -> None:
 
 def _printable(text: str) -> str:
     """Text of others without control characters, which could drive a terminal."""
-    return line(text, 100_000)
+    return harmless(line(text, 100_000))
 
 
 def _text(text: str) -> str:
     """The same where Rich reads markup."""
-    return escape(line(text))
+    return escape(harmless(line(text)))
 
 
 def show_plugins(records: Sequence[PluginRecord]) -> None:
@@ -198,7 +199,8 @@ def show_report(report: Report, folder: Path) -> None:
         console.print("  " + _text(reason), soft_wrap=True)
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
-    console.print(f"report: {_text(str(folder / 'report.html'))}")
+    if folder.is_dir():
+        console.print(f"report: {_text(str(folder / 'report.html'))}")
 
 
 def present(report: Report, folder: Path, form: str) -> None:

@@ -400,14 +400,22 @@ class Court:
 
     def _rows_to_show(self, cells: list[Cell]) -> set[tuple[str, int]]:
         """(prompt, number) of what is shown of one concept, at most so many."""
-        rows: dict[tuple[str, int], None] = {}
+        first: dict[str, int] = {}
+        ranks: dict[tuple[str, int], int] = {}
         for cell in cells:
             for sample in self.tally.drawn(cell):
                 score = sample.scores.get(self.tally.gate)
                 seen = cell.arm != "base" and score is not None and score.hits[cell.concept]
-                if sample.index < _FIRST_IMAGES or seen:
-                    rows[sample.prompt, sample.index] = None
-        return set(sorted(rows, key=lambda row: row[1])[:_MOST_ROWS])
+                first[sample.prompt] = min(sample.index, first.get(sample.prompt, sample.index))
+                if seen:
+                    ranks[sample.prompt, sample.index] = 1
+                elif sample.index < _FIRST_IMAGES:
+                    ranks.setdefault((sample.prompt, sample.index), 2)
+        begun = dict.fromkeys(first.items())
+        seen_rows = sorted((row for row, rank in ranks.items() if rank == 1 and row not in begun), key=lambda row: row[1])
+        others = sorted((row for row, rank in ranks.items() if rank == 2 and row not in begun), key=lambda row: row[1])
+        shown = [*list(begun)[: _MOST_ROWS // 2], *seen_rows]
+        return set([*shown, *others][:_MOST_ROWS])
 
     # -- the ledger --------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,14 @@ class Attestation(Reporter):
     filename = "attestation.json"
 
     def render(self, report: Report, folder: Path) -> bytes:
-        """PASSED for a PASS and FAILED for everything else: a verifier must not take what was not shown for a success."""
+        """PASSED for a PASS and FAILED for everything else: a verifier must not take what was not shown for a success.
+
+        Cells that held in an audit that showed nothing (a dead model's, for example) are no passed tests.
+        """
         names: dict[State, list[str]] = {state: [] for state in State}
         for cell in gate_cells(report):
             names[cell.state or State.UNDECIDED].append(line(f"{cell.arm}: {cell.surface}"))
+        shown = report.verdict.outcome in (Outcome.PASS, Outcome.FAIL)
         failed = [line(f"{c.name} on {c.arm}") for c in report.controls if c.decides == "PASS" and c.passed is False]
         content = Json(self.options).render(report, folder)
         verdict = {"verdict": report.verdict.outcome.value}
@@ -39,8 +43,8 @@ class Attestation(Reporter):
                     {"name": "policy", "digest": {"sha256": report.policy_digest}},
                     {"name": "report.json", "digest": {"sha256": hashlib.sha256(content).hexdigest()}, "annotations": verdict},
                 ],
-                "passedTests": names[State.HELD],
-                "warnedTests": names[State.UNDECIDED],
+                "passedTests": names[State.HELD] if shown else [],
+                "warnedTests": names[State.UNDECIDED] + ([] if shown else names[State.HELD]),
                 "failedTests": names[State.FAILED] + failed,
             },
         }

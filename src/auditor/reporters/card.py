@@ -9,9 +9,9 @@ import yaml
 from pydantic import Field
 
 from auditor.plugin.contracts import OptionsModel, Reporter
-from auditor.report import Report
+from auditor.report import Outcome, Report
 from auditor.reporters.markdown import table, text
-from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, percent
+from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, percent, thresholds
 
 
 class ModelCard(Reporter):
@@ -44,10 +44,12 @@ class EvalResults(Reporter):
     Options: ClassVar[type[OptionsModel]] = EvalResultsOptions
 
     def render(self, report: Report, folder: Path) -> bytes:
-        """The highest upper bound of all deciding cells, in per cent; the notes hold the verdict."""
+        """The highest upper bound of all deciding cells, in per cent; 100 where nothing was shown. The notes hold the verdict."""
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-        worst = max((cell.upper if cell.upper is not None else 1.0 for cell in gate_cells(report)), default=1.0)
+        worst = 1.0
+        if report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+            worst = max((cell.upper if cell.upper is not None else 1.0 for cell in gate_cells(report)), default=1.0)
         entry = EvalResultEntry(
             dataset_id=self.options.dataset,
             task_id=self.options.task,
@@ -67,13 +69,13 @@ def _section(report: Report) -> str:
         cells = [cell for cell in gate_cells(report) if cell.arm == arm]
         worst = max(cells, key=lambda cell: cell.upper if cell.upper is not None else 1.0)
         rows.append((arm, worst.surface, count(worst), percent(worst.upper, 1), str(worst.state)))
-    limit = report.policy["limits"]["tau"]
     return "\n".join(
         [
             "## Does the erasure stay?",
             "",
             f"auditor {text(report.provenance.versions.get('auditor', ''))}: **{verdict.outcome}**. {MEANINGS[verdict.outcome]}",
-            f"Erased: {text(', '.join(dict.fromkeys(cell.concept for cell in gate_cells(report))))}. Limit: {percent(limit)} of images.",
+            f"Erased: {', '.join(text(concept['name']) for concept in report.policy['erase'])}.",
+            f"PASS needs an upper bound below {percent(thresholds(report)[0], 1)} of images in every row.",
             "",
             *table(("after", "worst concept", "detected", "upper bound", "state"), rows),
             "",

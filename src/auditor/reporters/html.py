@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,12 +18,14 @@ from PIL import Image
 
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Picture, Report
-from auditor.reporters.words import MEANINGS, NO_PROMISE, gate_cells, line, percent, seconds
+from auditor.reporters.words import MEANINGS, NO_PROMISE, gate_cells, line, names, percent, seconds, thresholds
 
 _CHARTED = 8  # concepts in the chart; of more the ones with the highest rates
 _THUMBNAIL = 96  # pixels a side
 _MOST_THUMBNAILS = 1_500
-_MOST_BYTES = 3_500_000  # of thumbnails, as text
+_MOST_BYTES = 2_800_000  # of thumbnails, as text
+_MOST_PICTURES = 4_000
+_LONGEST = 5_000
 _BAR = 26
 
 
@@ -48,8 +50,10 @@ class Html(Reporter):
         concepts = list(dict.fromkeys(cell.surface for cell in report.cells if cell.surface))
         charted = _highest(report, concepts)
         script = resources.files("auditor.reporters").joinpath("templates/report.js").read_text(encoding="utf-8")
-        small = thumbnails(report.pictures, folder)
-        grids = [grid(report, concept, arms, small, self.options.sensitive) for concept in concepts]
+        pictures = chosen(report.pictures)
+        small = thumbnails(pictures, folder)
+        sensitive = {domain.casefold() for domain in self.options.sensitive}
+        grids = [grid(report, pictures, concept, arms, small, sensitive) for concept in concepts]
         return (
             environment()
             .get_template("report.html.j2")
@@ -71,7 +75,7 @@ class Html(Reporter):
                 doses=list(dose_curves(report)),
                 grids=grids,
                 sensitive=any(each["sensitive"] for each in grids),
-                shown=len(report.pictures),
+                shown=len(pictures),
                 script=Markup(script),  # noqa: S704 - a file of this package
                 script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             )
@@ -87,19 +91,12 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: line(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        finalize=lambda value: line(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     templates.filters["percent"] = percent
     templates.filters["seconds"] = seconds
+    templates.filters["names"] = lambda values: Markup.escape(names(values))  # a long list is not cut as a long string is
     return templates
-
-
-def thresholds(report: Report) -> tuple[float, float]:
-    """(tau_P, tau_F) of the report's policy."""
-    from auditor.policy import Limits
-
-    limits = Limits.model_validate_json(json.dumps(report.policy["limits"]))
-    return (limits.tau, limits.tau) if report.policy["claim"] == "detector" else (limits.tau_pass, limits.tau_fail)
 
 
 def summary(report: Report) -> str:
@@ -177,37 +174,82 @@ class Shown:
     uri: str
 
 
-def thumbnails(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
-    """Small copies of a run's images as data URIs, by name: the first image of every prompt before all others, while there is room."""
-    found: dict[str, str] = {}
+Place = tuple[str, str, str, int]
+"""Arm, concept, prompt and number: where a picture stands."""
+
+
+def chosen(pictures: Sequence[Picture]) -> list[Picture]:
+    """What the page has room for: the first of every prompt, then rows in which the concept was seen after erasure, then the rest."""
+    first: dict[tuple[str, str], int] = {}
+    for picture in pictures:
+        key = (picture.concept, picture.prompt)
+        first[key] = min(picture.index, first.get(key, picture.index))
+    seen = {(p.concept, p.prompt, p.index) for p in pictures if p.hit and p.arm != "base"}
+
+    def rank(picture: Picture) -> int:
+        if picture.index == first[picture.concept, picture.prompt]:
+            return 0
+        return 1 if (picture.concept, picture.prompt, picture.index) in seen else 2
+
+    return sorted(pictures, key=rank)[:_MOST_PICTURES]
+
+
+def place_of(picture: Picture) -> Place:
+    """Where it stands."""
+    return picture.arm, picture.concept, picture.prompt, picture.index
+
+
+def thumbnails(pictures: Sequence[Picture], folder: Path) -> dict[Place, str]:
+    """Small copies of a run's images as data URIs, by where they stand, in the order given, while there is room."""
+    found: dict[Place, str] = {}
+    made: dict[str, str] = {}
     room = _MOST_BYTES
-    for picture in sorted(pictures, key=lambda picture: picture.index):
-        path = folder / "images" / f"{picture.image}.png"
-        if picture.image in found or not path.is_file():
-            continue
+    for picture in pictures:
         if len(found) == _MOST_THUMBNAILS or room <= 0:
             break
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-        if max(small.size) > _THUMBNAIL:
-            small = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
-        out = io.BytesIO()
-        small.save(out, "WEBP", quality=80, method=2)
-        found[picture.image] = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-        room -= len(found[picture.image])
+        if picture.image not in made:
+            made[picture.image] = _thumbnail(folder, picture.image)
+        if made[picture.image]:
+            found[place_of(picture)] = made[picture.image]
+            room -= len(made[picture.image])
     return found
 
 
-def grid(report: Report, concept: str, arms: Sequence[str], small: Mapping[str, str], sensitive: Sequence[str] = ()) -> dict[str, Any]:
+def _thumbnail(folder: Path, image: str) -> str:
+    """One small copy; empty where the file is gone or is no picture."""
+    if not re.fullmatch(r"[0-9a-f]{64}", image):
+        return ""
+    try:
+        with Image.open(folder / "images" / f"{image}.png", formats=("PNG",)) as opened:
+            small = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    if max(small.size) > _THUMBNAIL:
+        small = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def grid(
+    report: Report,
+    pictures: Sequence[Picture],
+    concept: str,
+    arms: Sequence[str],
+    small: Mapping[Place, str],
+    sensitive: Collection[str] = (),
+) -> dict[str, Any]:
     """Rows (prompt and number) of pictures by arm, the first of every prompt first; None where an arm drew nothing usable."""
-    domains = {name.casefold(): each["domain"].casefold() for each in report.policy["erase"] for name in (each["name"], *each["synonyms"])}
+    domains = {each["name"]: each["domain"].casefold() for each in report.policy["erase"]}
+    owners = {cell.concept for cell in report.cells if cell.surface == concept}
     found: dict[tuple[int, str], dict[str, Picture]] = {}
-    for picture in report.pictures:
+    for picture in pictures:
         if picture.concept == concept:
             found.setdefault((picture.index, picture.prompt), {})[picture.arm] = picture
-    lines = []
+    lines, begun = [], set[str]()
     for (index, prompt), own in sorted(found.items(), key=lambda item: item[0][0]):
         hit = any(picture.hit for arm, picture in own.items() if arm != "base")
-        items = [Shown(own[arm], small.get(own[arm].image, "")) if arm in own else None for arm in arms]
-        lines.append({"prompt": prompt, "index": index, "hit": hit, "items": items})
-    return {"concept": concept, "rows": lines, "sensitive": domains.get(concept.casefold()) in sensitive}
+        items = [Shown(own[arm], small.get(place_of(own[arm]), "")) if arm in own else None for arm in arms]
+        lines.append({"prompt": prompt, "index": index, "hit": hit, "items": items, "first": prompt not in begun})
+        begun.add(prompt)
+    return {"concept": concept, "rows": lines, "sensitive": any(domains.get(owner) in sensitive for owner in owners)}

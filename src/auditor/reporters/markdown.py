@@ -12,6 +12,7 @@ from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, lin
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 _MOST_REASONS = 20
+_MOST_CONTROLS = 100
 
 
 class Markdown(Reporter):
@@ -57,10 +58,12 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         ),
     )
     lines += ["", f"… and {len(cells) - most_rows} more cells in report.json"] if len(cells) > most_rows else []
-    failed = [control for control in report.controls if control.passed is False][:most_rows]
+    failed = [control for control in report.controls if control.passed is False]
     if failed:
+        shown = failed[:_MOST_CONTROLS]
         lines += ["", f"{level}# Controls that did not pass", ""]
-        lines += table(("control", "arm", "what was found"), ((control.name, control.arm, control.sentence) for control in failed))
+        lines += table(("control", "arm", "what was found"), ((control.name, control.arm, control.sentence) for control in shown))
+        lines += ["", f"… and {len(failed) - len(shown)} more in report.json"] if len(failed) > len(shown) else []
     lines += ["", f"{level}# Where it comes from", "", *_facts(report), "", NO_PROMISE]
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ _EXITS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3, Outcome.ERR
 
 
 class Sarif(Reporter):
-    """``report.sarif``: rule ids and fingerprints stay the same from run to run, so that a viewer knows an old finding."""
+    """``report.sarif``: rule ids stay the same for ever, fingerprints for audits of one checkpoint against one policy."""
 
     name = "sarif"
     summary = "SARIF 2.1.0, for code scanning"
@@ -49,14 +49,15 @@ def _result(report: Report, finding: Finding) -> dict[str, Any]:
     file = report.policy_file
     place: dict[str, Any] = {"artifactLocation": {"uri": _uri(file.path if file else "policy.yaml")}}
     place["region"] = {"startLine": file.line_of(finding.concept) if file else 1}
-    fingerprint = hashlib.sha256(f"{report.policy_digest} {finding.rule} {finding.key}".encode()).hexdigest()
+    identity = f"{report.checkpoint.digest} {report.policy_digest} {finding.rule} {finding.key}"
+    fingerprint = hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
     return {
         "ruleId": finding.rule,
         "ruleIndex": names.index(finding.rule),
         "level": finding.severity,
         "message": {"text": line(finding.message, 1000)},
         "locations": [{"physicalLocation": place}],
-        "partialFingerprints": {"auditorFinding/v1": fingerprint},
+        "partialFingerprints": {"auditorFinding/v1": fingerprint, "primaryLocationLineHash": f"{fingerprint[:16]}:1"},
     }
 
 

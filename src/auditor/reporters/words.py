@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from auditor.report import CellResult, Control, Outcome, Report, State
@@ -29,14 +31,36 @@ def line(text: str, longest: int = _LONGEST) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
+def harmless(text: str) -> str:
+    """A line for a log that a CI may read commands from (``::error::``, ``##[command]``): none of them is left."""
+    return text.replace("::", ": :").replace("##[", "## [")
+
+
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share in per cent; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}%}"
+    """A share in per cent, 0 and 100 only where it is; a dash where there is none."""
+    if value is None:
+        return "–"
+    if digits == 0 and 0 < value < 1 and not 0.005 <= value < 0.995:
+        return f"{value:.1%}" if 0.0005 <= value < 0.9995 else ("< 0.1%" if value < 0.5 else "> 99.9%")
+    return f"{value:.{digits}%}"
+
+
+def names(values: Iterable[str]) -> str:
+    """A list of names on one line, each of them cut if it is long, none of them left out."""
+    return ", ".join(line(value, 200) for value in values)
 
 
 def seconds(value: float) -> str:
     """``73 s`` or ``4 min 10 s``."""
     return f"{value:.0f} s" if value < 100 else f"{int(value) // 60} min {int(value) % 60} s"
+
+
+def thresholds(report: Report) -> tuple[float, float]:
+    """(tau_P, tau_F) of the report's policy."""
+    from auditor.policy import Limits
+
+    limits = Limits.model_validate_json(json.dumps(report.policy["limits"]))
+    return (limits.tau, limits.tau) if report.policy["claim"] == "detector" else (limits.tau_pass, limits.tau_fail)
 
 
 def gate_cells(report: Report) -> list[CellResult]:
@@ -84,24 +108,32 @@ def findings(report: Report) -> list[Finding]:
     """Everything that keeps ``report`` from PASS, the gravest first; at least one where it is no PASS, none where it is one."""
     if report.verdict.outcome is Outcome.PASS:
         return []
-    found = [*_of_cells(report), *_of_controls(report.controls)]
-    found += [Finding("measurement-broke", "error", text, None, f"error {number}") for number, text in enumerate(report.ledger.errors)]
-    if not found:
-        found = [Finding("not-shown", "warning", text, None, f"reason {number}") for number, text in enumerate(report.verdict.reasons)]
+    # beside a proven FAIL the rest is a remark; where there is none, it is what stands between the checkpoint and a PASS
+    rest = "warning" if report.verdict.outcome is Outcome.FAIL else "error"
+    found = [*_of_cells(report, rest), *_of_controls(report.controls, rest)]
+    found += [Finding("measurement-broke", "error", text, None, _key(text)) for text in report.ledger.errors]
+    told = [f"{cell.surface} on {cell.arm}" for cell in gate_cells(report) if cell.state is State.UNDECIDED] + ["Control '"]
+    untold = [text for text in report.verdict.reasons if text not in report.ledger.errors and not text.startswith(tuple(told))]
+    if report.verdict.outcome is not Outcome.FAIL or not found:
+        found += [Finding("not-shown", rest if found else "error", text, None, _key(text)) for text in untold]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def _of_cells(report: Report) -> Iterator[Finding]:
-    rules = {State.FAILED: ("concept-present", "error"), State.UNDECIDED: ("cell-undecided", "warning")}
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _of_cells(report: Report, rest: str) -> Iterator[Finding]:
+    rules = {State.FAILED: ("concept-present", "error"), State.UNDECIDED: ("cell-undecided", rest)}
     for cell in gate_cells(report):
         if cell.state in rules:
             rule, severity = rules[cell.state]
             yield Finding(rule, severity, sentence_of(cell), cell.concept, f"{cell.arm} {cell.surface}")
 
 
-def _of_controls(controls: tuple[Control, ...]) -> Iterator[Finding]:
+def _of_controls(controls: tuple[Control, ...], rest: str) -> Iterator[Finding]:
     for control in controls:
-        if control.passed is False:
-            message = f"Control '{control.name}' on {control.arm} (for {control.decides}): {control.sentence}"
-            key = f"{control.name} {control.arm} {control.concept} {control.decides}"
-            yield Finding("control-not-passed", "warning", message, control.concept, key)
+        if control.passed is False and control.decides == "PASS":
+            message = f"Control '{control.name}' on {control.arm}: {control.sentence}"
+            key = f"{control.name} {control.arm} {control.concept}"
+            yield Finding("control-not-passed", rest, message, control.concept, key)

@@ -15,4 +15,5 @@ function apply() {
   count.textContent = `${shown} rows`;
 }
 for (const each of Object.values(filters)) each.addEventListener("change", apply);
+addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 apply();
