@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from auditor.errors import AuditorError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # it can only be asked for by setting it
 _SAFETENSORS_FULL = f"(os error {errno.ENOSPC})"  # it has an error class of its own
 
 
@@ -37,6 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o666 & ~_UMASK)  # as any new file; a temporary one is for its owner alone
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

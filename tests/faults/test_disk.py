@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +133,11 @@ def test_erasing_onto_a_full_disk_leaves_no_checkpoint(forks: Forks, disk: Path,
         fork = forks.run("erase", "micro", "--eraser", "mace", "--policy", str(alone / "policy.yaml"), "--out", str(out), *options)
         check_it_is_said(fork, disk)
         assert not out.exists()
+
+
+def test_what_is_written_can_be_read_by_whom_the_users_mask_allows(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from auditor.files import write_whole; write_whole(Path(sys.argv[1]), b'x')"
+    for mask, mode in (("022", 0o644), ("077", 0o600)):
+        file = tmp_path / mask
+        subprocess.run(["sh", "-c", f'umask {mask}; exec "$0" -c "$1" "$2"', sys.executable, script, str(file)], check=True)
+        assert file.stat().st_mode & 0o777 == mode

@@ -21,9 +21,10 @@ from auditor.checkpoint import open_checkpoint
 from auditor.checkpoint.admit import Form
 from auditor.checkpoint.load import load_model
 from auditor.erasers.closed_form import cross_attention_projections, gram
-from auditor.erasers.mace.eraser import Mace, _marks
+from auditor.erasers.mace.eraser import Mace
 from auditor.erasers.mace.kept import ConceptFolder, file_name, lora_of
 from auditor.erasers.mace.options import MaceOptions
+from auditor.erasers.mace.prompts import marks
 from auditor.erasing import erase, plan_erasure
 from auditor.errors import AuditorError, UsageError
 from auditor.microworld import checkpoint_folder
@@ -361,7 +362,7 @@ def test_marks_follow_positions_whatever_the_padding_token_is() -> None:
     length = model.token_ids([prompt]).shape[1]
     for pad in (model.tokenizer.eos_token, "a</w>"):
         model.tokenizer.pad_token = pad
-        found = {mark: _marks(model, prompt, ONE, mark).nonzero().flatten().tolist() for mark in ("phrase", "end", "padding")}
+        found = {mark: marks(model, prompt, ONE, mark).nonzero().flatten().tolist() for mark in ("phrase", "end", "padding")}
         assert found["phrase"] == inside
         assert found["end"] == [*inside, len(ids) - 1]
         assert found["padding"] == [*inside, *range(len(ids) - 1, length)]

@@ -1,7 +1,8 @@
 """MACE: mass concept erasure (Lu et al. 2024, arXiv:2403.06135), written from its equations.
 
-``align`` pairs the tokens of a concept's prompt with those of its mapping, ``closed_form`` refines cross-attention and fuses
-LoRAs (Eq. 2 and 7), ``lora`` trains one LoRA a concept against its own attention (Eq. 3).
+``prompts`` and ``align`` make Gram matrices of a concept's prompts and its mapping's, ``prior`` those of what is preserved,
+:mod:`auditor.erasers.closed_form` refines and fuses with them (Eq. 2 and 7); ``attention`` and ``lora`` train LoRAs against the concepts'
+own attention, many in one pass (Eq. 3); ``kept`` holds what stays of each concept. How it deviates: ``docs/mace.md``.
 """
 
 from auditor.erasers.mace.eraser import Mace

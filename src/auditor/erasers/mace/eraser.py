@@ -86,6 +86,7 @@ class Mace(Eraser):
 
         from auditor.erasers.closed_form import cross_attention_projections, fuse, refinement
         from auditor.erasers.mace.kept import ConceptFolder
+        from auditor.erasers.mace.prompts import concept_grams
 
         options: MaceOptions = self.options
         clock = _Clock()
@@ -96,7 +97,7 @@ class Mace(Eraser):
         mapping = torch.zeros(width, width, dtype=torch.float64)
         aligned = torch.zeros_like(mapping)
         for number, (concept, place) in enumerate(zip(erasure.concepts, kept, strict=True)):
-            grams = _concept_grams(model, concept, place, erasure.reuse)
+            grams = concept_grams(model, concept, place, erasure.reuse)
             mapping += grams["mapping"]
             aligned += grams["aligned"]
             erasure.on_step("prompts", number + 1, len(kept))
@@ -144,12 +145,13 @@ class Mace(Eraser):
     def _check(self, erasure: Erasure) -> None:
         """Everything that can be known to be wrong before anything is drawn."""
         from auditor.erasers.closed_form import cross_attention_projections
+        from auditor.erasers.mace.prompts import check_concept
 
         if not cross_attention_projections(erasure.model.unet):
             raise UsageError("MACE edits cross-attention, and this model has none.")
         names = tuple(f"{number:02}" for number in range(self.options.images))
         for concept in erasure.concepts:
-            _check_concept(concept, erasure.model)
+            check_concept(concept, erasure.model)
             if self.options.lora and self._earlier(erasure, concept) is None:
                 door.call(self._source, self._source.check, concept, names)
         self._check_priors(erasure)
@@ -243,6 +245,7 @@ class Mace(Eraser):
 
         from auditor.diffusion.sampling import batch_size
         from auditor.erasers.mace.attention import draw_with_attention
+        from auditor.erasers.mace.prompts import marks
         from auditor.seeds import image_seed
 
         options: MaceOptions = self.options
@@ -260,7 +263,7 @@ class Mace(Eraser):
             prompts = [f"a photo of {concept.name}" for concept, _ in group for _ in range(options.images)]
             names = [concept.name for concept, _ in group for _ in range(options.images)]
             seeds = [image_seed(str(erasure.seed), "mace", prompt, at % options.images) for at, prompt in enumerate(prompts)]
-            marked = torch.stack([_marks(model, prompt, name, "phrase") for prompt, name in zip(prompts, names, strict=True)])
+            marked = torch.stack([marks(model, prompt, name, "phrase") for prompt, name in zip(prompts, names, strict=True)])
             parts = [
                 draw_with_attention(model, prompts[at : at + at_once], marked[at : at + at_once], seeds[at : at + at_once], sampler)
                 for at in range(0, len(prompts), at_once)
@@ -354,11 +357,12 @@ class Mace(Eraser):
 
         from auditor.digest import seed_of
         from auditor.erasers.mace.lora import LoraTask
+        from auditor.erasers.mace.prompts import marks
 
         model, images = erasure.model, self._images_of(erasure, concept, place)
         assert images is not None
         captions = [template.format(concept.name) for template in ERASURE_TEMPLATES]
-        marked = torch.stack([_marks(model, caption, concept.name, self.options.mark) for caption in captions])
+        marked = torch.stack([marks(model, caption, concept.name, self.options.mark) for caption in captions])
         return LoraTask(images, model.text_states(captions), marked, seed_of(erasure.seed, "lora", concept.name))
 
     def _read(self, kept: list[ConceptFolder]) -> Iterator[tuple[Tensor, dict[str, LowRank]]]:
@@ -419,61 +423,3 @@ def _remove_others(folder: Path, kept: list[ConceptFolder]) -> None:
     for path in folder.glob("*/*.safetensors"):
         if path not in own:
             path.unlink()
-
-
-def _check_concept(concept: Concept, model: TextToImage) -> None:
-    if concept.mapping is None:
-        raise UsageError(f"MACE needs a mapping concept for '{concept.name}'; give 'mapping' in the policy (\"a person\").")
-    if concept.mapping.strip().casefold() in (name.casefold() for name in (concept.name, *concept.synonyms)):
-        raise UsageError(f"The mapping of '{concept.name}' is the concept itself: nothing would be erased.")
-    for phrase in (concept.name, concept.mapping):
-        if not model.tokenizer(phrase).input_ids[1:-1]:
-            raise UsageError(f"{phrase!r} has no token in this model's vocabulary; give another name.")
-        for template in ERASURE_TEMPLATES:
-            if not bool(_marks(model, template.format(phrase), phrase, "phrase").any()):
-                raise UsageError(f"'{phrase}' is cut off by the text encoder's length in {template.format(phrase)!r}; give a shorter name.")
-
-
-def _marks(model: TextToImage, prompt: str, phrase: str, mark: str) -> Tensor:
-    """1 where a token of ``prompt`` belongs to ``phrase``, and with "end" at its end, with "padding" at its end and after it; (tokens,)."""
-    import torch
-
-    from auditor.erasers.mace.align import phrase_positions
-
-    ids = model.token_ids([prompt])[0]
-    marked = torch.zeros(ids.shape, device=ids.device)
-    marked[phrase_positions(ids.tolist(), model.tokenizer(phrase).input_ids[1:-1])] = 1
-    end = int((ids == model.tokenizer.eos_token_id).int().argmax())
-    if mark != "phrase":
-        marked[end : end + 1 if mark == "end" else None] = 1
-    return marked
-
-
-def _concept_grams(model: TextToImage, concept: Concept, place: ConceptFolder, reuse: Path | None) -> dict[str, Tensor]:
-    """The concept's three Gram matrices, read here or in an earlier erasure's folder, or made; and written."""
-    import torch
-
-    from auditor.erasers.closed_form import cross_gram, gram
-    from auditor.erasers.mace.align import align_tokens
-    from auditor.erasers.mace.kept import ConceptFolder
-
-    made_from = {"base": model.digest, "concept": concept.name, "mapping": concept.mapping, "templates": sha256_json(ERASURE_TEMPLATES)}
-    for each in (place, ConceptFolder(reuse, concept.name) if reuse is not None else place):
-        found = each.load("grams")
-        if found is not None and found[1] == made_from:
-            if each is not place:
-                place.save("grams", *found)
-            return found[0]
-    prompts, mappings = ([template.format(phrase) for template in ERASURE_TEMPLATES] for phrase in (concept.name, concept.mapping))
-    states, targets = model.text_states(prompts).cpu(), model.text_states(mappings).cpu()
-    length, width = states.shape[1:]
-    grams = {"own": gram(states.flatten(0, 1)), "mapping": torch.zeros(width, width, dtype=torch.float64)}
-    grams["aligned"] = torch.zeros_like(grams["mapping"])
-    for text, target, old, new in zip(prompts, mappings, states, targets, strict=True):
-        old_ids, new_ids = (model.tokenizer(each, truncation=True, max_length=length).input_ids for each in (text, target))
-        old_positions, new_positions = align_tokens(old_ids, new_ids, length)
-        grams["mapping"] += cross_gram(new[new_positions], old[old_positions])
-        grams["aligned"] += gram(old[old_positions])
-    model.forget_text_states()  # of a hundred concepts they would take more than the model
-    place.save("grams", grams, made_from)
-    return grams
