@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import auditor
-from auditor.auditing import judge_folder
 from auditor.errors import RefusedError, UsageError
 from auditor.journal import BatchLine, read_journal
+from auditor.judging import judge_folder
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, short_policy
 

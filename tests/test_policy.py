@@ -102,6 +102,7 @@ def test_names_of_a_list_a_set_or_a_file_become_concepts(tmp_path: Path, monkeyp
         ("names: micro-peeple", "no set of concepts is called 'micro-peeple'"),
         ("name: a, names: [b]", "either 'name' or 'names'"),
         ("names: [1, 2]", "'names' may be a list"),
+        ("names: []", "would ask for nothing"),
     ):
         with pytest.raises(PolicyError, match=sentence):
             load_policy(write(tmp_path, GOOD.replace(plain, given)))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import auditor
-from auditor.auditing import judge_folder
 from auditor.errors import AuditorError, UsageError
+from auditor.judging import judge_folder
 from auditor.pictures import to_png
 from auditor.replaying import replay
 from auditor.report import Outcome

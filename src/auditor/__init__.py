@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from auditor.auditing import audit, judge_folder
+    from auditor.auditing import audit
     from auditor.erasing import erase
+    from auditor.judging import judge_folder
     from auditor.policy import Policy, load_policy
     from auditor.report import Report
 

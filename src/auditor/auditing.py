@@ -14,33 +14,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
-from auditor.errors import PluginError, PolicyError, RefusedError
-from auditor.files import room_on_disk, write_whole
+from auditor.errors import PluginError, PolicyError, RefusedError, UsageError
+from auditor.files import room_on_disk
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor.journal import Journal, read_journal
-from auditor.judge import judge
+from auditor.judging import judge_folder
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
-from auditor.plugin.contracts import Detector, Plugin, Reporter, ReportWritten, RunStarted
+from auditor.plugin.contracts import Detector, Plugin, ReportWritten, RunStarted
 from auditor.plugin.loader import CONTRACTS, SINGULAR, broken_plugins, find_plugin, make_plugin, named_files
 from auditor.plugin.observers import Observers
 from auditor.policy import Base, Policy, concept_lines, load_policy
 from auditor.progress import Progress
-from auditor.report import PolicyFile, Provenance, Replay, Report
-from auditor.runfolder import check_folder, open_run, write_manifest
+from auditor.report import Report
+from auditor.runfolder import check_folder, write_manifest
 from auditor.signals import stoppable
-from auditor.tally import Tally, tally
 
 if TYPE_CHECKING:
     from auditor.checkpoint import Checkpoint
 
 STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
-REPORTERS = ("json", "html")
-"""The forms that every audit writes."""
-SEED_DERIVATION = (
-    "audit seed = sha256(policy without budget, base and nonce; digest of the checkpoint; digest of the base; nonce); for base and "
-    "retained images and training sets sha256(the same policy; digest of the base); image seed = sha256(seed, concept, prompt, index)"
-)
 
 
 def audit(
@@ -69,7 +62,7 @@ def audit(
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     progress = progress or Progress()
     if base is not None:
-        policy = policy.model_copy(update={"base": Base(source=base)})
+        policy = policy.with_base(base)
     plan = make_plan(policy)
     check_plugins(policy)
     progress.planned(plan)
@@ -80,8 +73,8 @@ def audit(
     seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
     observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
-    manifest |= {"title": _printable(title or Path(checkpoint).name), "observers": observers.origins, "warnings": broken_plugins()}
-    manifest["policy_file"] = None if file is None else {"path": _shown(file), "lines": concept_lines(file)}
+    manifest |= {"title": title or Path(checkpoint).name, "observers": observers.origins, "warnings": broken_plugins()}
+    manifest["policy_file"] = None if file is None else {"path": _shown(file), "lines": _lines(file)}
     manifest["command"] = _command(checkpoint, file or "POLICY", base, out, offline=offline)
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
@@ -111,7 +104,7 @@ def _open(checkpoint: str, base: Base | Literal["none"], *, offline: bool) -> tu
 
     if base == "none":
         return open_checkpoint(checkpoint, offline=offline), None
-    source = _base_source(base)
+    source = base_source(base)
     opened_base = open_checkpoint(source, offline=offline)
     opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
     if _weights(opened.files) == _weights(opened_base.files):
@@ -126,6 +119,14 @@ def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *
     return shlex.join(["auditor", "audit", *options, "--out", out.name, *(["--"] if checkpoint.startswith("-") else []), checkpoint])
 
 
+def _lines(policy: Path | str) -> dict[str, int]:
+    """Where findings are shown in it; nothing else hangs on this second reading."""
+    try:
+        return concept_lines(policy)
+    except (UsageError, ValueError):  # it changed, or it was a pipe
+        return {}
+
+
 def _shown(policy: Path | str) -> str:
     """The policy's file as a repository's viewer finds it: relative where it lies under the working folder; a bundled one by its name."""
     path = Path(policy)
@@ -133,80 +134,6 @@ def _shown(policy: Path | str) -> str:
         return f"{path.name}.yaml"
     inside = path.resolve().is_relative_to(Path.cwd())
     return path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name
-
-
-def _printable(text: str) -> str:
-    """A title that can be written: a file's name may hold bytes that are no text."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def judge_folder(out: Path) -> Report:
-    """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes."""
-    report = judged(out)
-    with room_on_disk(out):
-        for name in REPORTERS:
-            write_form(report, out, name)
-    return report
-
-
-def judged(out: Path) -> Report:
-    """The report that the journal in ``out`` gives; nothing is written."""
-    run = open_run(out)
-    manifest, counted = run.manifest, tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
-    provenance = Provenance(
-        versions=manifest["identity"]["versions"],
-        plugins=manifest["identity"]["plugins"],
-        audit_seed=run.seeds.audit,
-        shared_seed=run.seeds.shared,
-        seed_derivation=SEED_DERIVATION,
-        attempt=manifest["attempt"],
-        started=manifest["started"],
-        device=manifest["identity"]["device"],
-        command=manifest["command"],
-        seconds=round(counted.seconds, 3),
-        replay=_replay(counted),
-        observers=manifest.get("observers", ()),
-        warnings=(*manifest.get("warnings", ()), *counted.notes),
-    )
-    file = manifest.get("policy_file")
-    return judge(
-        run.plan,
-        counted,
-        title=manifest["title"],
-        checkpoint=run.checkpoint,
-        base=run.base,
-        provenance=provenance,
-        policy_file=None if file is None else PolicyFile.model_validate(file),
-    )
-
-
-def write_form(report: Report, out: Path, reporter_name: str, options: dict[str, Any] | None = None) -> Path:
-    """Write ``report`` in the form of one reporter to the run folder ``out``."""
-    filename, content = render(report, out, reporter_name, options)
-    write_whole(out / filename, content)
-    return out / filename
-
-
-def render(report: Report, out: Path, reporter_name: str, options: dict[str, Any] | None = None) -> tuple[str, bytes]:
-    """``report`` in the form of one reporter: the file's name and its content. ``out`` holds the images."""
-    reporter: Reporter = make_plugin("reporters", reporter_name, options or {})
-    content = door.call(reporter, reporter.render, report, out)
-    if not isinstance(content, bytes):
-        raise PluginError(f"{door.title(reporter)} returned {type(content).__name__}; bytes are right.")
-    return reporter.filename, content
-
-
-def _replay(counted: Tally) -> Replay | None:
-    line = counted.replay
-    if line is None:
-        return None
-    how = f"{line.identical} were the same bit for bit"
-    if line.identical < line.images:
-        how += f", the others differ by up to {line.largest_difference} of 255 in a pixel ({line.tolerance} allowed)"
-    same = f"the detector said the same of {line.same_hits}"
-    sentence = f"Of {line.images} images drawn again, {how}; {same}."
-    succeeded = line.images > 0 and line.largest_difference <= line.tolerance and line.same_hits == line.images
-    return Replay(**line.model_dump(exclude={"kind"}), succeeded=succeeded, sentence=sentence)
 
 
 def default_cache() -> Path:
@@ -235,7 +162,8 @@ def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Se
     }
 
 
-def _base_source(base: Base) -> str:
+def base_source(base: Base) -> str:
+    """What a policy's base is called."""
     return base.source if base.revision is None else f"{base.source}@{base.revision}"
 
 

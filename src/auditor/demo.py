@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from auditor.auditing import audit, elapsed
-from auditor.cli.terminal import show_report, watch, watch_steps
+from auditor.cli.live import watch, watch_steps
+from auditor.cli.terminal import show_report
 from auditor.erasing import erase, read_options
 from auditor.errors import AuditorError
 from auditor.files import write_whole

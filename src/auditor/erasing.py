@@ -121,14 +121,14 @@ def erase(
     order = _order(base, policy, eraser, options, seed, reuse)
     door.call(order.plugin, order.plugin.plan, order.erasure(None))  # says what cannot be done, before anything is written
     part = out.with_name(f".{out.name}.part")
-    with room_on_disk(out), _only_one(part, eraser):
+    with room_on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
         before = _tensor_digests(order.model.unet)
         with stoppable(), WATCHDOG.waiting(None, lambda sentence: None):  # hours at true size, with a person at the terminal
             try:
                 notes = door.call(order.plugin, order.plugin.erase, order.erasure(part / "erasure", on_step))
             except UsageError:
-                if time.monotonic() - began < _LITTLE_WORK:
+                if begun and time.monotonic() - began < _LITTLE_WORK:
                     shutil.rmtree(part)
                 raise
         if not all(bool(parameter.isfinite().all()) for parameter in order.model.unet.parameters()):
@@ -174,14 +174,15 @@ def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[st
 
 
 @contextmanager
-def _only_one(part: Path, eraser: str) -> Iterator[None]:
-    """Hold ``part`` for one erasure at a time; what another eraser left in it is removed.
+def _only_one(part: Path, eraser: str) -> Iterator[bool]:
+    """Hold ``part`` for one erasure at a time; what another eraser left in it is removed. Yields whether it is new.
 
     Raises :class:`UsageError` where it is somebody else's, or another process works in it.
     """
     mark = part / _MARK
     if part.exists() and (part.is_symlink() or not mark.is_file()):
         raise UsageError(f"{part} is in the way and no part of an erasure; move it, or give another --out.")
+    begun = not part.exists()
     part.mkdir(parents=True, exist_ok=True)
     with mark.open("a+") as file:
         try:
@@ -195,7 +196,7 @@ def _only_one(part: Path, eraser: str) -> Iterator[None]:
         file.write(eraser)
         file.flush()
         (part / "erasure").mkdir(exist_ok=True)
-        yield
+        yield begun
 
 
 def _tensor_digests(unet: nn.Module) -> dict[str, str]:

@@ -114,6 +114,8 @@ def _expanded(value: Any) -> Any:
         names = resolve_names(entry["names"])
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise ValueError("'names' may be a list, the name of a set, or {file: FILE}")
+        if not names:
+            raise ValueError("'names' is empty: it would ask for nothing")
         rest = {key: part for key, part in entry.items() if key != "names"}
         concepts += [rest | {"name": name} for name in names]
     return tuple(concepts)
@@ -264,6 +266,10 @@ class Policy(StrictModel):
             return self.limits.tau, self.limits.tau
         return self.limits.tau_pass, self.limits.tau_fail
 
+    def with_base(self, source: str) -> Self:
+        """The same policy for another checkpoint before erasure."""
+        return self.model_copy(update={"base": Base(source=source)})
+
     def concept(self, name: str) -> Concept:
         """The erased or retained concept called ``name``."""
         return next(concept for concept in (*self.erase, *self.retain) if concept.name == name)
@@ -287,10 +293,9 @@ class Policy(StrictModel):
         return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 
-def load_policy(path: Path | str, *, base: str | None = None) -> Policy:
-    """Read a policy from a file, or a bundled one by its name (``micro-person``); ``base`` overrides its own."""
-    policy = read_yaml(_file_of(path), Policy)
-    return policy if base is None else policy.model_copy(update={"base": Base(source=base)})
+def load_policy(path: Path | str) -> Policy:
+    """Read a policy from a file, or a bundled one by its name (``micro-person``)."""
+    return read_yaml(_file_of(path), Policy)
 
 
 def concept_lines(path: Path | str) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from auditor.errors import UsageError
-from auditor.forecast import forecast_cells, images_if_well, out_of_reach
+from auditor.forecast import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor.plan import Plan
 from auditor.policy import Policy
 from auditor.reporters.words import percent
@@ -20,18 +20,20 @@ _TRAINED = 8
 _OTHER_LABELS = ("a person", "a dog", "a house", "a car", "a tree", "a street", "food", "the sky", "an object", "a room")
 
 
+_PROMPTS = {"people": "paper-people", "objects": "paper-objects"}
+_OTHER_PROMPTS = '["a photo of {}", "an image of {}", "a picture of {}", "a painting of {}"]'
+
+
 @dataclass(frozen=True)
 class Preset:
-    """What a new policy says of sampler, probes and detector for one kind of base."""
+    """What a new policy says of sampler, probes and detector for one kind of base; ``training`` by method."""
 
     steps: int
     guidance: float
     size: int
     dose: int
-    prompts: dict[str, str]
     candidates: dict[str, str]
-    training: str
-    full: str
+    training: dict[str, str]
     detector: str
 
 
@@ -40,10 +42,11 @@ MICRO = Preset(
     guidance=4.0,
     size=32,
     dose=300,
-    prompts={"people": "paper-people", "objects": "paper-objects"},
     candidates={"people": "micro-people", "objects": "micro-objects"},
-    training="names: 8, images_per_prompt: 2, learning_rate: 1.0e-3, batch: 4",
-    full="names: 8, images_per_prompt: 2, learning_rate: 1.0e-4, batch: 4",
+    training={
+        method: f"names: 8, images_per_prompt: 2, learning_rate: {rate}, batch: 4"
+        for method, rate in (("lora", "1.0e-3"), ("full", "1.0e-4"))
+    },
     detector="{model: micro, labels: micro-all, templates: erasure-templates}",
 )
 STABLE_DIFFUSION = Preset(
@@ -51,10 +54,8 @@ STABLE_DIFFUSION = Preset(
     guidance=7.5,
     size=512,
     dose=1000,
-    prompts={"people": "paper-people", "objects": "paper-objects"},
     candidates={"people": "paper-celebrities-random", "objects": "paper-objects-random"},
-    training="names: 8, images_per_prompt: 5",
-    full="names: 8, images_per_prompt: 5",
+    training=dict.fromkeys(("lora", "full"), "names: 8, images_per_prompt: 5"),
     detector="{model: ViT-L-14, pretrained: openai, labels: LABELS, templates: erasure-templates}",
 )
 _LABELS = {"people": "paper-celebrities-random", "objects": "cifar-objects"}
@@ -76,7 +77,7 @@ def new_policy(
     """
     preset = MICRO if base == "micro" else STABLE_DIFFUSION
     other = "objects" if domain == "people" else "people"
-    prompts = preset.prompts.get(domain, '["a photo of {}", "an image of {}", "a picture of {}", "a painting of {}"]')
+    prompts = _PROMPTS.get(domain, _OTHER_PROMPTS)
     if domain not in preset.candidates and len(train) < _TRAINED:
         raise UsageError(
             f"No set of concepts of the domain '{domain}' is known: name at least {_TRAINED} with --train, none of them erased or retained."
@@ -85,8 +86,7 @@ def new_policy(
     labels = _LABELS[domain] if domain in _LABELS else _yaml([*retain, *train, *_OTHER_LABELS])
 
     def trained(use: str, method: str, candidates: str, templates: str) -> tuple[str, str, str]:
-        rest = preset.full if method == "full" else preset.training
-        return use, method, f"{{candidates: {candidates}, prompts: {templates}, {rest}}}"
+        return use, method, f"{{candidates: {candidates}, prompts: {templates}, {preset.training[method]}}}"
 
     context: dict[str, Any] = {
         "erase": list(erase),
@@ -97,14 +97,11 @@ def new_policy(
         "replicates": replicates,
         "tau": tau,
         "prompts": prompts,
-        "steps": preset.steps,
-        "guidance": preset.guidance,
-        "size": preset.size,
-        "dose": preset.dose,
+        "preset": preset,
         "probes": [
             trained("in-domain", "lora", own, prompts),
             trained("in-domain", "full", own, prompts),
-            trained("out-of-domain", "lora", preset.candidates[other], preset.prompts[other]),
+            trained("out-of-domain", "lora", preset.candidates[other], _PROMPTS[other]),
         ],
         "detector": preset.detector.replace("LABELS", labels),
     }
@@ -157,8 +154,11 @@ def _labels(labels: Any) -> int:
     return len(names) if isinstance(names, list | tuple) else 0
 
 
-def explain(plan: Plan) -> Iterator[str]:
-    """A policy in words, sentence by sentence."""
+def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> Iterator[str]:
+    """A policy in words, sentence by sentence.
+
+    With its ``cost`` on a checkpoint and the ``rate`` of this machine (operations a second) also how long it takes.
+    """
     policy, limits = plan.policy, plan.policy.limits
     tau_pass, tau_fail = policy.thresholds
     erased = ", ".join(concept.name for concept in policy.erase)
@@ -190,13 +190,22 @@ def explain(plan: Plan) -> Iterator[str]:
     else:
         yield f"{plan.images} images are drawn and read once."
     can_pass = not policy.is_comparison and not any(reason.startswith("PASS") for reason in lost)
-    for index, rate in ((0, "0"), (1, "tau/4"), (3, "tau")):
+    for index, at in ((0, "0"), (1, "tau/4"), (3, "tau")):
         chance = 1.0
         for group in forecast_cells(plan):
             chance *= group.p_all_held(group.outlooks[index])
         but = "" if can_pass else " (and still no PASS)"
-        yield f"Chance that every rate holds, were all of them {rate}: {chance:.1%}{but}."
-    yield f"{plan.training_steps} training steps. What it costs on a checkpoint: auditor plan CHECKPOINT --policy FILE."
+        yield f"Chance that every rate holds, were all of them {at}: {chance:.1%}{but}."
+    yield f"{plan.training_steps} training steps. {_minutes(cost, rate)}"
+
+
+def _minutes(cost: Cost | None, rate: float | None) -> str:
+    if cost is None:
+        return "Minutes are not known: the base is not on this machine, or no UNet whose cost is known; see 'auditor plan CHECKPOINT'."
+    if rate is None:
+        return "Minutes are not known before the first audit on this machine."
+    least, most = ((images + cost.training) / rate / 60 for images in (cost.least, cost.most))
+    return f"At the speed of the last audit on this machine {least:.2g} to {most:.2g} minutes."
 
 
 def schema() -> dict[str, Any]:

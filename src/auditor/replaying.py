@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from auditor.arms import ArmStore
-from auditor.auditing import STACK, device_name, judge_folder
+from auditor.auditing import STACK, device_name
 from auditor.checkpoint import Checkpoint, open_checkpoint
 from auditor.checkpoint.load import load_model
 from auditor.diffusion.original import Original
 from auditor.diffusion.sampling import draw
 from auditor.errors import AuditorError, UsageError
 from auditor.journal import BatchLine, Journal, ReplayLine, read_journal
+from auditor.judging import judge_folder
 from auditor.pictures import PictureStore, from_png
 from auditor.plan import PlannedSample
 from auditor.progress import Progress

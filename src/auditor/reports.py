@@ -12,6 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, UsageError
+from auditor.journal import BatchLine, read_journal
+from auditor.judging import judged, render
+from auditor.plugin.loader import load_plugins
 from auditor.report import CellResult, Report
 from auditor.reporters.words import count, percent
 
@@ -101,7 +104,7 @@ class Verified:
     """What was looked at, and what is wrong with it.
 
     ``version`` is that of the auditor that wrote the report. If this one is another, words may differ, so only verdict, counts and
-    states are compared, and no ``forms``.
+    states are compared; ``left`` are the forms that were not.
     """
 
     images: int
@@ -109,6 +112,7 @@ class Verified:
     forms: tuple[str, ...]
     problems: tuple[str, ...]
     version: str
+    left: tuple[str, ...] = ()
 
 
 def verify(folder: Path) -> Verified:
@@ -117,10 +121,6 @@ def verify(folder: Path) -> Verified:
     Schema and manifest are read strictly; every image's sha256 is taken; the journal is judged again, and every form that lies in the
     folder is made again and compared byte by byte. Whether the images were drawn from the checkpoint is what ``auditor replay`` shows.
     """
-    from auditor.auditing import judged, render
-    from auditor.journal import BatchLine, read_journal
-    from auditor.plugin.loader import load_plugins
-
     problems: list[str] = []
     try:
         written = read_report(folder)
@@ -144,22 +144,25 @@ def verify(folder: Path) -> Verified:
             problems.append(f"images/{image}.png is gone.")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != image:
             problems.append(f"images/{image}.png is not the image that was scored.")
-    forms = []
-    for record in load_plugins().records if same else ():
+    forms, left = list[str](), list[str]()
+    for record in load_plugins().records:
         if record.kind != "reporters" or record.plugin is None:
             continue
         file = folder / record.plugin.filename  # type: ignore[attr-defined]
         if not file.is_file():
             continue
+        if not same:
+            left.append(file.name)
+            continue
         try:
-            same = render(report, folder, record.name)[1] == file.read_bytes()
+            unchanged = render(report, folder, record.name)[1] == file.read_bytes()
         except AuditorError as error:
             problems.append(f"{file.name} cannot be made again: {error}")
             continue
         forms.append(file.name)
-        if not same:
+        if not unchanged:
             problems.append(f"{file.name} is not what the report gives (without options).")
-    return Verified(len(set(named)), len(named), tuple(forms), tuple(problems), version)
+    return Verified(len(set(named)), len(named), tuple(forms), tuple(problems), version, tuple(left))
 
 
 def _essence(report: Report) -> dict[str, object]:

@@ -36,10 +36,9 @@ def open_run(out: Path) -> Run:
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
         identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])
-        for key in ("title", "started", "command", "attempt"):
-            manifest[key]
-        for key in ("versions", "plugins", "device"):
-            identity[key]
+        missing = ({"title", "started", "command", "attempt"} - manifest.keys()) | ({"versions", "plugins", "device"} - identity.keys())
+        if missing:
+            raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
     derived = derive_seeds(plan.policy, checkpoint.digest, base.digest if base else None)
@@ -96,7 +95,8 @@ def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> None:
     earlier = _read_manifest(out)
     manifest = manifest | {"attempt": _attempt(manifest, cache)} if earlier is None else earlier | {"policy": manifest["policy"]}
     if manifest != earlier:
-        write_whole(out / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        write_whole(out / "manifest.json", text.encode("utf-8", "replace"))  # a path may hold bytes that are no text
 
 
 def _attempt(manifest: dict[str, Any], cache: Path) -> int:

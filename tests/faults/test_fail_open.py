@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import auditor
-from auditor.auditing import judge_folder
 from auditor.detectors.clip_zero_shot import ClipZeroShot
 from auditor.erasing import erase, read_options
 from auditor.errors import AuditorError, PolicyError, RefusedError, UsageError
 from auditor.evidence import Outcomes
 from auditor.journal import BatchLine, ErrorLine, Line
+from auditor.judging import judge_folder
 from auditor.pictures import from_png
 from auditor.plan import Plan, PlannedSample, Role, make_plan
 from auditor.plugin.contracts import Detection, ProbeSetting, TrainingRequest, Update

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from auditor.auditing import judged
+from auditor.judging import judged
 from auditor.policy import load_policy
 from auditor.reports import diff, read_report, verify
 from tests.conftest import DETECTOR, short_policy
@@ -284,6 +285,8 @@ def test_a_report_of_another_auditor_is_verified_by_its_numbers(
     (out / "report.json").write_text(json.dumps(report))
     found = verify(out)
     assert (found.problems, found.forms, found.version) == ((), (), "0.0.1")
+    assert {"report.html", "junit.xml"} <= set(found.left)
+    assert "NOT compared" in auditor("report", "verify", out).stdout
     report["cells"][1]["hits"] += 1
     (out / "report.json").write_text(json.dumps(report))
     assert verify(out).problems == ("report.json is not what the journal gives: cells differ.",)
@@ -359,6 +362,17 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path) -> None:
 def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path) -> None:
     done = auditor("policy", "explain", write_policy(tmp_path, retain=[], base="none"))
     assert "Out of reach" in done.stdout and "(and still no PASS)" in done.stdout
+
+
+def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path)
+    assert "not known before the first audit" in auditor("policy", "explain", policy, "--cache", tmp_path).stdout
+    (tmp_path / "rates").mkdir()
+    (tmp_path / "rates" / "last.json").write_text(json.dumps({"device": "x", "flops": 1e10}))
+    found = re.search(r"machine ([\d.e+]+) to ([\d.e+]+) minutes", auditor("policy", "explain", policy, "--cache", tmp_path).stdout)
+    assert found is not None and 0 < float(found[1]) <= float(found[2]) < 60
+    elsewhere = write_policy(tmp_path, base={"source": "hf://nobody/nothing"})
+    assert "Minutes are not known: the base is not on this machine" in auditor("policy", "explain", elsewhere, "--cache", tmp_path).stdout
 
 
 def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from auditor.cli.live import watch
 from auditor.cli.options import exit_zero, output_format, plugin_files
-from auditor.cli.terminal import exit_code_of, present, show_changes, watch
+from auditor.cli.terminal import exit_code_of, present, show_changes
 from auditor.errors import PolicyError
 
 
@@ -46,12 +47,13 @@ def command(
     CHECKPOINT is a diffusers folder, hf://org/name[@revision], or, over the base, a safetensors file: a whole model, a UNet, a
     LoRA or an eraser's changed tensors.
     """
-    from auditor.auditing import audit, write_form
+    from auditor.auditing import audit
+    from auditor.judging import write_form
     from auditor.plugin.loader import make_plugin
     from auditor.policy import load_policy
     from auditor.reports import diff, read_report
 
-    demanded = load_policy(policy, base=base)
+    demanded = load_policy(policy) if base is None else load_policy(policy).with_base(base)
     if policy_digest is not None and policy_digest.removeprefix("sha256:") != demanded.digest():
         other = " with another base" if base else ""
         raise PolicyError(f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{demanded.digest()}.")

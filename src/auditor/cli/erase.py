@@ -7,8 +7,9 @@ from typing import cast
 
 import click
 
+from auditor.cli.live import watch_steps
 from auditor.cli.options import plugin_files
-from auditor.cli.terminal import show_erasure_plan, watch_steps
+from auditor.cli.terminal import show_erasure_plan
 
 
 @click.command("erase")

@@ -18,7 +18,7 @@ from auditor.cli.terminal import exit_code_of, present
 @click.pass_context
 def command(ctx: click.Context, folder: Path, form: str, exit_zero: bool) -> None:
     """Judge the journal in FOLDER again, without any model, and write its report anew."""
-    from auditor.auditing import judge_folder
+    from auditor.judging import judge_folder
 
     report = judge_folder(folder)
     present(report, folder, form)

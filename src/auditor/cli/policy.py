@@ -6,11 +6,16 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from auditor.cli.options import plugin_files
 from auditor.errors import PolicyError, UsageError
+
+if TYPE_CHECKING:
+    from auditor.forecast import Cost
+    from auditor.plan import Plan
 
 
 @click.group("policy")
@@ -94,16 +99,35 @@ def check(file: str, strict: bool) -> None:
 
 @command.command("explain")
 @click.argument("file")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where earlier audits left how quick this machine is.")
 @plugin_files
-def explain_command(file: str) -> None:
-    """Say in words what a policy demands, how many images it takes, and how likely a PASS is."""
+def explain_command(file: str, cache: Path | None) -> None:
+    """Say in words what a policy demands, how many images and minutes it takes, and how likely a PASS is."""
+    from auditor.auditing import default_cache
+    from auditor.forecast import kept_rate
     from auditor.plan import make_plan
     from auditor.policy import load_policy
     from auditor.policymaking import explain
     from auditor.reporters.words import harmless, line
 
-    for sentence in explain(make_plan(load_policy(file))):
+    plan = make_plan(load_policy(file))
+    for sentence in explain(plan, _cost(plan), kept_rate(cache or default_cache())):
         click.echo(harmless(line(sentence, 5000)))
+
+
+def _cost(plan: Plan) -> Cost | None:
+    """What the policy costs on its own base, if that is on this machine: an erased checkpoint has the same shape."""
+    from auditor.auditing import base_source
+    from auditor.checkpoint import open_checkpoint
+    from auditor.errors import AuditorError
+    from auditor.forecast import forecast_cost
+
+    if plan.policy.base == "none":
+        return None
+    try:
+        return forecast_cost(plan, open_checkpoint(base_source(plan.policy.base), offline=True))
+    except (AuditorError, ValueError):
+        return None
 
 
 @command.command("schema")

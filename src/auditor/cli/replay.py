@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from auditor.cli.live import watch
 from auditor.cli.options import plugin_files
-from auditor.cli.terminal import watch
 from auditor.errors import AuditorError
 
 

@@ -28,7 +28,7 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
 
     PATH is the folder of a run, whose journal is judged again, or a report.json.
     """
-    from auditor.auditing import judged, render, write_form
+    from auditor.judging import judged, render, write_form
     from auditor.reports import read_report
 
     report = judged(path) if path.is_dir() else read_report(path)
@@ -72,7 +72,7 @@ def verify_command(folder: Path) -> None:
         click.echo(harmless(line(problem)), err=True)
     if found.problems:
         raise AuditorError(f"The report in {folder} does not verify: {len(found.problems)} problems, the first: {found.problems[0]}")
-    compared = f"verdict and counts compared (auditor {found.version} wrote it)"
+    compared = f"only verdict and counts compared (auditor {found.version} wrote it); NOT compared: {', '.join(found.left)}"
     again = f"{', '.join(found.forms)} made again, byte for byte" if found.forms else compared
     click.echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
 

@@ -19,7 +19,7 @@ def command(path: Path, form: str) -> None:
 
     Always ends with 0: what a verdict means for a job is for 'audit' and 'judge' to say.
     """
-    from auditor.auditing import judged
+    from auditor.judging import judged
     from auditor.reports import read_report
 
     report = read_report(path) if path.is_file() or (path / "report.json").is_file() else judged(path)

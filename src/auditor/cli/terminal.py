@@ -1,24 +1,19 @@
-"""What people see in a terminal: a live view while an audit runs, tables when it has ended; plain lines where none can be."""
+"""What people see in a terminal when something has ended: tables and verdicts."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
 from auditor.errors import ExitCode
 from auditor.plan import Plan, Role
-from auditor.progress import Progress
 from auditor.report import Outcome, Report, State
 from auditor.reporters.words import harmless, line
 
@@ -51,19 +46,19 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
     """What would be drawn, what becomes of the deciding cells, and what it costs."""
     from auditor import forecast
 
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     table = Table("arm", "concept images", "retained images", "dose", title="At most")
     for arm in plan.arms:
         cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
         steps = str(arm.dose) if arm.probe is not None else ""
-        table.add_row(_text(arm.name), str(concept), str(retained), steps)
+        table.add_row(plain(arm.name), str(concept), str(retained), steps)
     console.print(table)
     for group in forecast.forecast_cells(plan):
         _show_cells(console, group)
     for reason in forecast.out_of_reach(plan)[:5]:
-        console.print(f"[yellow]out of reach: {_text(reason)}; raise the budget or add retained concepts[/]")
+        console.print(f"[yellow]out of reach: {plain(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
     console.print(
         f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
@@ -99,7 +94,7 @@ def _show_cells(console: Console, cells: CellForecast) -> None:
 
 def show_erasure_plan(found: Mapping[str, Any]) -> None:
     """What an eraser says that it would do, key by key."""
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     if not found:
         console.print("this eraser does not say what it would do")
 
@@ -107,17 +102,17 @@ def show_erasure_plan(found: Mapping[str, Any]) -> None:
         for key, part in value.items():
             name = str(key).replace("_", " ")
             if isinstance(part, Mapping):
-                console.print(f"{indent}{_text(name)}")
+                console.print(f"{indent}{plain(name)}")
                 show(part, indent + "  ")
             else:
-                console.print(f"{indent}{_text(name)}: {_text(str(part))}")
+                console.print(f"{indent}{plain(name)}: {plain(str(part))}")
 
     show(found, "")
 
 
 def show_inspection(found: Inspection) -> None:
     """What a checkpoint is, line by line."""
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     rows = {
         "form": found.form,
         "family": found.family,
@@ -145,7 +140,7 @@ def _printable(text: str) -> str:
     return harmless(line(text, 100_000))
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """The same where Rich reads markup."""
     return escape(harmless(line(text)))
 
@@ -155,40 +150,40 @@ def show_plugins(records: Sequence[PluginRecord]) -> None:
     table = Table("kind", "name", "from", "what it is for")
     for record in records:
         text = record.plugin.summary if record.plugin else f"did not load: {record.error}"
-        table.add_row(record.kind, _text(record.name), f"{record.distribution} {record.version}", _text(text))
-    _Terminal().print(table)
+        table.add_row(record.kind, plain(record.name), f"{record.distribution} {record.version}", plain(text))
+    Terminal().print(table)
 
 
 def show_plugin(record: PluginRecord) -> None:
     """What a plugin is, and one row an option."""
     from auditor.plugin.loader import SINGULAR
 
-    console = _Terminal(highlight=False)
-    console.print(f"[bold]{_text(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {_text(record.origin)})")
+    console = Terminal(highlight=False)
+    console.print(f"[bold]{plain(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {plain(record.origin)})")
     if record.plugin is None:
-        console.print(f"[red]did not load: {_text(record.error or '')}[/]")
+        console.print(f"[red]did not load: {plain(record.error or '')}[/]")
         return
     plugin = record.plugin
     source = f" ({plugin.source})" if plugin.source else ""
-    console.print(_text(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
+    console.print(plain(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
     table = Table("option", "type", "default", "what it does", title="Options")
     for name, field in plugin.Options.model_fields.items():
         default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
         limits = [f"{sign} {getattr(limit, key)}" for limit in field.metadata for key, sign in _SIGNS.items() if hasattr(limit, key)]
         kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
-        table.add_row(_text(name), _text(" ".join([kind, *limits])), _text(default), _text(field.description or ""))
+        table.add_row(plain(name), plain(" ".join([kind, *limits])), plain(default), plain(field.description or ""))
     console.print(table if plugin.Options.model_fields else "It takes no options.")
 
 
 def show_report(report: Report, folder: Path) -> None:
     """The table concept x arm, the verdict with its reasons, and where the page is."""
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         state = _STATES[cell.state] if cell.state else ""
         upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
-        table.add_row(_text(cell.surface), _text(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
+        table.add_row(plain(cell.surface), plain(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
     console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
@@ -196,11 +191,11 @@ def show_report(report: Report, folder: Path) -> None:
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
     for reason in report.verdict.reasons[:5]:
-        console.print("  " + _text(reason), soft_wrap=True)
+        console.print("  " + plain(reason), soft_wrap=True)
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     if folder.is_dir():
-        console.print(f"report: {_text(str(folder / 'report.html'))}")
+        console.print(f"report: {plain(str(folder / 'report.html'))}")
 
 
 def present(report: Report, folder: Path, form: str) -> None:
@@ -213,145 +208,22 @@ def present(report: Report, folder: Path, form: str) -> None:
 
 def show_changes(changes: Sequence[Change]) -> None:
     """What differs between two reports, what is worse in red."""
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     if not changes:
         console.print("nothing changed")
         return
     table = Table("", "before", "after")
     for change in changes:
         color = "[red]" if change.worse else ""
-        table.add_row(_text(change.what), _text(change.before), f"{color}{_text(change.after)}")
+        table.add_row(plain(change.what), plain(change.before), f"{color}{plain(change.after)}")
     console.print(table)
     worse = sum(change.worse for change in changes)
     console.print(f"{worse} of {len(changes)} are worse" if worse else "nothing is worse")
 
 
-class _Terminal(Console):
+class Terminal(Console):
     """A console that a closed pipe makes silent: the exit code stays the verdict's."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
-
-
-class _Live(Progress):
-    """Bars of the arm at hand and of the whole run, which is counted in arms: nobody knows how many images it will take."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._arms: set[str] = set()
-        self._whole: TaskID | None = None
-        self._arm: TaskID | None = None
-
-    def planned(self, plan: Plan) -> None:
-        self._most = {arm.name: sum(cell.images for cell in plan.cells_of(arm.name)) for arm in plan.arms}
-        self._whole = self._bars.add_task("arms", total=len(plan.arms))
-
-    def stage(self, text: str) -> None:
-        self._bars.console.print(f"[dim]{_text(text)}[/]")
-
-    def arm_started(self, arm: str, already: int) -> None:
-        self._replace(arm, self._most[arm], already)
-
-    def step(self, arm: str, step: int, steps: int) -> None:
-        if step == 1:
-            self._replace(f"training {arm}", steps, 0)
-        if self._arm is not None:
-            self._bars.update(self._arm, completed=step)
-
-    def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
-        if self._arm is not None:
-            self._bars.update(self._arm, completed=drawn, description=_text(f"{arm} {_counts(hits, judged)}"))
-
-    def arm_ended(self, arm: str) -> None:
-        if self._whole is not None:
-            self._arms.add(arm)
-            self._bars.update(self._whole, completed=len(self._arms))
-
-    def failed(self, arm: str, message: str) -> None:
-        self._bars.console.print(f"[red]failed[/] {_text(arm)}: {_text(message)}")
-
-    def stopped(self, reason: str) -> None:
-        self._bars.console.print(f"[yellow]stopped[/] {_text(reason)}")
-
-    def _replace(self, text: str, total: int, completed: int) -> None:
-        if self._arm is not None:
-            self._bars.remove_task(self._arm)
-        self._arm = self._bars.add_task(_text(text), total=total, completed=completed)
-
-
-class _Plain(Progress):
-    """One line an event, for logs."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._began = time.monotonic()
-
-    def _line(self, text: str) -> None:
-        self._console.print(f"{time.monotonic() - self._began:6.0f} s  {text}", markup=False, highlight=False, soft_wrap=True)
-
-    def planned(self, plan: Plan) -> None:
-        self._line(f"plan: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} images")
-
-    def stage(self, text: str) -> None:
-        self._line(text)
-
-    def arm_started(self, arm: str, already: int) -> None:
-        self._line(arm + (f": {already} images already drawn" if already else ""))
-
-    def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
-        open_cells = f", {undecided} cells open" if undecided else ""
-        self._line(f"{arm}: {drawn} drawn{', ' if judged else ''}{_counts(hits, judged)}{open_cells}")
-
-    def failed(self, arm: str, message: str) -> None:
-        self._line(f"failed: {arm}: {message}")
-
-    def stopped(self, reason: str) -> None:
-        self._line(f"stopped: {reason}")
-
-
-def _counts(hits: int, judged: int) -> str:
-    return f"{hits} of {judged} detected" if judged else ""
-
-
-def _bars(console: Console) -> Bars:
-    return Bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
-
-
-@contextmanager
-def watch(form: str = "human") -> Iterator[Progress]:
-    """A view of an audit on standard error: live in a terminal, plain lines elsewhere, nothing where the user wants quiet."""
-    console = _Terminal(stderr=True)
-    if form == "quiet":
-        yield Progress()
-        return
-    if not console.is_terminal:
-        yield _Plain(console)
-        return
-    with _bars(console) as bars:
-        yield _Live(bars)
-
-
-@contextmanager
-def watch_steps(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A view of an eraser's stages on standard error."""
-    console = _Terminal(stderr=True)
-    if not console.is_terminal:
-        began, seen = time.monotonic(), set[str]()
-
-        def say(stage: str, step: int, steps: int) -> None:
-            if stage not in seen or step == steps:
-                seen.add(stage)
-                console.print(f"{time.monotonic() - began:6.0f} s  {title}: {stage} {step}/{steps}", markup=False, highlight=False)
-
-        yield say
-        return
-    with _bars(console) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def on_step(stage: str, step: int, steps: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(_text(f"{title}: {stage}"), total=steps)
-            bars.update(tasks[stage], completed=step)
-
-        yield on_step

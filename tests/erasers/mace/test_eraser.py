@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -27,9 +28,10 @@ from auditor.erasers.mace.options import MaceOptions
 from auditor.erasers.mace.prompts import marks
 from auditor.erasing import erase, plan_erasure
 from auditor.errors import AuditorError, UsageError
+from auditor.masks.simple import AttentionMasks
 from auditor.microworld import checkpoint_folder
 from auditor.pictures import from_png, to_png
-from auditor.plugin.contracts import Erasure
+from auditor.plugin.contracts import Erasure, MaskRequest
 from auditor.policy import Policy
 from auditor.templates import ERASURE_TEMPLATES
 from tests.conftest import short_policy
@@ -240,6 +242,20 @@ def test_a_mistake_that_shows_late_loses_nothing(tmp_path: Path, monkeypatch: py
     assert ConceptFolder(part / "erasure", ONE).path("loras").exists()
 
 
+def test_a_mask_that_fails_later_loses_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known only when it is drawn: the earlier call's work stays, however soon it comes."""
+    alone = QUICK | {"memory_gib": 1e-6}
+    part = interrupted(tmp_path / "out", erasing(ONE, TWO), alone)
+
+    def nothing(self: AttentionMasks, request: MaskRequest) -> torch.Tensor:
+        raise UsageError("there is nothing in it")
+
+    monkeypatch.setattr(AttentionMasks, "masks", nothing)
+    with pytest.raises(UsageError, match="nothing in it"):
+        erase("micro", erasing(ONE, TWO, THREE), "mace", tmp_path / "out", options=alone)
+    assert ConceptFolder(part / "erasure", ONE).path("loras").exists()
+
+
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
 def test_what_is_not_ours_is_not_removed(tmp_path: Path, what: str) -> None:
     part = tmp_path / ".out.part"
@@ -423,6 +439,14 @@ def test_what_can_be_known_before_is_said_by_a_dry_run(options: dict[str, Any], 
     policy = erasing(ONE).model_copy(update={"retain": ()})
     with pytest.raises(UsageError, match=sentence):
         plan_erasure("micro", policy, "mace", options=QUICK | options)
+
+
+def test_a_model_without_cross_attention_is_said() -> None:
+    model = dataclasses.replace(load_model(open_checkpoint("micro")), unet=torch.nn.Linear(2, 2))
+    policy = erasing(ONE)
+    for eraser in (Mace(MaceOptions.model_validate(QUICK)).plan, Mace(MaceOptions.model_validate(QUICK)).erase):
+        with pytest.raises(UsageError, match="edits cross-attention, and this model has none"):
+            eraser(Erasure(model, policy.erase, policy.retain, 0))
 
 
 def test_the_mapping_may_not_be_a_synonym() -> None:
