@@ -13,7 +13,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff check src tests plugins
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not science and not bench"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench"
 	for plugin in $(PLUGINS); do $(BIN)/pytest $$plugin || exit 1; done
 
 science: $(READY)

@@ -92,7 +92,7 @@ def test_a_concept_that_was_never_erased_fails_the_job(tmp_path: Path, erased: P
     kept = [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Borin Talvek", "Dorval Quint", "Yara Belmos")]
     policy = write_policy(
         tmp_path, erase=[{"name": "Zelda Mirkov", "domain": "people", "prompts": "paper-people"}], retain=kept[1:],
-        sampler={"scheduler": "dpm-solver++", "steps": 15, "guidance": 4.0, "size": 32}, on_fail="stop",
+        sampler={"scheduler": "dpm-solver++", "steps": 15, "guidance": 4.0, "size": 32}, on_fail="stop", sequential=True,
     )  # fmt: skip
     done = gate(tmp_path, str(erased), policy)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -231,9 +231,7 @@ def auditor(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
 def test_a_run_verifies_until_something_in_it_is_changed(
     inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    folder, _ = inconclusive
-    out = tmp_path / "run"
-    shutil.copytree(folder / "audit", out)
+    out = shutil.copytree(inconclusive[0] / "audit", tmp_path / "run")
     for name in ("github-annotations.txt", "junit.xml"):
         assert (out / name).is_file()
     assert verify(out).problems == ()
@@ -275,9 +273,7 @@ def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProce
 def test_a_report_of_another_auditor_is_verified_by_its_numbers(
     inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    folder, _ = inconclusive
-    out = tmp_path / "run"
-    shutil.copytree(folder / "audit", out)
+    out = shutil.copytree(inconclusive[0] / "audit", tmp_path / "run")
     manifest, report = (json.loads((out / name).read_text()) for name in ("manifest.json", "report.json"))
     manifest["identity"]["versions"]["auditor"] = report["provenance"]["versions"]["auditor"] = "0.0.1"
     report["verdict"]["reasons"] = ["other words"]
