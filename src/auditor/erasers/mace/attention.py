@@ -32,20 +32,11 @@ class StackedLora:
         return (each @ self.down.mT @ self.up.mT).reshape(len(states), tokens, -1)
 
 
-class AllSeenError(Exception):
-    """Raised out of a forward pass when the last cross-attention's map is there: nothing behind it is in a loss on maps."""
-
-
 class RecordedCrossAttention:
-    """An attention processor that computes probabilities explicitly and appends each layer's to ``maps``.
+    """An attention processor that computes probabilities explicitly and appends each layer's to ``maps``."""
 
-    With ``enough`` it ends the pass by :class:`AllSeenError` when there are so many.
-    """
-
-    def __init__(
-        self, maps: list[Tensor], key: StackedLora | None = None, value: StackedLora | None = None, enough: int | None = None
-    ) -> None:
-        self.maps, self.key, self.value, self.enough = maps, key, value, enough
+    def __init__(self, maps: list[Tensor], key: StackedLora | None = None, value: StackedLora | None = None) -> None:
+        self.maps, self.key, self.value = maps, key, value
 
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None
@@ -59,8 +50,6 @@ class RecordedCrossAttention:
         query, key, value = (each.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for each in projected)
         shares = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
         self.maps.append(shares)
-        if len(self.maps) == self.enough:
-            raise AllSeenError
         mixed = (shares.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
         out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return out
@@ -70,17 +59,15 @@ class RecordedCrossAttention:
 def recorded_attention(unet: UNet2DConditionModel, loras: Mapping[str, StackedLora] | None = None) -> Iterator[list[Tensor]]:
     """While open, every forward pass appends its cross-attention maps, layer by layer, to the list that is yielded.
 
-    ``loras``, by projection ("….attn2.to_k"), take part without being installed in the model; then a pass ends by
-    :class:`AllSeenError` at the last map, and the list is to be cleared before each.
+    ``loras``, by projection ("….attn2.to_k"), take part without being installed in the model.
     """
     maps: list[Tensor] = []
-    before = unet.attn_processors
-    enough = None if loras is None else sum(".attn2." in name for name in before)
     loras = loras or {}
+    before = unet.attn_processors
 
     def processor(name: str) -> RecordedCrossAttention:
         layer = name.removesuffix(".processor")
-        return RecordedCrossAttention(maps, loras.get(f"{layer}.to_k"), loras.get(f"{layer}.to_v"), enough)
+        return RecordedCrossAttention(maps, loras.get(f"{layer}.to_k"), loras.get(f"{layer}.to_v"))
 
     unet.set_attn_processor({name: processor(name) if ".attn2." in name else old for name, old in before.items()})
     try:

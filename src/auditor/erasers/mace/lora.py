@@ -7,7 +7,6 @@ them together is training each alone: what a concept draws (images, prompts, tim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from auditor.diffusion.model import TextToImage
 from auditor.erasers.closed_form import LowRank, cross_attention_projections
-from auditor.erasers.mace.attention import AllSeenError, StackedLora, attention_losses, recorded_attention
+from auditor.erasers.mace.attention import StackedLora, attention_losses, recorded_attention
 
 _LARGEST_GRADIENT = 1.0
 
@@ -146,7 +145,7 @@ def _losses(model: TextToImage, tasks: Sequence[LoraTask], setting: LoraSetting,
         marked.append(task.marked[texts])
     drawn, noise, time, text, mask, mark = (torch.cat(part).to(model.device) for part in (latents, noises, times, states, masks, marked))
     maps.clear()
-    with model.autocast(training=True), suppress(AllSeenError):
+    with model.autocast(training=True):
         model.unet(scheduler.add_noise(drawn, noise, time), time, text, return_dict=False)
     losses = attention_losses(maps, mask, mark, squared=setting.squared)
     maps.clear()
