@@ -210,7 +210,9 @@ def check_plugins(policy: Policy) -> None:
     """Fail before anything is drawn where a detector or metric is unknown or its options are wrong (the plan checks probes)."""
     for kind in ("detectors", "metrics"):
         for use in getattr(policy, kind):
-            make_plugin(kind, use.use, use.options)
+            plugin = make_plugin(kind, use.use, use.options)
+            if getattr(plugin, "uses_outcomes", False):
+                raise PolicyError(f"The metric '{use.use}' is about what a detector saw, which an audit's cells say; studies measure it.")
         names = [use.use for use in getattr(policy, kind)]
         if len(set(names)) != len(names):
             raise PolicyError(f"A {SINGULAR[kind]} stands twice in the policy.")

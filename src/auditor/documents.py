@@ -47,15 +47,15 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
 
 
-def read_yaml(path: Path, model: type[Model]) -> Model:
-    """Read ``path`` as a ``model``.
+def read_yaml(path: Path, model: type[Model], data: dict[str, Any] | None = None) -> Model:
+    """Read ``path`` as a ``model``; ``data`` is what it says once it was completed from elsewhere.
 
     Raises :class:`UsageError` where the file cannot be read and :class:`PolicyError`, with file and line, where its
     content does not fit; for an unknown key it names the nearest known one.
     """
-    root, data = _parse(path)
+    root, read = _parse(path)
     try:
-        return model.model_validate(data)
+        return model.model_validate(read if data is None else data)
     except ValidationError as error:
         found = error.errors(include_url=False)
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # a misspelt key explains a missing one

@@ -83,7 +83,7 @@ class _Order:
 
 
 def plan_erasure(
-    base: str,
+    base: str | tuple[Checkpoint, TextToImage],
     policy: Policy | Path | str,
     eraser: str,
     *,
@@ -101,7 +101,7 @@ def plan_erasure(
 
 
 def erase(
-    base: str,
+    base: str | tuple[Checkpoint, TextToImage],
     policy: Policy | Path | str,
     eraser: str,
     out: Path,
@@ -114,6 +114,7 @@ def erase(
 ) -> Path:
     """Erase the policy's concepts from ``base`` and write the result to ``out``.
 
+    ``base`` is what a checkpoint is called, or one that is in memory (as float32): then its UNet is changed in place, and is the result.
     Only the UNet changes; every other file is copied from the base. ``reuse`` is an earlier result whose parts the eraser may take.
     Raises :class:`UsageError` where ``out`` is not empty or something cannot be erased; then nothing is written.
     """
@@ -159,7 +160,14 @@ def _new_folder(out: Path) -> Path:
     return found
 
 
-def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[str, Any] | None, seed: int, reuse: Path | None) -> _Order:
+def _order(
+    base: str | tuple[Checkpoint, TextToImage],
+    policy: Policy | Path | str,
+    eraser: str,
+    options: dict[str, Any] | None,
+    seed: int,
+    reuse: Path | None,
+) -> _Order:
     from auditor.checkpoint import open_checkpoint
     from auditor.checkpoint.load import load_model
 
@@ -169,8 +177,10 @@ def _order(base: str, policy: Policy | Path | str, eraser: str, options: dict[st
         raise UsageError(f"The eraser '{eraser}' takes nothing from an earlier result; leave out --reuse.")
     if reuse is not None and not (reuse / "erasure").is_dir():
         raise UsageError(f"{reuse} holds nothing to reuse: give the folder that an earlier 'auditor erase' wrote, with its erasure/ in it.")
-    opened = open_checkpoint(base)
-    return _Order(opened, load_model(opened, "float32"), policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
+    if isinstance(base, str):
+        opened = open_checkpoint(base)
+        base = (opened, load_model(opened, "float32"))
+    return _Order(*base, policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
 
 
 @contextmanager

@@ -82,6 +82,10 @@ class PictureCache:
                 return from_png(content)
         return None
 
+    def has(self, key: str) -> bool:
+        """Is there a picture made by ``key``?"""
+        return any(self._folder.glob(f"{key[:2]}/{key}-*.png"))
+
     def save(self, key: str, image: Tensor) -> None:
         """Keep the picture made by ``key``."""
         content = to_png(image)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from auditor.arms import ArmStore, digest_of_arm
-from auditor.diffusion.finetune import Examples, denoising_losses
 from auditor.diffusion.geometry import weight_distances
 from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.diffusion.original import Original
@@ -36,6 +34,7 @@ from auditor.plugin.loader import make_plugin
 from auditor.plugin.observers import Observers
 from auditor.plugin.watchdog import WATCHDOG
 from auditor.policy import ProbeUse
+from auditor.probing import allowed_changes, check_training, train
 from auditor.progress import Progress
 from auditor.scoring import Scorer
 from auditor.seeds import training_seed
@@ -313,11 +312,7 @@ class Runner:
                     continue
                 probe = probe or self._probe(number)
                 training = training or self._training_set(probe, name)
-                if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
-                    raise PluginError(
-                        f"{door.title(probe)} {'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
-                        "has_sham is right for probes that train on a training set, and for those alone."
-                    )
+                check_training(probe, training)
                 if name not in self.tally.shams:
                     self._run_sham(probe, name, use, training)
                 self._run_replicate(probe, use, own, training, training_seed(self.seeds.audit, name, replicate))
@@ -364,7 +359,7 @@ class Runner:
         began, samples = time.monotonic(), max(whole, key=len)
         self.progress.stage(f"sham of {name}")
         model, who = self._original.lend(), door.title(probe)
-        allowed = self._allowed(probe, use)
+        allowed = allowed_changes(probe, use)
         update = Update(model, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, True, self._alive)
         different: int | None = None
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
@@ -380,41 +375,23 @@ class Runner:
 
     def _run_replicate(self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int) -> None:
         """Train once, and draw every dose on the way."""
-        losses = self._held_out_losses(training, seed)
-        before, model, who = losses(self.erased), self._original.lend(), door.title(probe)
-        last, allowed, least = arms[use.doses[-1]].name, self._allowed(probe, use), self._least_change(probe, training)
+        last, least = arms[use.doses[-1]].name, self._least_change(probe, training)
 
         def on_step(step: int) -> None:
             self._alive(step)
             self.progress.step(last, step, use.doses[-1])
 
-        update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
-        began, reached = time.monotonic(), list[int]()
-        with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
-            for dose in steps:
-                reached.append(dose)
-                if reached != list(use.doses[: len(reached)]):
-                    break
-                change = self._original.change(model, allowed, who)
-                arm, weights, after = arms[dose], digest_of_arm(model), losses(model)
-                self.arms.keep(model, change.tensors, weights)
-                line = ArmLine(arm=arm.name, seconds=time.monotonic() - began, weights=weights, fit=after, fit_before=before)
-                self._write_arm(line.model_copy(update={"change": change.relative, "least_change": least}))
-                del change
-                self._draw_arm(arm, model)
-                began = time.monotonic()
-        if reached != list(use.doses):
-            raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
+        with closing(train(probe, use, self._original, self.erased, training, seed, on_step)) as doses:
+            for reached in doses:
+                arm, weights = arms[reached.dose], digest_of_arm(reached.model)
+                self.arms.keep(reached.model, reached.change.tensors, weights)
+                line = ArmLine(arm=arm.name, seconds=reached.seconds, weights=weights, fit=reached.fit, fit_before=reached.fit_before)
+                self._write_arm(line.model_copy(update={"change": reached.change.relative, "least_change": least}))
+                self._draw_arm(arm, reached.model)
 
     def _alive(self, step: int) -> None:
         WATCHDOG.alive()
         self._check_minutes()
-
-    def _allowed(self, probe: Probe, use: ProbeUse) -> tuple[str, ...]:
-        allowed = door.call(probe, probe.changes, use.method)
-        if not isinstance(allowed, tuple) or not all(isinstance(pattern, str) for pattern in allowed):
-            raise PluginError(f"{door.title(probe)} returned {allowed!r} from changes(); a tuple of patterns is right.")
-        return allowed
 
     def _least_change(self, probe: Probe, training: TrainingSet) -> float | None:
         """What an update without a training set must change at least; None where the held-out loss speaks for it."""
@@ -424,19 +401,6 @@ class Runner:
         if not isinstance(least, float) or not _ROUNDING <= least < float("inf"):
             raise PluginError(f"{door.title(probe)} trains on nothing and its least_change() is {least!r}; {_ROUNDING} or more is right.")
         return least
-
-    def _held_out_losses(self, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:
-        """A function that measures the denoising losses of a model as it is; none at all if one of them is not a number."""
-        captions = training.held_out_captions
-        if not captions:
-            return lambda model: ()
-        examples = Examples.of(self.erased, training.held_out_images, captions)
-
-        def losses(model: TextToImage) -> tuple[float, ...]:
-            values = denoising_losses(model, replace(examples, states=model.text_states(captions)), seed)
-            return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
-
-        return losses
 
     @contextlib.contextmanager
     def _breaking(self, arm: Arm) -> Iterator[None]:

@@ -19,8 +19,13 @@ _CONCEPTS: dict[str, tuple[str, ...]] = {
     "micro-objects": tuple(OBJECTS),
     "cifar-objects": tuple(OBJECTS),
     "micro-all": (*PEOPLE, *OBJECTS, GENERIC_PEOPLE[0], *SCENES),
+    "micro-people-random": (
+        "Ottis Brandle", "Perla Zimmet", "Bastik Wroe", "Odile Fenmark", "Rufol Tandry", "Mirela Oskan", "Hagrit Plover", "Juno Castrel",
+    ),
+    "micro-objects-random": ("bee", "rose", "lobster", "oak tree", "aquarium fish", "bowl", "castle", "rabbit"),
     "micro-generic": (*GENERIC_PEOPLE, *GENERIC_OBJECTS, *SCENES),
-} | paper.CONCEPTS
+} | paper.CONCEPTS  # fmt: skip
+"""Named lists. The micro world's two random ones stand for the paper's (C.1): no bundled task erases or retains anything in them."""
 
 
 def prompt_templates(name: str) -> tuple[str, ...]:

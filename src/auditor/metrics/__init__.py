@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from auditor.metrics.clip_score import ClipScore
+from auditor.metrics.distances import ClipFrechet, ClipKernel
+from auditor.metrics.fid import Fid
+from auditor.metrics.outcomes import HarmonicMean, RetainedAccuracy
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Metric
 
@@ -10,4 +13,4 @@ from auditor.plugin.contracts import Metric
 @hookimpl
 def auditor_register_metrics() -> list[type[Metric]]:
     """The built-in metrics."""
-    return [ClipScore]
+    return [ClipScore, ClipFrechet, ClipKernel, Fid, RetainedAccuracy, HarmonicMean]

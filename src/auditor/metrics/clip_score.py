@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.plugin.contracts import Metric, OptionsModel
+from auditor.plugin.contracts import ImageOutcome, Metric, OptionsModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class ClipScore(Metric):
     source = "Hessel et al. 2021, arXiv:2104.08718 (scaled by 100, as torchmetrics does)"
     Options: ClassVar[type[OptionsModel]] = ClipScoreOptions
 
-    def features(self, images: Tensor, prompts: Sequence[str]) -> np.ndarray:
+    def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
         """One column: each image's score."""
         from auditor.clip import load_clip
 

@@ -247,15 +247,35 @@ class MaskSource(Plugin):
 # -- metrics and reporters -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What the first detector said of one image: is it there, where it was asked for?
+
+    ``role``: ``erased`` (a prompt with an erased concept's name), ``synonym`` (with another name of it) or ``retained``.
+    """
+
+    role: str
+    concept: str
+    hit: bool
+
+
 class Metric(Plugin):
     """A number about the images of an arm; information, never part of a verdict."""
 
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
+    resamples: ClassVar[int] = 1000
+    """Of the bootstrap; fewer where :meth:`value` is slow."""
+    uses_outcomes: ClassVar[bool] = False
+    """Is it about what the detector saw, and not about pixels? Then :meth:`features` is called with a third argument, ``outcomes`` (one
+    :class:`ImageOutcome` an image), and with all images of concepts; such a metric is measured by studies, not by audits."""
 
     @abstractmethod
-    def features(self, images: Tensor, prompts: Sequence[str]) -> np.ndarray:
-        """What the number is computed from: float, shape (N, D), a row an image; ``images`` is uint8 of shape (N, 3, H, W)."""
+    def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
+        """What the number is computed from: float, shape (N, D), a row an image; ``images`` is uint8 of shape (N, 3, H, W).
+
+        ``outcomes`` may be left out of the signature by metrics that do not use them.
+        """
 
     @abstractmethod
     def value(self, features: np.ndarray, reference: np.ndarray) -> float:

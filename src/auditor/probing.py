@@ -1,0 +1,88 @@
+"""One training run of a probe: a copy of the erased model is changed, looked at and measured at every dose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from auditor.diffusion.finetune import Examples, denoising_losses
+from auditor.diffusion.model import TextToImage
+from auditor.diffusion.original import Change, Original
+from auditor.errors import PluginError
+from auditor.plugin import door
+from auditor.plugin.contracts import Probe, Update
+from auditor.policy import ProbeUse
+from auditor.training import TrainingSet
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A dose that was reached. ``model`` is trained on as soon as the next one is asked for."""
+
+    dose: int
+    model: TextToImage
+    change: Change
+    fit_before: tuple[float, ...]
+    fit: tuple[float, ...]
+    """Held-out denoising losses, one an example; none at all where one is not a number, or nothing is held out."""
+    seconds: float
+    """Since the dose before it was handed out and used."""
+
+
+def check_training(probe: Probe, training: TrainingSet) -> None:
+    """Raise :class:`PluginError` where a probe trains and has no sham, or the other way round."""
+    if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
+        raise PluginError(
+            f"{door.title(probe)} {'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
+            "has_sham is right for probes that train on a training set, and for those alone."
+        )
+
+
+def allowed_changes(probe: Probe, use: ProbeUse) -> tuple[str, ...]:
+    """The patterns of tensors that a probe says it changes."""
+    allowed = door.call(probe, probe.changes, use.method)
+    if not isinstance(allowed, tuple) or not all(isinstance(pattern, str) for pattern in allowed):
+        raise PluginError(f"{door.title(probe)} returned {allowed!r} from changes(); a tuple of patterns is right.")
+    return allowed
+
+
+def train(
+    probe: Probe,
+    use: ProbeUse,
+    original: Original,
+    erased: TextToImage,
+    training: TrainingSet,
+    seed: int,
+    on_step: Callable[[int], None],
+) -> Generator[Reached, None, None]:
+    """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other than its contract says."""
+    losses = _held_out_losses(erased, training, seed)
+    before, model, who, allowed = losses(erased), original.lend(), door.title(probe), allowed_changes(probe, use)
+    update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
+    began, reached = time.monotonic(), list[int]()
+    with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
+        for dose in steps:
+            reached.append(dose)
+            if reached != list(use.doses[: len(reached)]):
+                break
+            change, after = original.change(model, allowed, who), losses(model)
+            yield Reached(dose, model, change, before, after, time.monotonic() - began)
+            began = time.monotonic()
+    if reached != list(use.doses):
+        raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
+
+
+def _held_out_losses(erased: TextToImage, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:
+    """A function that measures the denoising losses of a model as it is."""
+    captions = training.held_out_captions
+    if not captions:
+        return lambda model: ()
+    examples = Examples.of(erased, training.held_out_images, captions)
+
+    def losses(model: TextToImage) -> tuple[float, ...]:
+        values = denoising_losses(model, replace(examples, states=model.text_states(captions)), seed)
+        return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
+
+    return losses
