@@ -118,10 +118,14 @@ def training_calls(plan: Plan) -> int:
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
     """Operations of one UNet evaluation of one latent. Raises ``ValueError`` where they are not known."""
+    return operations_of_a_call(checkpoint, plan.policy.sampler.size)
+
+
+def operations_of_a_call(checkpoint: Checkpoint, size: int) -> int:
+    """The same for images of ``size`` pixels a side."""
     config, vae, text = (read_json(checkpoint.folder / name / "config.json") for name in ("unet", "vae", "text_encoder"))
-    shapes = _unet_shapes(checkpoint)
-    side = plan.policy.sampler.size // 2 ** (len(vae["block_out_channels"]) - 1)
-    return denoiser_flops(config, shapes, side, text["max_position_embeddings"])
+    side = size // 2 ** (len(vae["block_out_channels"]) - 1)
+    return denoiser_flops(config, _unet_shapes(checkpoint), side, text["max_position_embeddings"])
 
 
 def _unet_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "show": "show the report of a run",
     "report": "a report in another form, two compared, one verified",
     "replay": "draw some images of an earlier run again and compare",
+    "study": "measure a grid of erasures and probes: which come undone, by how much",
     "plugins": "list what is installed",
 }
 

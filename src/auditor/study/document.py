@@ -128,7 +128,7 @@ class Claim(StrictModel):
     """A sentence of the paper, and the test that it is held against here (see ``auditor.study.claims``)."""
 
     says: str = Field(min_length=1)
-    test: Literal["rises", "falls", "same", "above"]
+    test: Literal["rises", "falls", "above", "same", "unchanged", "grows"]
     bars: Labels = ()
     """In the order that ``rises`` and ``falls`` speak of; empty: all, as they stand."""
     groups: Groups = ()
@@ -136,7 +136,7 @@ class Claim(StrictModel):
     measure: str = "resurgence"
     """``detected``, ``resurgence``, ``retained``, ``change of retained``, a metric, or ``change of`` a metric."""
     margin: float = Field(default=0.1, gt=0)
-    """For ``same``: how far apart means the same."""
+    """How large a difference matters."""
 
 
 class Figure(StrictModel):

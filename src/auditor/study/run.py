@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from auditor.auditing import base_source
 from auditor.errors import AuditorError, UsageError
-from auditor.files import room_on_disk
+from auditor.files import room_on_disk, write_whole
 from auditor.signals import stoppable
 from auditor.study.document import Study, load_study
 from auditor.study.expand import Chosen, Expansion
-from auditor.study.store import Store
+from auditor.study.store import Store, StudyProgress
 
 if TYPE_CHECKING:
     from auditor.checkpoint import Checkpoint
-    from auditor.study.work import StudyProgress
+    from auditor.study.findings import Findings
+    from auditor.study.page import Answered
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def measure(asked: Asked, store: Store, progress: StudyProgress | None = None, *
     import torch
 
     from auditor.checkpoint.load import load_model
-    from auditor.study.work import StudyProgress, Worker
+    from auditor.study.work import Worker
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -73,22 +75,101 @@ def measure(asked: Asked, store: Store, progress: StudyProgress | None = None, *
     with room_on_disk(store.folder), stoppable():
         model, opened = None, open_base(base_source(asked.study.base), offline)
         for each in asked.whole:
-            plan, began = expansion(each.study, opened), time.monotonic()
+            plan = expansion(each.study, opened)
             model = model or load_model(opened, each.study.sampler.dtype)
             worker = Worker(plan, store, opened, model, progress or StudyProgress())
             worker.run(lambda plan=plan: choose(plan, store))  # type: ignore[misc]
             failures += worker.failures
-            _keep_time(store, plan, time.monotonic() - began)
     return failures
 
 
-def _keep_time(store: Store, plan: Expansion, seconds: float) -> None:
-    del store, plan, seconds
+def read(asked: Asked, store: Store, *, offline: bool = False) -> list[tuple[str, Findings]]:
+    """What the store holds of a study and its parts, by the names of their files."""
+    from auditor.study.findings import Findings
+
+    opened, found = open_base(base_source(asked.study.base), offline), []
+    for each in asked.whole:
+        plan = expansion(each.study, opened)
+        found.append((each.path.stem, Findings(plan, store, choose(plan, store))))
+    return found
 
 
-def choose(plan: Expansion, store: Store) -> Chosen:
-    """The strength of each eraser for each set, by the erased arms of the first replicate alone (``Study.match``)."""
-    from auditor.study.findings import shares_of
+def write(asked: Asked, store: Store, out: Path, *, offline: bool = False) -> list[tuple[str, Findings]]:
+    """Write table, figures and page of what the store holds to ``out``, and return it. Nothing is measured."""
+    from auditor.reporters.tables import csv_bytes
+    from auditor.study import figures, page
+    from auditor.study.claims import hold
+    from auditor.study.findings import COLUMNS
+
+    parts, answered = read(asked, store, offline=offline), []
+    with room_on_disk(out):
+        for figure in asked.study.figures:
+            svg = figures.bars(parts[-1][1], figure)
+            write_whole(out / f"{figure.name}.svg", svg)
+            answered.append(page.Answered(figure, page.svg_uri(svg), hold(parts[-1][1], figure)))
+        predicted = None
+        if asked.study.predict is not None:
+            predicted = _predict(asked.study.predict, parts, out)
+        else:
+            rows = [row for name, findings in parts for row in findings.rows(name)]
+            write_whole(out / "table.csv", csv_bytes(COLUMNS, [[row.get(column) for column in COLUMNS] for row in rows]))
+            _write_parquet(out / "table.parquet", COLUMNS, rows)
+        write_whole(out / "claims.json", (json.dumps(_claims(answered), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(out / "study.html", page.render(asked.study, parts, answered, store, predicted))
+    return parts
+
+
+def _claims(answered: Sequence[Answered]) -> list[dict[str, str]]:
+    return [
+        {"figure": each.figure.name, "source": each.figure.source, "says": held.claim.says, "test": held.claim.test}
+        | {"answer": held.answer, "measured": held.measured}
+        for each in answered
+        for held in each.claims
+    ]
+
+
+def _predict(probe: str, parts: Sequence[tuple[str, Findings]], out: Path) -> dict[str, Any]:
+    """The data, the figure and the table of what decides; a checkpoint that several studies measured counts once."""
+    from auditor.reporters.tables import csv_bytes
+    from auditor.study import figures, page
+    from auditor.study.predictors import COLUMNS, PROPERTIES, checkpoint_rows, pairs, similarities, told
+
+    wanted = {pair for _, findings in parts for pair in pairs(findings)}
+    cosines = similarities(open_base(base_source(parts[0][1].study.base), True), wanted)
+    rows = list({row["arm"]: row for _, findings in parts for row in checkpoint_rows(findings, probe, cosines)}.values())
+    if len({(row["set"], row["eraser"]) for row in rows}) < 3:
+        raise UsageError(f"What decides resurgence needs three settings or more that were measured before and after {probe}.")
+    write_whole(out / "checkpoints.csv", csv_bytes(COLUMNS, [[row[column] for column in COLUMNS] for row in rows]))
+    _write_parquet(out / "checkpoints.parquet", COLUMNS, rows)
+    shown = [*PROPERTIES, "lambda1"] if any(row["lambda1"] is not None for row in rows) else list(PROPERTIES)
+    svg = figures.points(rows, shown)
+    write_whole(out / "predictors.svg", svg)
+    found = told(rows)
+    write_whole(out / "predictors.json", (json.dumps([vars(each) for each in found], indent=2) + "\n").encode())
+    settings = len({(row["set"], row["eraser"]) for row in rows})
+    return {"svg": page.svg_uri(svg), "rows": rows, "told": page.told_rows(found), "probe": probe, "settings": settings}
+
+
+def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """The same table as Parquet, where pyarrow is installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return
+    import io
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({column: [row.get(column) for row in rows] for column in columns}), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def choose(plan: Expansion, store: Store, *, partial: bool = False) -> Chosen:
+    """The strength of each eraser for each set, by the erased arms of the first replicate alone (``Study.match``).
+
+    Raises :class:`AuditorError` where one has none, unless that is to be expected (``partial``).
+    """
+    from auditor.study.findings import counts_of
 
     match, chosen = plan.study.match, Chosen()
     by_pair: dict[tuple[str, str], list[tuple[tuple[float, ...], int]]] = {}
@@ -97,8 +178,8 @@ def choose(plan: Expansion, store: Store) -> Chosen:
         record = store.read(plan.record_key(plan.erased_arm(erased)))
         if record is None:
             continue
-        shares = shares_of(plan.samples(erased.set), record)
-        detected, retained = shares.get("erased"), shares.get("retained")
+        counts = counts_of(plan.samples(erased.set), record)
+        detected, retained = (counts[role].share if role in counts else None for role in ("erased", "retained"))
         if detected is None or retained is None:
             continue
         fits = detected <= match.detected
@@ -107,7 +188,7 @@ def choose(plan: Expansion, store: Store) -> Chosen:
     for pair, ranked in by_pair.items():
         chosen[pair] = min(ranked)[1]
     missing = {(e.set, e.eraser) for e in plan.candidates()} - chosen.keys()
-    if missing:
+    if missing and not partial:
         pairs = ", ".join(f"{eraser} on {name}" for name, eraser in sorted(missing))
         raise AuditorError(
             f"No strength of {pairs} could be measured, so none can be chosen; the failures are in {store.folder / 'failures'}."

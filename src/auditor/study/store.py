@@ -69,6 +69,28 @@ class ArmRecord(Record):
     trained_on: tuple[str, ...] = ()
 
 
+def seen(record: ArmRecord) -> tuple[int, int]:
+    """Images of concepts that the first detector saw theirs in, and images it was asked about."""
+    asked = [next(iter(outcome.hits.values())) for outcome in record.outcomes if outcome.hits]
+    return sum(asked), len(asked)
+
+
+class StudyProgress:
+    """Told of every event of a study; this one says nothing."""
+
+    def unit(self, title: str, done: int, total: int) -> None:
+        """A unit of work begins; ``done`` of ``total`` are over."""
+
+    def step(self, what: str, step: int, steps: int) -> None:
+        """Within it: training steps, images."""
+
+    def arm(self, title: str, record: ArmRecord) -> None:
+        """An arm was measured."""
+
+    def failed(self, title: str, message: str) -> None:
+        """An arm broke; the others go on."""
+
+
 class Store:
     """A folder."""
 

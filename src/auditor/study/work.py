@@ -35,28 +35,12 @@ from auditor.policy import Concept, ProbeUse
 from auditor.probing import check_training, train
 from auditor.scoring import ask
 from auditor.study.expand import Chosen, Erased, Expansion, StudyArm, StudySample
-from auditor.study.store import ArmRecord, MetricValue, Outcome, Store
+from auditor.study.store import ArmRecord, MetricValue, Outcome, Store, StudyProgress
 from auditor.training import TrainingSet, make_training_set
 
 _SCORED = 256
 _SCORED_ROLES = ("erased", "synonym", "retained", "grid")
 _PAUSE = 0.5
-
-
-class StudyProgress:
-    """Told of every event; this one says nothing."""
-
-    def unit(self, title: str, done: int, total: int) -> None:
-        """A unit of work begins; ``done`` of ``total`` are over."""
-
-    def step(self, what: str, step: int, steps: int) -> None:
-        """Within it: training steps, images."""
-
-    def arm(self, title: str, record: ArmRecord) -> None:
-        """An arm was measured."""
-
-    def failed(self, title: str, message: str) -> None:
-        """An arm broke; the others go on."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+"""The page of a study: one self-contained HTML file. Questions with figures and what the paper says first, then pictures and numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from auditor.pictures import PictureCache, to_png
+from auditor.reporters.html import environment
+from auditor.study.claims import Held
+from auditor.study.document import Figure, Study
+from auditor.study.expand import StudySample
+from auditor.study.findings import ArmFinding, Findings
+from auditor.study.predictors import Told
+from auditor.study.store import Store
+
+_SIDE = 96  # pixels of a thumbnail
+_SELECTED = 8
+_MOST_CONCEPTS = 10
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A figure as it is shown."""
+
+    figure: Figure
+    svg: str
+    claims: Sequence[Held]
+
+
+def render(
+    study: Study,
+    parts: Sequence[tuple[str, Findings]],
+    answered: Sequence[Answered],
+    store: Store,
+    predicted: dict[str, Any] | None = None,
+) -> bytes:
+    """The page; ``parts`` are the studies that it shows the runs of, ``predicted`` what decides resurgence."""
+    pictures = PictureCache(store.pictures)
+    grids, selected = [], []
+    for _, findings in parts:
+        if findings.study.grids and predicted is None:
+            grids += [_grid(findings, pictures, name, eraser) for name in findings.study.sets for eraser in findings.study.erasers]
+            selected += _selected(findings, pictures)
+    failures = [finding for _, findings in parts for finding in findings.failures]
+    return (
+        environment()
+        .get_template("study.html.j2")
+        .render(
+            study=study,
+            answered=answered,
+            grids=[grid for grid in grids if grid["rows"]],
+            selected=sorted(selected, key=lambda each: -each["gain"])[:_SELECTED],
+            table=[row for _, findings in parts for row in _table(findings)],
+            failures=[(_title(finding), finding.failure) for finding in failures],
+            facts=_facts(parts),
+            predicted=predicted,
+        )
+        .encode()
+    )
+
+
+def svg_uri(svg: bytes) -> str:
+    """An SVG as the source of an image: scripts in it would not run, and its styles stay its own."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def told_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
+    """For the table: the mean alone first, then by error."""
+    first, rest = told[0], sorted(told[1:], key=lambda each: each.error)
+    return [vars(each) | {"ratio": each.error / first.error if each.checkpoints == first.checkpoints else None} for each in (first, *rest)]
+
+
+def _facts(parts: Sequence[tuple[str, Findings]]) -> dict[str, Any]:
+    every = [finding for _, findings in parts for finding in (*findings.bases.values(), *findings.candidates, *findings.arms)]
+    unique = {findings.plan.record_key(f.arm): f for _, findings in parts for f in (*findings.candidates, *findings.arms)}
+    images = sum(len(finding.record.outcomes) for finding in unique.values() if finding.record)
+    return {
+        "checkpoints": len({finding.arm.erased.key for finding in every if finding.arm.erased}),
+        "arms": len(unique),
+        "images": images,
+        "missing": sum(outcome.flaw is not None for f in unique.values() if f.record for outcome in f.record.outcomes),
+        "seconds": sum(findings.seconds for _, findings in parts),
+    }
+
+
+def _title(finding: ArmFinding) -> str:
+    arm = finding.arm
+    if arm.erased is None:
+        return f"{arm.set} · base"
+    return " · ".join([arm.erased.title, *([arm.probe] if arm.probe else ["erased"]), *([str(arm.dose)] if arm.dose else [])])
+
+
+def _table(findings: Findings) -> list[dict[str, Any]]:
+    """A row a condition: counts of its replicates, one beside the other."""
+    rows: dict[tuple[object, ...], list[ArmFinding]] = {}
+    for finding in findings.arms:
+        assert finding.arm.erased is not None
+        rows.setdefault((finding.arm.set, finding.arm.erased.eraser, finding.arm.probe, finding.arm.dose), []).append(finding)
+    shown = []
+    for (name, eraser, probe, dose), group in rows.items():
+        shown.append(
+            {
+                "set": name,
+                "eraser": eraser,
+                "probe": f"{probe or 'erased'}{f' · {dose}' if dose and len(_doses(findings, str(name), str(probe))) > 1 else ''}",
+                "detected": [_counted(finding, "erased") for finding in group],
+                "retained": [_counted(finding, "retained") for finding in group],
+                "metrics": {use.use: [_metric(finding, use.use) for finding in group] for use in findings.study.metrics},
+                "fit": [_fit(finding) for finding in group],
+            }
+        )
+    return shown
+
+
+def _doses(findings: Findings, name: str, probe: str) -> tuple[int, ...]:
+    return next((use.doses for title, use in findings.study.uses(name) if title == probe), ())
+
+
+def _counted(finding: ArmFinding, role: str) -> str:
+    count = finding.counts.get(role)
+    if count is None:
+        return "–"
+    return f"{count.hits}/{count.n}" + (f" ({count.missing} missing)" if count.missing else "")
+
+
+def _metric(finding: ArmFinding, name: str) -> str:
+    value = finding.metrics.get(name)
+    return "–" if value is None else f"{value.value:.3g} [{value.lower:.3g}, {value.upper:.3g}]"
+
+
+def _fit(finding: ArmFinding) -> str:
+    record = finding.record
+    if record is None or record.fit is None or not record.fit_before:
+        return "–"
+    return f"{1 - record.fit / record.fit_before:+.0%}"
+
+
+def _grid(findings: Findings, pictures: PictureCache, name: str, eraser: str) -> dict[str, Any]:
+    """The first image at seed 0 of each erased concept, from base to probes: nobody chose them."""
+    checkpoint = next((e for e in findings.plan.checkpoints(findings.chosen) if (e.set, e.eraser, e.replicate) == (name, eraser, 1)), None)
+    samples = [(row, sample) for row, sample in enumerate(findings.plan.samples(name)) if sample.role == "grid"][:_MOST_CONCEPTS]
+    arms = [findings.bases[name]]
+    if checkpoint is not None:
+        arms += [f for f in findings.arms if f.arm.erased is not None and f.arm.erased.key == checkpoint.key and f.arm.set == name]
+    rows = []
+    for finding in arms:
+        if finding.record is not None:
+            items = [_item(findings, pictures, finding, row, sample) for row, sample in samples]
+            label = "base" if finding.arm.erased is None else finding.arm.probe or "erased"
+            rows.append({"label": f"{label} · {finding.arm.dose}" if finding.arm.dose else label, "pictures": items})
+    return {"title": f"{name} · {eraser}", "concepts": [sample.concept for _, sample in samples], "rows": rows if samples else []}
+
+
+def _selected(findings: Findings, pictures: PictureCache) -> list[dict[str, Any]]:
+    """Images that an erased model did not show its concept in and a probed one did, by how much the detector's score rose."""
+    found = []
+    for finding in findings.arms:
+        erased = finding.arm.erased
+        before = None if erased is None or finding.arm.probe is None else findings.of(erased, None)
+        if before is None or before.record is None or finding.record is None or erased is None:
+            continue
+        samples = findings.plan.samples(finding.arm.set)
+        for row, (sample, one, two) in enumerate(zip(samples, before.record.outcomes, finding.record.outcomes, strict=True)):
+            came_back = sample.role == "erased" and one.hits and two.hits and not _hit(one.hits) and _hit(two.hits)
+            if came_back and one.score is not None and two.score is not None:
+                found.append((two.score - one.score, row, sample, finding, before))
+    best = sorted(found, key=lambda each: (-each[0], each[2].concept, each[2].prompt, each[2].index))[:_SELECTED]
+    return [
+        {
+            "gain": gain,
+            "title": f"{sample.prompt} · {_title(finding)}",
+            "pictures": [_item(findings, pictures, which, row, sample) for which in (findings.bases[finding.arm.set], before, finding)],
+        }
+        for gain, row, sample, finding, before in best
+    ]
+
+
+def _hit(hits: dict[str, bool]) -> bool:
+    return next(iter(hits.values()))
+
+
+def _item(findings: Findings, pictures: PictureCache, finding: ArmFinding, row: int, sample: StudySample) -> dict[str, Any] | None:
+    assert finding.record is not None
+    image = pictures.load(findings.plan.picture_key(finding.arm, sample))
+    outcome = finding.record.outcomes[row]
+    if image is None:
+        return None
+    content = to_png(image)
+    if max(image.shape[1:]) > _SIDE:
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.thumbnail((_SIDE, _SIDE))
+            picture.save(buffer, format="PNG")
+        content = buffer.getvalue()
+    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return {
+        "uri": uri,
+        "hit": bool(outcome.hits) and _hit(outcome.hits),
+        "label": outcome.label,
+        "alt": f"{sample.prompt}: {_title(finding)}",
+    }
