@@ -119,27 +119,29 @@ def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
     from auditor.auditing import base_source, default_cache
     from auditor.forecast import kept_rate, operations_of_a_call
     from auditor.study import run
-    from auditor.study.cost import cost_of
+    from auditor.study.cost import Takes, cost_of
 
-    opened = run.open_base(base_source(asked.study.base), offline)
-    rate = kept_rate(default_cache())
-    table = Table("", "checkpoints", "arms", "images", "training steps", "measured already", "TFLOP", "images alone", title="still to do")
+    opened, rate = run.open_base(base_source(asked.study.base), offline), kept_rate(default_cache())
+    console = Terminal()
     for each in asked.whole:
         plan = run.expansion(each.study, opened)
         cost = cost_of(plan, run.choose(plan, store, partial=True), store)
         try:
-            operations: float | None = cost.calls * operations_of_a_call(opened, each.study.sampler.size)
+            once: int | None = operations_of_a_call(opened, each.study.sampler.size)
         except ValueError:
-            operations = None
-        minutes = "" if rate is None or operations is None else f", about {operations / rate / 60:.0f} min without the erasers"
-        table.add_row(
-            each.path.stem,
-            *(str(number) for number in (cost.checkpoints, cost.arms, cost.images, cost.training_steps, cost.measured_arms)),
-            ("?" if operations is None else f"{operations / 1e12:.0f}") + minutes,
-            str(cost.images_alone),
-        )
-    Terminal().print(table)
-    click.echo("images alone: what the runs would draw if each were on its own, with its base, its erased arm and one probe.")
+            once = None
+
+        def spoken(takes: Takes, once: int | None = once) -> str:
+            if once is None:
+                return "?"
+            minutes = "" if rate is None else f", {takes.calls * once / rate / 60:.0f} min"
+            return f"{takes.calls * once / 1e12:.1f} TFLOP{minutes}"
+
+        table = Table("", "erased checkpoints", "trainings", "steps", "images", "drawing and training", title=each.study.title)
+        for name, takes in (("still to do", cost.to_do), ("the whole study", cost.whole), ("its runs without sharing", cost.alone)):
+            table.add_row(name, *(str(n) for n in (takes.checkpoints, takes.trainings, takes.steps, takes.images)), spoken(takes))
+        console.print(table)
+        console.print(f"{cost.measured} of {cost.arms} arms are measured. Training sets and what erasers draw and train come on top.\n")
 
 
 def _show(parts: list[tuple[str, Findings]], out: Path) -> int:

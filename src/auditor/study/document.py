@@ -46,6 +46,8 @@ class ConceptSet(StrictModel):
     erase: Concepts
     images: Annotated[int, Field(ge=1)] | None = None
     """Images of each prompt of an erased concept, where they are not ``images.erased``."""
+    retain: Concepts = ()
+    """What is kept beside these, where it is not the study's ``retain``."""
 
 
 class EraserUse(StrictModel):
@@ -55,13 +57,16 @@ class EraserUse(StrictModel):
     options: dict[str, Any] = Field(default_factory=dict)
     file: str | None = None
     """Options to begin from: a bundled file by name (``micro-mace``) or a path."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Such a file for a set, where it has one of its own."""
     strengths: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_tuple)] = ()
     """With ``match``: settings to choose from, each laid over ``options``."""
 
-    def resolved(self, strength: int | None = None) -> dict[str, Any]:
-        """All options, the later ones winning: file, options, and those of one strength."""
-        path = Path(self.file or "")
-        begun = {} if self.file is None else read_mapping(path if path.is_file() else bundled_policy(f"erasers/{self.file}") or path)
+    def resolved(self, name: str, strength: int | None = None) -> dict[str, Any]:
+        """All options for a set, the later ones winning: file, options, and those of one strength."""
+        file = self.files.get(name, self.file)
+        path = Path(file or "")
+        begun = {} if file is None else read_mapping(path if path.is_file() else bundled_policy(f"erasers/{file}") or path)
         return begun | self.options | ({} if strength is None else self.strengths[strength])
 
 
@@ -226,7 +231,7 @@ class Study(StrictModel):
             version=1,
             base=self.base,
             erase=chosen.erase,
-            retain=self.retain,
+            retain=chosen.retain or self.retain,
             sampler=self.sampler,
             probes=tuple(use for _, use in self.uses(name)),
             detectors=self.detectors,

@@ -108,7 +108,7 @@ class Expansion:
                         yield self._sample("erased" if own else "synonym", concept.name, prompt, index)
             if self.study.grids:
                 yield StudySample("grid", concept.name, concept.templates[0].format(concept.name), 0, 0)
-        for concept in self.study.retain:
+        for concept in self.policy(name).retain:
             for prompt in (template.format(concept.name) for template in concept.templates):
                 for index in range(images.retained):
                     yield self._sample("retained", concept.name, prompt, index)
@@ -148,7 +148,7 @@ class Expansion:
         policy = self.policy(name)
         identity = {
             "base": self.base,
-            "eraser": _named("erasers", self.study.erasers[eraser].use, self.study.erasers[eraser].resolved(strength)),
+            "eraser": _named("erasers", self.study.erasers[eraser].use, self.study.erasers[eraser].resolved(name, strength)),
             "erase": [concept.model_dump(mode="json") for concept in policy.erase],
             "retain": [concept.model_dump(mode="json") for concept in policy.retain],
             "seed": replicate - 1,
@@ -205,6 +205,9 @@ def _named(kind: str, name: str, options: dict[str, Any]) -> list[Any]:
 
 def _identity(kind: str, plugin: Plugin) -> list[Any]:
     options = plugin.options.model_dump(mode="json")
-    parts = [[part.origin, part.name, part.options.model_dump(mode="json")] for part in door.call(plugin, plugin.parts)]
-    weights = [door.call(plugin, plugin.fingerprint)] if isinstance(plugin, Detector) else []
+    inner = door.call(plugin, plugin.parts)
+    if isinstance(plugin, Detector):  # what decides may be the weights of one that it asks
+        parts, weights = [_identity(kind, part) for part in inner], [door.call(plugin, plugin.fingerprint)]
+    else:
+        parts, weights = [[part.origin, part.name, part.options.model_dump(mode="json")] for part in inner], []
     return [plugin.name, find_plugin(kind, plugin.name).origin, options, parts, *weights]

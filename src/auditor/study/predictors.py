@@ -62,7 +62,7 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
             continue
         mapped = [similarities[pair] for pair in _mapped(findings, erased.set, erased.eraser)]
         use = findings.study.erasers[erased.eraser]
-        options = use.resolved(erased.strength)
+        options = use.resolved(erased.set, erased.strength)
         samples = findings.plan.samples(erased.set)
         scores = [o.score for s, o in zip(samples, before.record.outcomes, strict=True) if s.role == "erased" and o.score is not None]
         one, two = before.value("detected"), after.value("detected")
@@ -98,7 +98,7 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
 def _mapped(findings: Findings, name: str, eraser: str) -> list[tuple[str, str]]:
     """(concept, what it is mapped to): a guide where the eraser has one; its mapping; nothing, where it steers away from the concept."""
     use = findings.study.erasers[eraser]
-    options = use.resolved()
+    options = use.resolved(name)
     found = []
     for concept in findings.study.sets[name].erase:
         target = options.get("guide", concept.mapping) if use.use != "esd" else ""

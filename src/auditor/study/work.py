@@ -145,7 +145,7 @@ class Worker:
             opened = open_checkpoint(str(changed), base=self._opened)
             return replace(load_model(opened, self.study.sampler.dtype), digest=erased.key), 0.0
         model = replace(self._base_original.lend(), precision=torch.float32)
-        options = use.resolved(erased.strength)
+        options = use.resolved(erased.set, erased.strength)
         folder.parent.mkdir(parents=True, exist_ok=True)
         erase(
             (self._opened, model),
