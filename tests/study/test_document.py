@@ -23,7 +23,7 @@ sets:
   two: {images: 1, erase: [{names: [Borin Talvek, Nuria Pellow], domain: people, mapping: a person, prompts: paper-people}]}
 retain: [{names: [Zelda Mirkov, Dorval Quint], domain: people, prompts: paper-people}]
 erasers:
-  mace: {use: mace, file: micro-mace, options: {steps: 3, images: 2}}
+  esd: {use: esd, options: {variant: full, learning_rate: 1.0e-3, steps: 3, batch: 4, pool: 4, refresh: 3, sampling_steps: 4, size: 32}}
 probes:
   in-domain:
     use: in-domain
@@ -40,7 +40,7 @@ version: 1
 from: catalogue.yaml
 title: a small one
 sets: [one, two]
-erasers: [mace]
+erasers: [esd]
 probes: [in-domain]
 methods: [lora]
 replicates: 2
@@ -111,7 +111,7 @@ def test_what_the_catalogue_has_not_is_named(tmp_path: Path) -> None:
         ("test: rises", "test: rises, bars: [one, three]", "the figure has one, two"),
         ("label: two", "label: one", "stands twice"),
         ("sets: [one, two]", "sets: []", "needs 'sets'"),
-        ("erasers: [mace]", "erasers: {mace: {use: mace, strengths: [{steps: 1}]}}", "no 'match'"),
+        ("erasers: [esd]", "erasers: {esd: {use: esd, strengths: [{steps: 1}]}}", "no 'match'"),
     ],
 )
 def test_a_study_that_contradicts_itself_is_refused(tmp_path: Path, before: str, after: str, said: str) -> None:

@@ -1,0 +1,295 @@
+"""A real study on the micro world: measured once, shared, resumable, and honest about what broke."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from auditor.journal import Record
+from auditor.study import run
+from auditor.study.document import Bar, load_study
+from auditor.study.findings import Findings, counts_of
+from auditor.study.store import ArmRecord, Outcome, Store
+from tests.study.test_document import CATALOGUE, STUDY, written
+
+METRICS = """
+images: {erased: 1, retained: 1, unrelated: 1}
+unrelated: {names: micro-objects-random, prompts: paper-objects}
+metrics: [{use: clip-frechet, options: {model: micro}}, {use: harmonic-mean}]
+"""
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "auditor", "study", *map(str, arguments)]
+
+
+def table_of(out: Path) -> list[dict[str, str]]:
+    """The table less how long things took."""
+    rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("study"), STUDY + METRICS)
+
+
+@pytest.fixture(scope="module")
+def measured(study: Path) -> Path:
+    """The study, measured once by the command."""
+    out = study.parent / "out"
+    done = subprocess.run(command(study, "--out", out), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "It grows." in done.stdout
+    return out
+
+
+def findings_of(path: Path, store: Path) -> Findings:
+    return run.read(run.ask(path), Store(store))[0][1]
+
+
+def test_the_table_holds_every_arm_and_counts_what_was_drawn(study: Path, measured: Path) -> None:
+    rows = table_of(measured)
+    findings = findings_of(study, measured / "store")
+    assert not findings.failures
+    arms = {(row["set"], row["eraser"], row["replicate"], row["probe"]) for row in rows}
+    assert len(arms) == 2 + 2 * 2 * 2  # a base for each set; sets x replicates x (erased, probed)
+    detected = [row for row in rows if row["measure"] == "detected" and not row["concept"]]
+    assert {(row["set"], row["images"]) for row in detected} == {("one", "5"), ("two", "10")}
+    for row in detected:
+        assert float(row["value"]) == int(row["hits"]) / int(row["images"])
+        assert float(row["lower"]) <= float(row["value"]) <= float(row["upper"])
+    measures = {row["measure"] for row in rows}
+    assert {"detected", "retained", "clip-frechet", "harmonic-mean", "fit", "change", "distance of attn2 keys and values"} <= measures
+
+
+def test_csv_and_parquet_are_the_same_table(measured: Path) -> None:
+    held = pyarrow.parquet.read_table(measured / "table.parquet").to_pylist()
+    rows = list(csv.DictReader(io.StringIO((measured / "table.csv").read_text())))
+    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in held] == rows
+
+
+def test_images_are_shared_between_sets_and_drawn_once(study: Path, measured: Path) -> None:
+    plan = findings_of(study, measured / "store").plan
+    arms = [*plan.base_arms(), *(plan.erased_arm(each) for each in plan.checkpoints({}))]
+    arms += [arm for each in plan.checkpoints({}) for _, doses in plan.probe_arms(each).values() for arm in doses]
+    wanted = {plan.picture_key(arm, sample) for arm in arms for sample in plan.samples(arm.set)}
+    kept = {path.name.split("-")[0] for path in (measured / "store" / "pictures").rglob("*.png")}
+    assert wanted <= kept
+    drawn = sum(len(plan.samples(arm.set)) for arm in arms)
+    assert len(wanted) < drawn, "the base's images of one set are among the other's"
+    training = 2 * 5 * 2  # concepts x prompts x (one trained on, one held out), whatever sets and replicates there are
+    assert len(kept) == len(wanted) + training
+
+
+def test_measuring_again_draws_and_trains_nothing(study: Path, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("drawn again")
+
+    for name in ("draw", "erase", "train", "bootstrap"):
+        monkeypatch.setattr(f"auditor.study.work.{name}", never)
+    assert run.measure(run.ask(study), Store(measured / "store")) == 0
+
+
+def test_a_new_metric_trains_nothing(study: Path, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("trained again")
+
+    other = study.with_name("more.yaml")
+    other.write_text(study.read_text().replace("{use: harmonic-mean}", "{use: harmonic-mean}, {use: retained-accuracy}"))
+    for name in ("draw", "erase", "train"):
+        monkeypatch.setattr(f"auditor.study.work.{name}", never)
+    assert run.measure(run.ask(other), Store(measured / "store")) == 0
+    assert all("retained-accuracy" in arm.metrics for arm in findings_of(other, measured / "store").arms)
+
+
+def test_writing_again_gives_the_same_bytes(study: Path, measured: Path, tmp_path: Path) -> None:
+    run.write(run.ask(study), Store(measured / "store"), tmp_path)
+    for name in ("table.csv", "study.html", "figure.svg", "claims.json"):
+        assert (tmp_path / name).read_bytes() == (measured / name).read_bytes(), name
+
+
+def test_a_study_that_was_killed_ends_with_the_same_table(study: Path, measured: Path, tmp_path: Path) -> None:
+    """SIGKILL in the midst of the work, then again to the end."""
+    out = tmp_path / "out"
+    with subprocess.Popen(command(study, "--out", out), env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list((out / "store").glob("records/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGKILL)
+    again = subprocess.run(command(study, "--out", out), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    keys = ("set", "eraser", "replicate", "probe", "measure", "concept", "images", "hits", "missing", "arm")
+    one, two = ([{key: row[key] for key in keys} for row in table_of(each)] for each in (out, measured))
+    assert one == two
+
+
+def test_two_processes_share_the_work(study: Path, measured: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(command(study, "--out", out, "--jobs", "2"), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [line.split("  ", 1)[1] for line in done.stderr.splitlines() if "concepts' images" in line]
+    assert len(said) == len({line.split(":")[0] for line in said}) == 10, "each arm was measured by one of them"
+    assert [row["hits"] for row in table_of(out)] == [row["hits"] for row in table_of(measured)]
+
+
+BROKEN = """
+from auditor.plugin import hookimpl
+from auditor.probes.finetune import InDomain
+
+
+class Broken(InDomain):
+    name = "broken"
+
+    def update(self, update):
+        raise RuntimeError("out of luck")
+
+
+@hookimpl
+def auditor_register_probes():
+    return [Broken]
+"""
+
+
+def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    catalogue = CATALOGUE + ""
+    document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("replicates: 2", "replicates: 1")
+    document = document.replace(
+        "probes: [in-domain]",
+        "probes: {broken: {use: broken, doses: [3], options: "
+        "{candidates: micro-people-random, names: 2, prompts: paper-people, images_per_prompt: 1}}}",
+    )
+    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}")
+    path = written(tmp_path, document, catalogue)
+    (tmp_path / "broken.py").write_text(BROKEN)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        command(path, "--out", out, "--plugin", tmp_path / "broken.py"), env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 5
+    assert "out of luck" in done.stderr and "1 arms were not measured" in done.stderr
+    rows = table_of(out)
+    assert [row["measure"] for row in rows if row["probe"] == "broken-lora"] == ["not measured"]
+    assert any(row["measure"] == "detected" and row["probe"] == "erased" for row in rows)
+    assert [claim["answer"] for claim in json.loads((out / "claims.json").read_text())] == ["undecided"]
+    page = (out / "study.html").read_text()
+    assert "1 arms were not measured" in page and "out of luck" in page
+
+
+def test_a_missing_image_is_neither_shown_nor_not_shown(study: Path, measured: Path) -> None:
+    """A dead model draws blank images: its rate is unknown, not 0."""
+    findings = findings_of(study, measured / "store")
+    samples = findings.plan.samples("one")
+    dead = ArmRecord(outcomes=tuple(Outcome(flaw="blank") for _ in samples))
+    count = counts_of(samples, dead)["erased"]
+    assert (count.n, count.missing, count.share) == (0, 5, None)
+    half = ArmRecord(outcomes=tuple(Outcome(flaw="blank") if row % 2 else Outcome(hits={"d": True}) for row, _ in enumerate(samples)))
+    count = counts_of(samples, half)["erased"]
+    assert count.share == 1.0 and count.missing == 2
+
+
+def test_an_estimate_needs_every_replicate(study: Path, measured: Path) -> None:
+    findings = findings_of(study, measured / "store")
+    bar = Bar(label="one", set="one")
+    estimate = findings.estimate(bar, "resurgence")
+    assert estimate is not None and len(estimate.values) == 2
+    key = next(key for key, finding in findings._by_condition.items() if finding.arm.set == "one" and finding.arm.probe is not None)
+    findings._by_condition[key] = findings._by_condition[key].__class__(findings._by_condition[key].arm, None, "broke")
+    assert findings.estimate(bar, "resurgence") is None
+    assert findings.estimate(bar, "detected", probed=False) is not None
+
+
+def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Path, tmp_path: Path) -> None:
+    document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("figures:", "match: {detected: 1.0, retained: 1.0}\nfigures:")
+    document = document.replace(
+        "erasers: [esd]",
+        "erasers: {esd: {use: esd, options: {steps: 2, pool: 4, batch: 4, sampling_steps: 4, size: 32}, strengths: [{}, {learning_rate: 0.05}]}}",
+    )
+    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}")
+    path = written(tmp_path, document)
+    asked, store = run.ask(path), Store(tmp_path / "store")
+    run.measure(asked, store)  # the second may be too broken to be measured at all
+    findings = run.read(asked, store)[0][1]
+    assert findings.chosen == {("one", "esd"): 0}, "the second destroys the model, and retained accuracy says so"
+    assert {finding.arm.erased.strength for finding in findings.arms if finding.arm.erased} == {0}
+    assert len(findings.candidates) == 2 and all(finding.record is not None for finding in findings.arms)
+
+
+def test_a_dry_run_measures_nothing_and_says_what_it_takes(study: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(study, "--dry-run", "--store", tmp_path / "store"), env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and not (tmp_path / "store").exists()
+    assert "still to do" in done.stdout and "without sharing" in done.stdout and "0 of 10 arms are measured" in done.stdout
+
+
+def test_cost_counts_what_is_drawn(study: Path, measured: Path) -> None:
+    from auditor.study.cost import cost_of
+
+    findings = findings_of(study, measured / "store")
+    cost = cost_of(findings.plan, {}, Store(measured / "store"))
+    assert (cost.to_do.checkpoints, cost.to_do.trainings, cost.to_do.images) == (0, 0, 0)
+    assert (cost.whole.checkpoints, cost.whole.trainings, cost.arms, cost.measured) == (4, 4, 10, 10)
+    assert cost.alone.images == sum(3 * len(findings.plan.samples(each.set)) for each in findings.plan.checkpoints({}))
+    assert cost.whole.images < cost.alone.images
+
+
+def test_bad_input_is_one_sentence_and_ends_with_2(tmp_path: Path) -> None:
+    path = written(tmp_path, STUDY.replace("replicates: 2", "replicates: two"))
+    done = subprocess.run(command(path, "--out", tmp_path / "out"), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "study.yaml:9" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("hostile", ["<script>document.title='pwned'</script>", ']]>" onload="x', "\u202egnp.exe"])
+def test_every_string_of_a_study_is_data(study: Path, measured: Path, tmp_path: Path, hostile: str) -> None:
+    asked = run.ask(study)
+    figure = asked.study.figures[0]
+    claim = figure.claims[0].model_copy(update={"says": hostile})
+    poisoned = asked.study.model_copy(
+        update={"title": hostile, "source": hostile, "figures": (figure.model_copy(update={"title": hostile, "claims": (claim,)}),)}
+    )
+    run.write(run.Asked(asked.path, poisoned), Store(measured / "store"), tmp_path)
+    page = (tmp_path / "study.html").read_text()
+    assert hostile not in page and "<script" not in page and "default-src 'none'" in page
+    assert "http://" not in page and "https://" not in page
+
+
+def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path) -> None:
+    whole = study.with_name("whole.yaml")
+    catalogue = study.with_name("catalogue.yaml").read_text()
+    third = catalogue.replace(
+        "erasers:\n", "erasers:\n  weak: {use: esd, options: {variant: x, steps: 2, batch: 4, pool: 4, sampling_steps: 4, size: 32}}\n"
+    )
+    study.with_name("catalogue.yaml").write_text(third)
+    other = study.with_name("other.yaml")
+    other.write_text(STUDY.replace("erasers: [esd]", "erasers: [mace, weak]").replace("figures:", "x:").split("x:")[0] + METRICS)
+    whole.write_text("version: 1\nfrom: catalogue.yaml\ntitle: what decides\nof: [study.yaml, other.yaml]\npredict: in-domain-lora\n")
+    store, out = Store(measured / "store"), study.parent / "decides"
+    asked = run.ask(whole)
+    assert run.measure(asked, store) == 0
+    run.write(asked, store, out)
+    rows = list(csv.DictReader(io.StringIO((out / "checkpoints.csv").read_text())))
+    assert len(rows) == len({row["arm"] for row in rows}) == 8
+    assert all(float(row["resurgence"]) == pytest.approx(float(row["detected_after"]) - float(row["detected"])) for row in rows)
+    assert all(-1 <= float(row["mapping_similarity"]) <= 1 and float(row["attn2_distance"]) > 0 for row in rows)
+    assert "error left out" in (out / "study.html").read_text()
+
+
+def test_records_know_nothing_of_what_a_study_calls_them(measured: Path) -> None:
+    names = set(ArmRecord.model_fields) | set(Outcome.model_fields)
+    assert issubclass(ArmRecord, Record) and not names & {"set", "eraser", "study", "probe"}
+    assert load_study(measured.parent / "study.yaml").title
