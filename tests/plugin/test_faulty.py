@@ -87,10 +87,7 @@ def entries_of(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, 
 
 
 def test_what_does_not_load_is_named_and_stops_nobody(
-    tmp_path: Path,
-    shared: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
 ) -> None:
     entries_of(tmp_path, monkeypatch, WRONG)
     monkeypatch.chdir(shared)
@@ -109,10 +106,7 @@ def test_a_policy_that_asks_for_it_stops_with_its_name(tmp_path: Path, monkeypat
 
 
 def test_twenty_and_more_faulty_probes_beside_a_sound_one(
-    tmp_path: Path,
-    shared: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
 ) -> None:
     add_file(FAULTY)
     monkeypatch.chdir(shared)

@@ -216,7 +216,8 @@ def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Pat
     document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("figures:", "match: {detected: 1.0, retained: 1.0}\nfigures:")
     document = document.replace(
         "erasers: [esd]",
-        "erasers: {esd: {use: esd, options: {steps: 2, pool: 4, batch: 4, sampling_steps: 4, size: 32}, strengths: [{}, {learning_rate: 0.05}]}}",
+        "erasers: {esd: {use: esd, options: {steps: 2, pool: 4, batch: 4, sampling_steps: 4, size: 32}, "
+        "strengths: [{}, {learning_rate: 0.05}]}}",
     )
     document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}")
     path = written(tmp_path, document)
