@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from auditor.pictures import PictureCache, to_png
@@ -29,7 +30,7 @@ class Answered:
     """A figure as it is shown."""
 
     figure: Figure
-    svg: str
+    svg: Markup
     claims: Sequence[Held]
 
 
@@ -47,7 +48,7 @@ def render(
         if findings.study.grids and predicted is None:
             grids += [_grid(findings, pictures, name, eraser) for name in findings.study.sets for eraser in findings.study.erasers]
             selected += _selected(findings, pictures)
-    failures = [finding for _, findings in parts for finding in findings.failures]
+    failures = [(_title(findings, finding), finding.failure) for _, findings in parts for finding in findings.failures]
     return (
         environment()
         .get_template("study.html.j2")
@@ -57,7 +58,7 @@ def render(
             grids=[grid for grid in grids if grid["rows"]],
             selected=sorted(selected, key=lambda each: -each["gain"])[:_SELECTED],
             table=[row for _, findings in parts for row in _table(findings)],
-            failures=[(_title(finding), finding.failure) for finding in failures],
+            failures=failures,
             facts=_facts(parts),
             predicted=predicted,
         )
@@ -65,9 +66,13 @@ def render(
     )
 
 
-def svg_uri(svg: bytes) -> str:
+def svg_uri(svg: bytes) -> Markup:
     """An SVG as the source of an image: scripts in it would not run, and its styles stay its own."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return _uri("image/svg+xml", svg)
+
+
+def _uri(kind: str, content: bytes) -> Markup:
+    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")  # noqa: S704 - base64 needs no escapes, and is not cut
 
 
 def told_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
@@ -89,11 +94,18 @@ def _facts(parts: Sequence[tuple[str, Findings]]) -> dict[str, Any]:
     }
 
 
-def _title(finding: ArmFinding) -> str:
+def _title(findings: Findings, finding: ArmFinding) -> str:
+    erased = finding.arm.erased
+    return f"{finding.arm.set} · base" if erased is None else f"{erased.title} · {_arm(findings, finding)}"
+
+
+def _arm(findings: Findings, finding: ArmFinding) -> str:
+    """The arm within its checkpoint; its dose where there are several."""
     arm = finding.arm
-    if arm.erased is None:
-        return f"{arm.set} · base"
-    return " · ".join([arm.erased.title, *([arm.probe] if arm.probe else ["erased"]), *([str(arm.dose)] if arm.dose else [])])
+    if arm.erased is None or arm.probe is None:
+        return "base" if arm.erased is None else "erased"
+    doses = next((use.doses for title, use in findings.study.uses(arm.set) if title == arm.probe), ())
+    return f"{arm.probe} · {arm.dose}" if len(doses) > 1 else arm.probe
 
 
 def _table(findings: Findings) -> list[dict[str, Any]]:
@@ -103,12 +115,12 @@ def _table(findings: Findings) -> list[dict[str, Any]]:
         assert finding.arm.erased is not None
         rows.setdefault((finding.arm.set, finding.arm.erased.eraser, finding.arm.probe, finding.arm.dose), []).append(finding)
     shown = []
-    for (name, eraser, probe, dose), group in rows.items():
+    for (name, eraser, _, _), group in rows.items():
         shown.append(
             {
                 "set": name,
                 "eraser": eraser,
-                "probe": f"{probe or 'erased'}{f' · {dose}' if dose and len(_doses(findings, str(name), str(probe))) > 1 else ''}",
+                "probe": _arm(findings, group[0]),
                 "detected": [_counted(finding, "erased") for finding in group],
                 "retained": [_counted(finding, "retained") for finding in group],
                 "metrics": {use.use: [_metric(finding, use.use) for finding in group] for use in findings.study.metrics},
@@ -116,10 +128,6 @@ def _table(findings: Findings) -> list[dict[str, Any]]:
             }
         )
     return shown
-
-
-def _doses(findings: Findings, name: str, probe: str) -> tuple[int, ...]:
-    return next((use.doses for title, use in findings.study.uses(name) if title == probe), ())
 
 
 def _counted(finding: ArmFinding, role: str) -> str:
@@ -152,8 +160,7 @@ def _grid(findings: Findings, pictures: PictureCache, name: str, eraser: str) ->
     for finding in arms:
         if finding.record is not None:
             items = [_item(findings, pictures, finding, row, sample) for row, sample in samples]
-            label = "base" if finding.arm.erased is None else finding.arm.probe or "erased"
-            rows.append({"label": f"{label} · {finding.arm.dose}" if finding.arm.dose else label, "pictures": items})
+            rows.append({"label": _arm(findings, finding), "pictures": items})
     return {"title": f"{name} · {eraser}", "concepts": [sample.concept for _, sample in samples], "rows": rows if samples else []}
 
 
@@ -174,7 +181,7 @@ def _selected(findings: Findings, pictures: PictureCache) -> list[dict[str, Any]
     return [
         {
             "gain": gain,
-            "title": f"{sample.prompt} · {_title(finding)}",
+            "title": f"{sample.prompt} · {_title(findings, finding)}",
             "pictures": [_item(findings, pictures, which, row, sample) for which in (findings.bases[finding.arm.set], before, finding)],
         }
         for gain, row, sample, finding, before in best
@@ -198,10 +205,10 @@ def _item(findings: Findings, pictures: PictureCache, finding: ArmFinding, row: 
             picture.thumbnail((_SIDE, _SIDE))
             picture.save(buffer, format="PNG")
         content = buffer.getvalue()
-    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    uri = _uri("image/png", content)
     return {
         "uri": uri,
         "hit": bool(outcome.hits) and _hit(outcome.hits),
         "label": outcome.label,
-        "alt": f"{sample.prompt}: {_title(finding)}",
+        "alt": f"{sample.prompt}: {_title(findings, finding)}",
     }
