@@ -113,9 +113,10 @@ class Match(StrictModel):
     """Choose each eraser's strength for each set before any probe is run: by what its erased arm shows, on the first replicate."""
 
     detected: float = Field(default=0.05, ge=0, le=1)
-    """A strength is eligible where the erased concepts are detected at most this often."""
+    """How often erased concepts may be detected."""
     retained: float = Field(default=0.9, ge=0, le=1)
-    """Of the eligible ones the one whose retained accuracy is nearest to this is taken; if none is, the least detected."""
+    """What retained accuracy should be. The strength that misses both by least is taken; of equals, the one whose retained accuracy is
+    nearest to this."""
 
 
 class Bar(StrictModel):

@@ -57,6 +57,8 @@ def render(
             answered=answered,
             grids=[grid for grid in grids if grid["rows"]],
             selected=sorted(selected, key=lambda each: -each["gain"])[:_SELECTED],
+            match=study.match,
+            strengths=[row for _, findings in parts for row in _strengths(findings)] if predicted is None else [],
             table=[row for _, findings in parts for row in _table(findings)],
             failures=failures,
             facts=_facts(parts),
@@ -128,6 +130,25 @@ def _table(findings: Findings) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _strengths(findings: Findings) -> list[dict[str, Any]]:
+    """What each strength showed before any probe, and which was taken."""
+    rows = []
+    for finding in findings.candidates:
+        erased = finding.arm.erased
+        assert erased is not None and erased.strength is not None
+        rows.append(
+            {
+                "set": erased.set,
+                "eraser": erased.eraser,
+                "options": findings.study.erasers[erased.eraser].strengths[erased.strength],
+                "detected": _counted(finding, "erased"),
+                "retained": _counted(finding, "retained"),
+                "taken": findings.chosen.get((erased.set, erased.eraser)) == erased.strength,
+            }
+        )
+    return rows
 
 
 def _counted(finding: ArmFinding, role: str) -> str:

@@ -182,8 +182,8 @@ def choose(plan: Expansion, store: Store, *, partial: bool = False) -> Chosen:
         detected, retained = (counts[role].share if role in counts else None for role in ("erased", "retained"))
         if detected is None or retained is None:
             continue
-        fits = detected <= match.detected
-        rank = (0.0, abs(retained - match.retained), detected) if fits else (1.0, detected, -retained)
+        shortfall = max(0.0, detected - match.detected) + max(0.0, match.retained - retained)
+        rank = (shortfall, abs(retained - match.retained), detected)
         by_pair.setdefault((erased.set, erased.eraser), []).append((rank, erased.strength))
     for pair, ranked in by_pair.items():
         chosen[pair] = min(ranked)[1]
