@@ -10,6 +10,8 @@ from auditor.erasers.esd import Esd
 from auditor.erasers.mace import Mace
 from auditor.masks.simple import AttentionMasks, WholeImage
 from auditor.metrics.clip_score import ClipScore
+from auditor.metrics.distances import ClipFrechet, ClipKernel
+from auditor.metrics.outcomes import HarmonicMean, RetainedAccuracy
 from auditor.plugin.conformance import (
     DetectorConformance,
     EraserConformance,
@@ -87,6 +89,24 @@ class TestWholeImage(MaskSourceConformance):
 class TestClipScore(MetricConformance):
     plugin = ClipScore
     options: ClassVar[dict[str, Any]] = {"model": "micro"}
+
+
+class TestClipFrechet(MetricConformance):
+    plugin = ClipFrechet
+    options: ClassVar[dict[str, Any]] = {"model": "micro"}
+
+
+class TestClipKernel(MetricConformance):
+    plugin = ClipKernel
+    options: ClassVar[dict[str, Any]] = {"model": "micro"}
+
+
+class TestRetainedAccuracy(MetricConformance):
+    plugin = RetainedAccuracy
+
+
+class TestHarmonicMean(MetricConformance):
+    plugin = HarmonicMean
 
 
 class TestJson(ReporterConformance):

@@ -67,9 +67,13 @@ def command(
         workers = [] if worker else _workers(file, held, jobs, offline=offline)
         try:
             failures = run.measure(asked, held, progress, offline=offline, threads=threads)
+        except BaseException:  # a signal too: nobody is left at work
+            for other in workers:
+                other.terminate()
+            raise
         finally:
             for other in workers:
-                other.wait() if sys.exc_info()[0] is None else other.terminate()
+                other.wait()
         if worker:
             ctx.exit(ExitCode.ERROR if failures else 0)
     assert out is not None
@@ -101,6 +105,9 @@ class _Progress(StudyProgress):
 
     def unit(self, title: str, done: int, total: int) -> None:
         self._line(f"[{done + 1}/{total}] {title}")
+
+    def waiting(self, units: int) -> None:
+        self._line(f"waiting for {units} that other processes have in hand")
 
     def step(self, what: str, step: int, steps: int) -> None:
         if self._status is not None:

@@ -81,6 +81,9 @@ class StudyProgress:
     def unit(self, title: str, done: int, total: int) -> None:
         """A unit of work begins; ``done`` of ``total`` are over."""
 
+    def waiting(self, units: int) -> None:
+        """Nothing is left to take; other processes are at work on ``units``."""
+
     def step(self, what: str, step: int, steps: int) -> None:
         """Within it: training steps, images."""
 

@@ -83,7 +83,7 @@ class Worker:
 
     def _work(self, units: Sequence[_Unit]) -> None:
         """Do every unit that is not done and that nobody else does; wait for those."""
-        total, waiting = len(units), list(units)
+        total, waiting, told = len(units), list(units), False
         while waiting:
             taken = False
             for unit in list(waiting):
@@ -97,6 +97,9 @@ class Worker:
                 waiting.remove(unit)
                 taken = True
             if waiting and not taken:
+                if not told:
+                    self._progress.waiting(len(waiting))
+                told = True
                 time.sleep(_PAUSE)
 
     def _is_done(self, unit: _Unit) -> bool:
