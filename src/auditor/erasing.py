@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from auditor.checkpoint.admit import DELTA_BASE
 from auditor.checkpoint.folder import LICENCES
 from auditor.checkpoint.inspection import licence_of
 from auditor.digest import seed_of
@@ -232,7 +233,7 @@ def _write(order: _Order, part: Path, save: Save, changed: list[str], provenance
     else:
         state = order.model.unet.state_dict()
         tensors = {name: state[name].detach().cpu().contiguous() for name in changed}
-        write_whole(part / "unet-changed.safetensors", to_bytes(tensors, {"format": "pt", "base": order.opened.digest}))
+        write_whole(part / "unet-changed.safetensors", to_bytes(tensors, {"format": "pt", DELTA_BASE: order.opened.digest}))
     write_whole(part / "README.md", _card(order, provenance).encode())
     write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
     if not any((part / "erasure").iterdir()):

@@ -154,3 +154,21 @@ def test_inspect_reads_headers_alone_unless_asked() -> None:
     full = json.loads(subprocess.run([*command, "--full"], check=True, capture_output=True, text=True).stdout)
     assert full["digest"] == open_checkpoint("micro").digest and len(full["root_digest"]) == 64
     assert (checkpoint_folder() / "model_index.json").is_file()
+
+
+def test_changed_tensors_may_be_nearly_all_and_belong_to_their_base(tmp_path: Path) -> None:
+    """ESD-u changes everything but cross-attention, conv_in and conv_out among it: by its metadata it is no UNet that lacks tensors."""
+    opened = open_checkpoint("micro")
+    state = load_model(opened).unet.state_dict()
+    most = {name: value + 0.01 for name, value in state.items() if ".attn2." not in name}
+    save_file(most, tmp_path / "delta.safetensors", {"format": "pt", "base": opened.digest})
+    delta = open_checkpoint(str(tmp_path / "delta.safetensors"), base=opened)
+    assert delta.form is Form.DELTA
+    loaded = load_model(delta).unet.state_dict()
+    assert all(torch.equal(loaded[name], most.get(name, state[name])) for name in state)
+    save_file(most, tmp_path / "other.safetensors", {"format": "pt", "base": "0" * 64})
+    with pytest.raises(RefusedError, match="another base"):
+        open_checkpoint(str(tmp_path / "other.safetensors"), base=opened)
+    save_file(most, tmp_path / "unnamed.safetensors")
+    with pytest.raises(RefusedError, match="missing tensors"):
+        open_checkpoint(str(tmp_path / "unnamed.safetensors"), base=opened)

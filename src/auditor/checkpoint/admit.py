@@ -26,6 +26,10 @@ _MOST_BYTES = 10**12
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
+DELTA_BASE = "base"
+"""Key of a safetensors file's metadata: the digest of the base that changed tensors were made over."""
+
+
 class Form(StrEnum):
     """How a checkpoint is stored."""
 
@@ -162,6 +166,8 @@ def form_of(source: str, header: Header) -> Form:
         return Form.LORA
     if any(name.startswith("model.diffusion_model.") for name in names):
         return Form.SINGLE
+    if DELTA_BASE in header.metadata and all(name.split(".")[0] in UNET_PARTS for name in names):
+        return Form.DELTA  # by its own word: an eraser may change all but a few tensors
     if "conv_in.weight" in names and "conv_out.weight" in names:
         return Form.UNET
     if all(name.split(".")[0] in UNET_PARTS for name in names):
@@ -209,6 +215,9 @@ def _refuse_misfit(source: str, form: Form, header: Header, base: Checkpoint) ->
         held = header.shapes
         if form is Form.UNET:
             refuse_other_tensors(source, "unet", base.folder, held)
+        made_over = header.metadata.get(DELTA_BASE) if form is Form.DELTA else None
+        if made_over not in (None, base.digest):
+            raise RefusedError(f"{source} was made over another base ({made_over[:12]}…) than {base.source} ({base.digest[:12]}…).")
         wrong = next((name for name, shape in held.items() if declared.get(name) != shape), None)
         if wrong is not None:
             raise RefusedError(
