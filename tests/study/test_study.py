@@ -234,7 +234,7 @@ def test_a_dry_run_measures_nothing_and_says_what_it_takes(study: Path, tmp_path
         command(study, "--dry-run", "--store", tmp_path / "store"), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and not (tmp_path / "store").exists()
-    assert "still to do" in done.stdout and "without sharing" in done.stdout and "0 of 10 arms are measured" in done.stdout
+    assert "to do" in done.stdout and "unshared" in done.stdout and "0 of 10 arms are measured" in done.stdout
 
 
 def test_cost_counts_what_is_drawn(study: Path, measured: Path) -> None:

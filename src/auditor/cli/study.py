@@ -144,11 +144,14 @@ def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
             minutes = "" if rate is None else f", {takes.calls * once / rate / 60:.0f} min"
             return f"{takes.calls * once / 1e12:.1f} TFLOP{minutes}"
 
-        table = Table("", "erased checkpoints", "trainings", "steps", "images", "drawing and training", title=each.study.title)
-        for name, takes in (("still to do", cost.to_do), ("the whole study", cost.whole), ("its runs without sharing", cost.alone)):
+        table = Table("", "erased", "trainings", "steps", "images", "drawing, training", title=each.study.title)
+        for name, takes in (("to do", cost.to_do), ("whole", cost.whole), ("unshared", cost.alone)):
             table.add_row(name, *(str(n) for n in (takes.checkpoints, takes.trainings, takes.steps, takes.images)), spoken(takes))
         console.print(table)
-        console.print(f"{cost.measured} of {cost.arms} arms are measured. Training sets and what erasers draw and train come on top.\n")
+        console.print(
+            f"{cost.measured} of {cost.arms} arms are measured. Unshared: every run with a base, an erasure and its arm of its own."
+        )
+        console.print("Training sets, and what erasers draw and train, come on top.\n")
 
 
 def _show(parts: list[tuple[str, Findings]], out: Path) -> int:
