@@ -277,7 +277,7 @@ def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path
     )
     study.with_name("catalogue.yaml").write_text(third)
     other = study.with_name("other.yaml")
-    other.write_text(STUDY.replace("erasers: [esd]", "erasers: [mace, weak]").replace("figures:", "x:").split("x:")[0] + METRICS)
+    other.write_text(STUDY.replace("erasers: [esd]", "erasers: [esd, weak]").replace("figures:", "x:").split("x:")[0] + METRICS)
     whole.write_text("version: 1\nfrom: catalogue.yaml\ntitle: what decides\nof: [study.yaml, other.yaml]\npredict: in-domain-lora\n")
     store, out = Store(measured / "store"), study.parent / "decides"
     asked = run.ask(whole)

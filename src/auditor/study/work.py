@@ -61,7 +61,7 @@ class Worker:
         self._opened, self._base, self._progress = opened, base, progress
         self._base_original = Original(base)
         self._pictures = PictureCache(store.pictures)
-        self._training: dict[tuple[str, str], tuple[TrainingSet, tuple[str, ...]]] = {}
+        self._trained_on: dict[tuple[str, str], tuple[Probe, TrainingSet, tuple[str, ...]]] = {}
         self.failures = 0
 
     @cached_property
@@ -179,8 +179,7 @@ class Worker:
 
     def _probe(self, erased: Erased, name: str, use: ProbeUse, doses: Sequence[StudyArm], made: _Made) -> None:
         """Train once, and measure every dose on the way."""
-        probe: Probe = make_plugin("probes", use.use, use.options)
-        training, concepts = self._training_set(erased.set, name, probe)
+        probe, training, concepts = self._training_set(erased.set, name, use)
         check_training(probe, training)
         arms, title = {arm.dose: arm for arm in doses}, f"{erased.title} · {name}"
 
@@ -203,9 +202,13 @@ class Worker:
                 label = f"{title} · {reached.dose}" if len(doses) > 1 else title
                 self._measure(arms[reached.dose], label, lambda model=model: model, lambda facts=facts: facts)  # type: ignore[misc]
 
-    def _training_set(self, name: str, arm: str, probe: Probe) -> tuple[TrainingSet, tuple[str, ...]]:
-        """What a probe trains on for one set of concepts, and the concepts in it: drawn by the base, once in a store."""
-        if (name, arm) not in self._training:
+    def _training_set(self, name: str, arm: str, use: ProbeUse) -> tuple[Probe, TrainingSet, tuple[str, ...]]:
+        """A probe for one set of concepts, what it trains on, and the concepts in it: drawn by the base, once in a store.
+
+        All replicates are trained by the probe that asked for the set, as in an audit: it may remember what it asked for.
+        """
+        if (name, arm) not in self._trained_on:
+            probe: Probe = make_plugin("probes", use.use, use.options)
             policy, seeds = self.plan.policy(name), self.plan.seeds
 
             def drawn(prompts: Sequence[str], image_seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
@@ -218,8 +221,8 @@ class Worker:
                 return ask(self._detectors[0][1], images, concepts)
 
             training, line = make_training_set(probe, arm, policy, seeds, drawn, seen)
-            self._training[name, arm] = training, line.concepts
-        return self._training[name, arm]
+            self._trained_on[name, arm] = probe, training, line.concepts
+        return self._trained_on[name, arm]
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
