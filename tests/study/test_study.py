@@ -294,3 +294,17 @@ def test_records_know_nothing_of_what_a_study_calls_them(measured: Path) -> None
     names = set(ArmRecord.model_fields) | set(Outcome.model_fields)
     assert issubclass(ArmRecord, Record) and not names & {"set", "eraser", "study", "probe"}
     assert load_study(measured.parent / "study.yaml").title
+
+
+def test_all_replicates_are_trained_by_the_probe_that_asked_for_the_set(study: Path, measured: Path) -> None:
+    """A probe may remember what it asked for, as a sequence of updates does; and the set is drawn once."""
+    from auditor.checkpoint.load import load_model
+    from auditor.study.store import StudyProgress
+    from auditor.study.work import Worker
+
+    findings = findings_of(study, measured / "store")
+    opened = run.open_base("micro", True)
+    worker = Worker(findings.plan, Store(measured / "store"), opened, load_model(opened, "float32"), StudyProgress())
+    ((name, use),) = findings.study.uses("one")
+    first, again = (worker._training_set("one", name, use) for _ in range(2))
+    assert first[0] is again[0] and first[1] is again[1] and len(first[2]) == 2
