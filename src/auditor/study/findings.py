@@ -92,15 +92,21 @@ class Findings:
         return ArmFinding(arm, record, None, counts_of(self.plan.samples(arm.set), record), metrics)
 
     @property
+    def every(self) -> list[ArmFinding]:
+        """All arms, each once: bases, strengths that were not taken, and the checkpoints with their probes."""
+        taken = {(finding.arm.set, finding.arm.key) for finding in self.arms}
+        others = [finding for finding in self.candidates if (finding.arm.set, finding.arm.key) not in taken]
+        return [*self.bases.values(), *others, *self.arms]
+
+    @property
     def failures(self) -> list[ArmFinding]:
         """Arms that were not measured."""
-        return [finding for finding in (*self.bases.values(), *self.candidates, *self.arms) if finding.record is None]
+        return [finding for finding in self.every if finding.record is None]
 
     @property
     def seconds(self) -> float:
         """Of one process, spent on everything in here; what is shared between arms counts once."""
-        every = (*self.bases.values(), *self.candidates, *self.arms)
-        records = {self.plan.record_key(finding.arm): finding.record for finding in every if finding.record is not None}
+        records = {self.plan.record_key(finding.arm): finding.record for finding in self.every if finding.record is not None}
         return sum(record.making + record.drawing + record.scoring for record in records.values())
 
     def of(self, erased: Erased, probe: str | None, dose: int | None = None) -> ArmFinding | None:
@@ -137,7 +143,7 @@ class Findings:
 
     def rows(self, title: str) -> Iterator[dict[str, Any]]:
         """A row a measure of an arm; rates with Clopper-Pearson bounds, metrics with their bootstrap's. Missing values are empty."""
-        for finding in (*self.bases.values(), *self.candidates, *self.arms):
+        for finding in self.every:
             yield from self._rows(title, finding)
 
     def _rows(self, title: str, finding: ArmFinding) -> Iterator[dict[str, Any]]:

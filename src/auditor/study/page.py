@@ -84,8 +84,8 @@ def told_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
 
 
 def _facts(parts: Sequence[tuple[str, Findings]]) -> dict[str, Any]:
-    every = [finding for _, findings in parts for finding in (*findings.bases.values(), *findings.candidates, *findings.arms)]
-    unique = {findings.plan.record_key(f.arm): f for _, findings in parts for f in (*findings.candidates, *findings.arms)}
+    every = [finding for _, findings in parts for finding in findings.every if finding.arm.erased]
+    unique = {findings.plan.record_key(f.arm): f for _, findings in parts for f in findings.every if f.arm.erased}
     images = sum(len(finding.record.outcomes) for finding in unique.values() if finding.record)
     return {
         "checkpoints": len({finding.arm.erased.key for finding in every if finding.arm.erased}),
