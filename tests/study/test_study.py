@@ -227,7 +227,8 @@ def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Pat
     assert findings.chosen == {("one", "esd"): 0}, "the second destroys the model, and retained accuracy says so"
     assert {finding.arm.erased.strength for finding in findings.arms if finding.arm.erased} == {0}
     rows = [row for row in findings.rows("s") if row["measure"] in ("detected", "not measured") and not row.get("concept")]
-    assert len({(row.get("strength"), row["probe"]) for row in rows}) == len(rows) == 4, "base, the strength not taken, erased, probed"
+    each = {(row.get("strength"), row.get("replicate"), row["probe"]) for row in rows}
+    assert len(each) == len(rows) == 6, "base, the strength not taken, and two replicates erased and probed"
     assert len(findings.candidates) == 2 and all(finding.record is not None for finding in findings.arms)
 
 
