@@ -259,8 +259,7 @@ _CHOSEN = ("sets", "erasers", "probes")
 
 def load_study(path: Path) -> Study:
     """Read a study, with the catalogue that it is ``from``. Raises :class:`PolicyError` with file and line."""
-    own = read_mapping(path)
-    catalogue: dict[str, Any] = Field(default_factory=dict)
+    own, catalogue = read_mapping(path), dict[str, Any]()
     if "from" in own:
         beside = path.parent / str(own["from"])
         catalogue = read_mapping(beside)
