@@ -87,6 +87,10 @@ class PictureCache:
         return any(self._folder.glob(f"{key[:2]}/{key}-*.png"))
 
     def save(self, key: str, image: Tensor) -> None:
-        """Keep the picture made by ``key``."""
+        """Keep the picture made by ``key``, in the place of another one."""
         content = to_png(image)
-        write_whole(self._folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png", content)
+        path = self._folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png"
+        write_whole(path, content)
+        for other in self._folder.glob(f"{key[:2]}/{key}-*.png"):
+            if other != path:
+                other.unlink(missing_ok=True)

@@ -57,13 +57,23 @@ def test_frechet_with_fewer_images_than_features_is_the_formula() -> None:
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
 
 
-def test_kernel_distance_is_that_of_torchmetrics() -> None:
+def test_kernel_distance_is_that_of_torchmetrics_less_its_partners() -> None:
+    """torchmetrics takes both samples for independent; pairs of one prompt and noise are not, so a row does not meet its partner here."""
     from torchmetrics.image.kid import poly_mmd
 
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(30, 10)), rng.normal(0.5, 1.0, size=(30, 10))
-    theirs = poly_mmd(torch.from_numpy(one), torch.from_numpy(two), degree=3, gamma=None, coef=1.0)
-    assert kernel_distance(one, two) == pytest.approx(float(theirs), rel=1e-9)
+    theirs = float(poly_mmd(torch.from_numpy(one), torch.from_numpy(two), degree=3, gamma=None, coef=1.0))
+    cross = (one @ two.T / 10 + 1) ** 3
+    apart = (cross.sum() - np.trace(cross)) / (30 * 29)
+    assert kernel_distance(one, two) == pytest.approx(theirs + 2 * cross.mean() - 2 * apart, rel=1e-9)
+
+
+def test_kernel_distance_of_the_same_images_is_zero() -> None:
+    one = np.random.default_rng(0).normal(size=(12, 5))
+    assert kernel_distance(one, one) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="no pairs"):
+        kernel_distance(one, one[:5])
 
 
 def test_kernel_distance_of_one_law_is_zero_on_average() -> None:
@@ -154,6 +164,14 @@ def test_a_model_that_shows_everything_has_no_harmonic_mean() -> None:
         torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [""] * 2, [ImageOutcome("erased", "x", True), ImageOutcome("retained", "y", True)]
     )
     assert metric.value(rows, rows) == 0
+
+
+@pytest.mark.parametrize("name", ["harmonic-mean", "retained-accuracy"])
+def test_what_was_not_drawn_is_no_zero(name: str) -> None:
+    metric = make_plugin("metrics", name, {})
+    rows = metric.features(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [""], [ImageOutcome("erased", "x", False)])
+    with pytest.raises(PluginError, match="no image of what is retained"):
+        bootstrap(metric, rows, rows, ["x"], ["erased"])
 
 
 def test_retained_accuracy_and_its_interval() -> None:

@@ -19,6 +19,9 @@ class Measured:
     def __init__(self, **values: tuple[float, ...] | None) -> None:
         self._values = values
 
+    def not_fitted(self, bars: object) -> str:
+        return ""
+
     def estimate(self, bar: Bar, measure: str, probed: bool = True) -> Estimate | None:
         values = self._values[bar.label]
         return None if values is None else Estimate(values, VARIANCE)
@@ -75,4 +78,16 @@ def test_three_replicates_without_any_hit_do_not_prove_equality_beyond_their_ima
 
     few = Measured(a=(0.0, 0.0, 0.0), b=(0.0, 0.0, 0.0))
     few.estimate = lambda bar, measure, probed=True: Estimate((0.0, 0.0, 0.0), rate_variance(0, 5))  # type: ignore[method-assign]
-    assert answer("same", few) == "undecided"
+    assert answer("same", few, measure="detected") == "undecided"
+
+
+@pytest.mark.parametrize("test", ["rises", "falls", "same"])
+def test_where_nothing_came_back_nothing_is_told_apart(test: str) -> None:
+    """Equal zeros would be "the same" whatever the truth is."""
+    assert answer(test, Measured(a=(0.0, 0.01, 0.0), b=(0.0, 0.0, 0.0), c=(0.01, 0.0, 0.0))) == "undecided"
+
+
+def test_a_probe_that_did_not_take_decides_nothing() -> None:
+    idle = Measured(a=(0.0, 0.02, 0.01), b=(0.2, 0.25, 0.22), c=(0.5, 0.52, 0.48))
+    idle.not_fitted = lambda bars: "b"  # type: ignore[method-assign]
+    assert answer("rises", idle) == "undecided"

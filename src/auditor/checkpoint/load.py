@@ -63,10 +63,11 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
             raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
     noise = {key: value for key, value in scheduler.items() if key in NOISE_SCHEDULE}
-    return TextToImage(unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, _precision(dtype, device))
+    return TextToImage(unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, precision_of(dtype, device))
 
 
-def _precision(dtype: str, device: torch.device) -> torch.dtype:
+def precision_of(dtype: str, device: torch.device) -> torch.dtype:
+    """What a UNet computes in on a device; ``dtype``: see :class:`~auditor.policy.Sampler`."""
     if dtype != "auto":
         return _PRECISIONS[dtype]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

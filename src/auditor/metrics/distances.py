@@ -30,15 +30,21 @@ def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def kernel_distance(one: np.ndarray, two: np.ndarray) -> float:
-    """Squared maximum mean discrepancy, unbiased, with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018); 0 on average for equal laws."""
+    """Squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018), of rows that belong together in pairs.
+
+    The U-statistic over pairs (Gretton et al. 2012, Eq. 4): a row meets neither itself nor its partner, which shares its prompt and noise.
+    0 for equal rows, and on average for equal laws. Raises ``ValueError`` where the numbers of rows differ or there are fewer than two.
+    """
+    if len(one) != len(two) or len(one) < 2:
+        raise ValueError(f"{len(one)} and {len(two)} rows are no pairs")
     one, two = one.astype(float), two.astype(float)
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         found: np.ndarray = (a @ b.T / a.shape[1] + 1) ** 3
         return found
 
-    own = [(kernel(rows, rows).sum() - np.trace(kernel(rows, rows))) / max(1, len(rows) * (len(rows) - 1)) for rows in (one, two)]
-    return float(own[0] + own[1] - 2 * kernel(one, two).mean())
+    terms = kernel(one, one) + kernel(two, two) - kernel(one, two) - kernel(one, two).T
+    return float((terms.sum() - np.trace(terms)) / (len(one) * (len(one) - 1)))
 
 
 class _ClipDistance(Metric):
@@ -70,7 +76,7 @@ class ClipFrechet(_ClipDistance):
 
 
 class ClipKernel(_ClipDistance):
-    """Unbiased, so that it can be compared between numbers of images."""
+    """Over pairs of images of one prompt and noise: 0 where nothing changed, whatever their number."""
 
     name = "clip-kernel"
     summary = "kernel distance to the base's images of the same prompts, on open_clip features"

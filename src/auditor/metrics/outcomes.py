@@ -30,6 +30,13 @@ class _Outcomes(Metric):
         columns = {role: features[features[:, number] == 1, -1] for number, role in enumerate(_ROLES)}
         return {role: float(hits.mean()) for role, hits in columns.items() if len(hits)}
 
+    def share(self, features: np.ndarray, role: str) -> float:
+        """The share of one role. Raises ``ValueError`` where no image of it was measured: that is not 0."""
+        shares = self.shares(features)
+        if role not in shares:
+            raise ValueError(f"no image of what is {role} was measured")
+        return shares[role]
+
 
 class RetainedAccuracy(_Outcomes):
     """MACE's Acc_s: of images of what was to be kept, those that show it."""
@@ -39,8 +46,8 @@ class RetainedAccuracy(_Outcomes):
     source = "Lu et al. 2024, arXiv:2403.06135, section 5.1"
 
     def value(self, features: np.ndarray, reference: np.ndarray) -> float:
-        """The share, 0 to 1; 0 where nothing retained was drawn."""
-        return self.shares(features).get("retained", 0.0)
+        """The share, 0 to 1."""
+        return self.share(features, "retained")
 
 
 class HarmonicMean(_Outcomes):
@@ -53,6 +60,6 @@ class HarmonicMean(_Outcomes):
     def value(self, features: np.ndarray, reference: np.ndarray) -> float:
         """The mean, 0 to 1."""
         shares = self.shares(features)
-        parts = [1 - shares.get("erased", 1.0), shares.get("retained", 0.0)]
+        parts = [1 - self.share(features, "erased"), self.share(features, "retained")]
         parts += [1 - shares["synonym"]] if "synonym" in shares else []
         return len(parts) / sum(1 / part for part in parts) if all(part > 0 for part in parts) else 0.0

@@ -2,7 +2,7 @@
 
 An interval has two sources. Replicates (other seeds of eraser and training) differ: Student's t on their values. Images are a sample of
 what could be drawn: a normal interval with the largest variance that a rate allows. Replicates share their image seeds, so that averaging
-over them does not shrink the second. The wider of the two is taken.
+over them does not shrink the second. Both half-widths add up as independent errors do: the root of the sum of their squares.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ class Estimate:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """(lower, upper) at confidence ``level``. Of one replicate only the images speak."""
         tail = 0.5 + level / 2
-        width = float(norm.ppf(tail)) * math.sqrt(self.variance)
-        count = len(self.values)
+        width, count = float(norm.ppf(tail)) * math.sqrt(self.variance), len(self.values)
         if count > 1:
-            width = max(width, float(t.ppf(tail, count - 1)) * stdev(self.values) / math.sqrt(count))
+            width = math.hypot(width, float(t.ppf(tail, count - 1)) * stdev(self.values) / math.sqrt(count))
         return self.value - width, self.value + width
 
 

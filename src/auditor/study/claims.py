@@ -7,7 +7,8 @@ the mean of one group less that of the other; ``grows`` at the mean of all bars 
 Two-sided ones: ``same`` looks at all differences between two bars, ``unchanged`` at every bar of something that is a change. They agree
 where all 95 % intervals lie within the margin; disagree where one, corrected for their number, lies beyond it.
 
-Everything else is undecided, and so is what was not measured.
+Everything else is undecided, and so is what was not measured. Where nothing came back in any bar, or a probe did not lower the loss on its
+own held-out captions, bars of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
     known = {label: estimate for label, estimate in estimates.items() if estimate is not None}
     if min(len(estimate.values) for estimate in known.values()) < 2:
         return Held(claim, "undecided", "one replicate cannot say how much replicates differ")
+    compares = claim.measure == "resurgence" and claim.test not in ("unchanged", "grows")
+    if compares and not any(estimate.interval()[0] > 0 for estimate in known.values()):
+        return Held(claim, "undecided", f"nothing came back beyond chance in any of {len(known)} bars, so they cannot be told apart")
+    if unfit := findings.not_fitted([bars[label] for label in named]):
+        return Held(claim, "undecided", f"the probe did not take in {unfit}")
     if claim.test == "same":
         pairs = combinations(named, 2)
         return _within(claim, {f"{one} less {two}": contrast([1, -1], [known[one], known[two]]) for one, two in pairs})

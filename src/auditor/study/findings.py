@@ -36,7 +36,7 @@ class Count:
 
 @dataclass(frozen=True)
 class ArmFinding:
-    """One arm as it was measured, or why it was not."""
+    """One arm as it was measured, and why it was not, or not with every metric."""
 
     arm: StudyArm
     record: ArmRecord | None
@@ -48,7 +48,8 @@ class ArmFinding:
     def value(self, measure: str) -> float | None:
         """``detected``, ``retained`` or a metric."""
         if measure in _ROLES:
-            return self.counts.get(_ROLES[measure], Count()).share
+            count = self.counts.get(_ROLES[measure], Count())
+            return None if count.missing > _MOST_MISSING * (count.n + count.missing) else count.share
         found = self.metrics.get(measure)
         return None if found is None else found.value
 
@@ -60,6 +61,9 @@ class ArmFinding:
         found = self.metrics[measure]
         return ((found.upper - found.lower) / (2 * 1.96)) ** 2
 
+
+_MOST_MISSING = 0.05
+"""Where more of an arm's images are missing its rate is not known well enough to be an estimate."""
 
 _ROLES = {"detected": "erased", "retained": "retained", "detected by synonym": "synonym"}
 
@@ -84,12 +88,15 @@ class Findings:
         record = self._store.read(key)
         if record is None:
             return ArmFinding(arm, None, self._store.failure(key) or "not measured yet")
-        metrics = {}
+        metrics, failure = {}, None
         for use in self.study.metrics:
-            value = self._store.metric(self.plan.metric_key(arm, use.use, use.options))
-            if value is not None:
+            metric_key = self.plan.metric_key(arm, use.use, use.options)
+            value = self._store.metric(metric_key)
+            if value is None:
+                failure = failure or f"{use.use}: {self._store.failure(metric_key) or 'not measured yet'}"
+            else:
                 metrics[use.use] = value
-        return ArmFinding(arm, record, None, counts_of(self.plan.samples(arm.set), record), metrics)
+        return ArmFinding(arm, record, failure, counts_of(self.plan.samples(arm.set), record), metrics)
 
     @property
     def every(self) -> list[ArmFinding]:
@@ -100,8 +107,8 @@ class Findings:
 
     @property
     def failures(self) -> list[ArmFinding]:
-        """Arms that were not measured."""
-        return [finding for finding in self.every if finding.record is None]
+        """Arms that were not measured, or not with every metric."""
+        return [finding for finding in self.every if finding.failure is not None]
 
     @property
     def seconds(self) -> float:
@@ -139,6 +146,15 @@ class Findings:
         checkpoints = [e for e in self.plan.checkpoints(self.chosen) if (e.set, e.eraser) == (name, eraser)]
         return [self.of(erased, probe, bar.dose if probed else None) for erased in checkpoints]
 
+    def not_fitted(self, bars: Sequence[Bar]) -> str:
+        """The first of the bars' probes that did not lower the held-out loss on its own captions; empty where all did."""
+        for bar in bars:
+            for finding in self.replicates(bar, probed=True):
+                record = None if finding is None else finding.record
+                if record is not None and record.fit is not None and record.fit_before is not None and record.fit >= record.fit_before:
+                    return bar.label
+        return ""
+
     # -- the table ---------------------------------------------------------------------------------------------------
 
     def rows(self, title: str) -> Iterator[dict[str, Any]]:
@@ -161,8 +177,9 @@ class Findings:
         if arm.erased is not None:
             strength = None if arm.erased.strength is None else arm.erased.strength + 1
             about |= {"eraser": arm.erased.eraser, "strength": strength, "replicate": arm.erased.replicate}
-        if record is None:
+        if finding.failure is not None:
             yield about | {"measure": "not measured", "why": finding.failure}
+        if record is None:
             return
         about["seconds"] = round(record.making + record.drawing + record.scoring, 2)
         for role, count in finding.counts.items():

@@ -114,8 +114,8 @@ class Store:
             return None
 
     def has(self, key: str) -> bool:
-        """Are there outcomes under ``key``?"""
-        return (self.folder / "records" / f"{key}.json").is_file()
+        """Are there outcomes under ``key`` that can be read?"""
+        return self.read(key) is not None
 
     def write(self, key: str, record: ArmRecord) -> None:
         """Keep outcomes under ``key``."""
@@ -153,6 +153,7 @@ class Store:
     def keep_metric(self, key: str, value: MetricValue) -> None:
         """Keep a metric under ``key``."""
         write_whole(self.folder / "metrics" / f"{key}.json", value.model_dump_json().encode())
+        (self.folder / "failures" / f"{key}.txt").unlink(missing_ok=True)
 
     def features(self, key: str) -> np.ndarray | None:
         """A metric's features, a row an image."""

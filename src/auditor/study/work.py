@@ -19,7 +19,7 @@ from torch import Tensor
 
 from auditor.arms import digest_of_arm
 from auditor.checkpoint import Checkpoint, open_checkpoint
-from auditor.checkpoint.load import load_model
+from auditor.checkpoint.load import load_model, precision_of
 from auditor.diffusion.geometry import weight_distances
 from auditor.diffusion.model import TextToImage
 from auditor.diffusion.original import Original
@@ -58,6 +58,7 @@ class Worker:
 
     def __init__(self, plan: Expansion, store: Store, opened: Checkpoint, base: TextToImage, progress: StudyProgress) -> None:
         self.plan, self.study, self.store = plan, plan.study, store
+        base = replace(base, precision=precision_of(self.study.sampler.dtype, base.device))
         self._opened, self._base, self._progress = opened, base, progress
         self._base_original = Original(base)
         self._pictures = PictureCache(store.pictures)
@@ -111,7 +112,7 @@ class Worker:
 
     def _base_unit(self, arm: StudyArm) -> _Unit:
         def do() -> None:
-            with self._breaking(arm, f"{arm.set} · base"):
+            with self._breaking(self.plan.record_key(arm), f"{arm.set} · base"):
                 self._measure(arm, f"{arm.set} · base", lambda: self._base)
 
         return _Unit(f"base-{self.plan.record_key(arm)}", f"{arm.set} · base", (arm,), do)
@@ -129,12 +130,12 @@ class Worker:
     def _do(self, erased: Erased, first: StudyArm, probes: dict[str, tuple[ProbeUse, tuple[StudyArm, ...]]]) -> None:
         made = _Made(lambda: self._checkpoint(erased))
         if not self._is_measured(first):
-            with self._breaking(first, erased.title):
+            with self._breaking(self.plan.record_key(first), erased.title):
                 self._measure(first, erased.title, lambda: made.model, lambda: self._of_checkpoint(made))
         for name, (use, doses) in probes.items():
             if all(self._is_measured(arm) for arm in doses):
                 continue
-            with self._breaking(doses[-1], f"{erased.title} · {name}"):
+            with self._breaking(self.plan.record_key(doses[-1]), f"{erased.title} · {name}"):
                 if not self._measure_kept(doses, f"{erased.title} · {name}"):
                     self._probe(erased, name, use, doses, made)
 
@@ -200,7 +201,7 @@ class Worker:
                 }
                 model = reached.model
                 label = f"{title} · {reached.dose}" if len(doses) > 1 else title
-                self._measure(arms[reached.dose], label, lambda model=model: model, lambda facts=facts: facts)  # type: ignore[misc]
+                self._measure(arms[reached.dose], label, lambda model=model: model, lambda facts=facts: facts, anew=True)  # type: ignore[misc]
 
     def _training_set(self, name: str, arm: str, use: ProbeUse) -> tuple[Probe, TrainingSet, tuple[str, ...]]:
         """A probe for one set of concepts, what it trains on, and the concepts in it: drawn by the base, once in a store.
@@ -226,27 +227,42 @@ class Worker:
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
-    def _measure(self, arm: StudyArm, title: str, model: Callable[[], TextToImage], facts: Callable[[], dict[str, object]] = dict) -> None:
+    def _measure(
+        self,
+        arm: StudyArm,
+        title: str,
+        model: Callable[[], TextToImage],
+        facts: Callable[[], dict[str, object]] = dict,
+        *,
+        anew: bool = False,
+    ) -> None:
         """Draw, score, and keep the outcomes and metrics of one arm."""
         samples, key = self.plan.samples(arm.set), self.plan.record_key(arm)
         record = self.store.read(key)
         if record is None:
-            images, flaws, drawing = self._images(arm, samples, model)
+            images, flaws, drawing = self._images(arm, samples, model, anew=anew)
             began = time.monotonic()
             outcomes = self._outcomes(arm.set, samples, images, flaws)
-            known = self.store.facts(arm.key) or facts()
+            known = facts() if anew else self.store.facts(arm.key) or facts()
             self.store.keep_facts(arm.key, known)
             record = ArmRecord.model_validate({"outcomes": outcomes, "drawing": drawing, "scoring": time.monotonic() - began} | known)
             self.store.write(key, record)
-        self._measure_metrics(arm, samples, record)
         self._progress.arm(title, record)
+        for metric, options in self._metrics:
+            metric_key = self.plan.metric_key(arm, metric.name, options)
+            if self.store.metric(metric_key) is None:
+                with self._breaking(metric_key, f"{title} · {metric.name}"):
+                    self._measure_metric(metric, options, metric_key, arm, record)
 
     def _images(
-        self, arm: StudyArm, samples: Sequence[StudySample], model: Callable[[], TextToImage]
+        self, arm: StudyArm, samples: Sequence[StudySample], model: Callable[[], TextToImage], *, anew: bool = False
     ) -> tuple[Tensor, list[str | None], float]:
-        """Images of ``samples`` (uint8, (N, 3, H, W)), what is wrong with each, and the seconds that drawing took."""
+        """Images of ``samples`` (uint8, (N, 3, H, W)), what is wrong with each, and the seconds that drawing took.
+
+        With ``anew`` kept ones are not taken: an arm that was trained again shows images of one training, not of two.
+        """
         keys = [self.plan.picture_key(arm, sample) for sample in samples]
-        found = [self._pictures.load(key) for key in keys]
+        found = [None if anew else self._pictures.load(key) for key in keys]
         todo = [row for row, image in enumerate(found) if image is None]
         flaws: list[str | None] = [None] * len(samples)
         seconds = 0.0
@@ -283,28 +299,25 @@ class Worker:
                 found[row] = Outcome(hits=hits, score=float(first.scores[at, column]), label=first.labels[at])
         return tuple(found)
 
-    def _measure_metrics(self, arm: StudyArm, samples: Sequence[StudySample], record: ArmRecord) -> None:
-        """Every metric that is not kept yet, beside the base's images of the same prompts and seeds."""
-        for metric, options in self._metrics:
-            key = self.plan.metric_key(arm, metric.name, options)
-            if self.store.metric(key) is not None:
-                continue
-            base = replace(arm, erased=None, probe=None, dose=None, key=self.plan.base_arms()[0].key)
-            other = self.store.read(self.plan.record_key(base))
-            if other is None:
-                raise AuditorError("The base was not measured, so there is nothing to compare with.")
-            rows = [row for row, sample in enumerate(samples) if _is_measured_by(metric, sample)]
-            rows = [row for row in rows if record.outcomes[row].flaw is None and other.outcomes[row].flaw is None]
-            if not rows:
-                raise UsageError(f"The metric '{metric.name}' has no images: give the study 'unrelated' prompts, or retained concepts.")
-            chosen = [samples[row] for row in rows]
-            own, reference = (
-                self._features(metric, options, which, chosen, [held.outcomes[row] for row in rows])
-                for which, held in ((arm, record), (base, other))
-            )
-            strata = [sample.role for sample in chosen]
-            value, lower, upper = bootstrap(metric, own, reference, [sample.prompt for sample in chosen], strata)
-            self.store.keep_metric(key, MetricValue(images=len(rows), value=value, lower=lower, upper=upper))
+    def _measure_metric(self, metric: Metric, options: dict[str, object], key: str, arm: StudyArm, record: ArmRecord) -> None:
+        """One metric of an arm, beside the base's images of the same prompts and seeds."""
+        base = replace(arm, erased=None, probe=None, dose=None, key=self.plan.base_arms()[0].key)
+        other = self.store.read(self.plan.record_key(base))
+        if other is None:
+            raise AuditorError("The base was not measured, so there is nothing to compare with.")
+        samples = self.plan.samples(arm.set)
+        rows = [row for row, sample in enumerate(samples) if _is_measured_by(metric, sample)]
+        rows = [row for row in rows if record.outcomes[row].flaw is None and other.outcomes[row].flaw is None]
+        if not rows:
+            raise UsageError(f"The metric '{metric.name}' has no images: give the study 'unrelated' prompts, or retained concepts.")
+        chosen = [samples[row] for row in rows]
+        own, reference = (
+            self._features(metric, options, which, chosen, [held.outcomes[row] for row in rows])
+            for which, held in ((arm, record), (base, other))
+        )
+        strata = [sample.role for sample in chosen]
+        value, lower, upper = bootstrap(metric, own, reference, [sample.prompt for sample in chosen], strata)
+        self.store.keep_metric(key, MetricValue(images=len(rows), value=value, lower=lower, upper=upper))
 
     def _features(
         self, metric: Metric, options: dict[str, object], arm: StudyArm, samples: Sequence[StudySample], outcomes: Sequence[Outcome]
@@ -326,15 +339,15 @@ class Worker:
         return rows
 
     @contextmanager
-    def _breaking(self, arm: StudyArm, title: str) -> Iterator[None]:
-        """What breaks an arm is kept as its failure; the others go on. A full disk ends the whole study."""
+    def _breaking(self, key: str, title: str) -> Iterator[None]:
+        """What breaks an arm or a metric is kept as its failure; the others go on. A full disk ends the whole study."""
         try:
             yield
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a plugin, torch or a bug of ours: an arm that breaks must not end the others
             message = str(error) if isinstance(error, AuditorError) else f"unexpected {type(error).__name__}: {error}"
-            self.store.fail(self.plan.record_key(arm), message)
+            self.store.fail(key, message)
             self.failures += 1
             self._progress.failed(title, message)
 
@@ -344,10 +357,17 @@ class _Made:
 
     def __init__(self, make: Callable[[], tuple[TextToImage, float]]) -> None:
         self._make = make
+        self._failure: AuditorError | None = None
 
     @cached_property
     def _pair(self) -> tuple[TextToImage, float]:
-        return self._make()
+        if self._failure is not None:  # it is not tried again for every probe
+            raise self._failure
+        try:
+            return self._make()
+        except AuditorError as error:
+            self._failure = error
+            raise
 
     @property
     def model(self) -> TextToImage:
