@@ -143,6 +143,10 @@ class Claim(StrictModel):
     """``detected``, ``resurgence``, ``retained``, ``change of retained``, a metric, or ``change of`` a metric."""
     margin: float = Field(default=0.1, gt=0)
     """How large a difference matters."""
+    ours: bool = False
+    """Is it our wording of what the paper leaves open, and not something that it says?"""
+    after_data: bool = False
+    """Was it worded after some of what it is held against had been seen?"""
 
 
 class Figure(StrictModel):
@@ -165,6 +169,8 @@ class Figure(StrictModel):
         for claim in self.claims:
             if (claim.test == "above") != (len(claim.groups) == 2):
                 raise ValueError("the test 'above' needs two 'groups' of bars, and no other test has any")
+            if claim.test in ("rises", "falls", "same") and len(claim.bars or labels) < 2:
+                raise ValueError(f"the test '{claim.test}' compares bars, and there is one")
             named = [*claim.bars, *(label for group in claim.groups for label in group)]
             unknown = next((label for label in named if label not in labels), None)
             if unknown is not None or not all(claim.groups):
@@ -210,7 +216,19 @@ class Study(StrictModel):
             raise ValueError("'detectors' is empty: nothing could be measured")
         if not self.of and not (self.sets and self.erasers and self.probes):
             raise ValueError("a study needs 'sets', 'erasers' and 'probes', or other studies to be 'of'")
+        for what, uses in (("detector", self.detectors), ("metric", self.metrics)):
+            names = [use.use for use in uses]
+            if len(set(names)) != len(names):
+                raise ValueError(f"a {what} stands twice")
+        for name, each in self.sets.items():
+            if len({concept.domain for concept in each.erase}) != 1:
+                raise ValueError(f"the set '{name}' erases concepts of several domains, or none; a set has one")
+        if self.unrelated.names and self.unrelated.captions is not None:
+            raise ValueError("'unrelated' has either 'names' or 'captions'")
         for key, eraser in self.erasers.items():
+            other = set(eraser.files) - set(self.sets) if self.sets else set()
+            if len(other) == len(eraser.files) > 0:
+                raise ValueError(f"the eraser '{key}' has 'files' for {', '.join(sorted(other))} and for none of the study's sets")
             if bool(eraser.strengths) and self.match is None:
                 raise ValueError(f"the eraser '{key}' has 'strengths' and the study has no 'match' to choose by")
         for figure in self.figures:
@@ -267,7 +285,30 @@ def load_study(path: Path) -> Study:
         entries = catalogue.pop(key, {})
         if key in own:
             own[key] = _choose(path, key, own[key], entries)
-    return read_yaml(path, Study, data=catalogue | {key: value for key, value in own.items() if key != "from"})
+    study = read_yaml(path, Study, data=catalogue | {key: value for key, value in own.items() if key != "from"})
+    for figure in study.figures:
+        _check_figure(path, study, figure)
+    return study
+
+
+_CHANGES = "change of "
+
+
+def _check_figure(path: Path, study: Study, figure: Figure) -> None:
+    """What a figure names must be measured: its bars' probes and doses, its measures. Raises :class:`PolicyError`."""
+    known = {"detected", "retained", "detected by synonym", "resurgence", *(use.use for use in study.metrics)}
+    for measure in (figure.measure, *(claim.measure for claim in figure.claims)):
+        if measure.removeprefix(_CHANGES) not in known:
+            raise PolicyError(
+                f"{path}: figure {figure.name}: nothing called '{measure}' is measured; there are {', '.join(sorted(known))}."
+            )
+    for bar in figure.bars:
+        uses = dict(study.uses(bar.set or next(iter(study.sets))))
+        if bar.probe not in uses and not (bar.probe is None and len(uses) == 1):
+            raise PolicyError(f"{path}: figure {figure.name}, bar '{bar.label}': its 'probe' is one of {', '.join(uses) or 'none'}.")
+        doses = uses[bar.probe or next(iter(uses))].doses
+        if bar.dose is not None and bar.dose not in doses:
+            raise PolicyError(f"{path}: figure {figure.name}, bar '{bar.label}': its 'dose' is one of {', '.join(map(str, doses))}.")
 
 
 def _choose(path: Path, key: str, asked: Any, catalogue: dict[str, Any]) -> Any:

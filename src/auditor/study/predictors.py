@@ -33,6 +33,9 @@ PROPERTIES = {
 }
 """Known before any probe, of every eraser. lambda1 is MACE's alone."""
 
+STILL_THERE = 0.25
+"""A checkpoint that shows its concepts more often before any probe is no erased one: nothing can come back to it."""
+
 _TARGET = "resurgence"
 
 
@@ -43,7 +46,7 @@ class Told:
     name: str
     says: str
     rank: float | None
-    """Spearman's rank correlation with resurgence over all checkpoints; None for several properties."""
+    """Spearman's rank correlation with resurgence over the settings' means; None for several properties."""
     p: float | None
     error: float
     """Root mean square error, leaving one setting out."""
@@ -55,7 +58,7 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
 
     ``similarities``: of a concept and what it is mapped to (:func:`pairs` says which are wanted).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for erased in findings.plan.checkpoints(findings.chosen):
         before, after = findings.of(erased, None), findings.of(erased, probe)
         if before is None or after is None or before.record is None or after.record is None:
@@ -66,7 +69,7 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
         samples = findings.plan.samples(erased.set)
         scores = [o.score for s, o in zip(samples, before.record.outcomes, strict=True) if s.role == "erased" and o.score is not None]
         one, two = before.value("detected"), after.value("detected")
-        if not scores or one is None or two is None:
+        if not scores or one is None or two is None or one > STILL_THERE:
             continue
         probability = sum(scores) / len(scores)
         rows.append(
@@ -134,12 +137,18 @@ def told(rows: Sequence[dict[str, Any]]) -> list[Told]:
     columns = {name: column for name, column in columns.items() if np.isfinite(column).all() and np.ptp(column) > 0}
     found = [Told("mean", "no property: the mean of all other settings", None, None, left_out_error([], target, groups), len(rows))]
     for name, column in columns.items():
-        rank = spearmanr(column, target)
+        rank = _rank(column, target, groups)
         error = left_out_error([column], target, groups)
         found.append(Told(name, PROPERTIES[name], float(rank.statistic), float(rank.pvalue), error, len(rows)))
     error = left_out_error(list(columns.values()), target, groups)
     found.append(Told("all", "all of them", None, None, error, len(rows)))
     return [*found, *_lambda(rows)]
+
+
+def _rank(column: np.ndarray, target: np.ndarray, groups: Sequence[object]) -> Any:
+    """Over settings: replicates of one are no independent checkpoints."""
+    means = [[float(values[[g == group for g in groups]].mean()) for group in dict.fromkeys(groups)] for values in (column, target)]
+    return spearmanr(*means)
 
 
 def _lambda(rows: Sequence[dict[str, Any]]) -> list[Told]:
@@ -150,10 +159,13 @@ def _lambda(rows: Sequence[dict[str, Any]]) -> list[Told]:
         return []
     column = np.array([values.index(row["lambda1"]) for row in own], dtype=float)
     target = np.array([row[_TARGET] for row in own], dtype=float)
-    rank = spearmanr(column, target)
-    error = left_out_error([column], target, [(row["set"], row["eraser"]) for row in own])
+    groups = [(row["set"], row["eraser"]) for row in own]
+    rank = _rank(column, target, groups)
     says = f"rank of lambda1 among {len(values)} values, MACE's checkpoints alone"
-    return [Told("lambda1", says, float(rank.statistic), float(rank.pvalue), error, len(own))]
+    return [
+        Told("mean of MACE's", "no property: the mean of MACE's other settings", None, None, left_out_error([], target, groups), len(own)),
+        Told("lambda1", says, float(rank.statistic), float(rank.pvalue), left_out_error([column], target, groups), len(own)),
+    ]
 
 
 def left_out_error(columns: Sequence[np.ndarray], target: np.ndarray, groups: Sequence[object]) -> float:

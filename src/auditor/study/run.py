@@ -119,9 +119,10 @@ def write(asked: Asked, store: Store, out: Path, *, offline: bool = False) -> li
     return parts
 
 
-def _claims(answered: Sequence[Answered]) -> list[dict[str, str]]:
+def _claims(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     return [
         {"figure": each.figure.name, "source": each.figure.source, "says": held.claim.says, "test": held.claim.test}
+        | {"ours": held.claim.ours, "after_data": held.claim.after_data}
         | {"answer": held.answer, "measured": held.measured}
         for each in answered
         for held in each.claims
