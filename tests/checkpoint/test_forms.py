@@ -161,12 +161,12 @@ def test_changed_tensors_may_be_nearly_all_and_belong_to_their_base(tmp_path: Pa
     opened = open_checkpoint("micro")
     state = load_model(opened).unet.state_dict()
     most = {name: value + 0.01 for name, value in state.items() if ".attn2." not in name}
-    save_file(most, tmp_path / "delta.safetensors", {"format": "pt", "base": opened.digest})
+    save_file(most, tmp_path / "delta.safetensors", {"format": "pt", "auditor_base": opened.digest})
     delta = open_checkpoint(str(tmp_path / "delta.safetensors"), base=opened)
     assert delta.form is Form.DELTA
     loaded = load_model(delta).unet.state_dict()
     assert all(torch.equal(loaded[name], most.get(name, state[name])) for name in state)
-    save_file(most, tmp_path / "other.safetensors", {"format": "pt", "base": "0" * 64})
+    save_file(most, tmp_path / "other.safetensors", {"format": "pt", "auditor_base": "0" * 64})
     with pytest.raises(RefusedError, match="another base"):
         open_checkpoint(str(tmp_path / "other.safetensors"), base=opened)
     save_file(most, tmp_path / "unnamed.safetensors")

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from auditor.errors import UsageError
 from auditor.journal import Record
 from auditor.study import run
 from auditor.study.document import Bar, load_study
@@ -172,7 +173,9 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
         "probes: {broken: {use: broken, doses: [3], options: "
         "{candidates: micro-people-random, names: 2, prompts: paper-people, images_per_prompt: 1}}}",
     )
-    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}")
+    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}").replace(
+        "test: rises", "test: grows"
+    )
     path = written(tmp_path, document, catalogue)
     (tmp_path / "broken.py").write_text(BROKEN)
     out = tmp_path / "out"
@@ -219,7 +222,9 @@ def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Pat
         "erasers: {esd: {use: esd, options: {steps: 2, pool: 4, batch: 4, sampling_steps: 4, size: 32}, "
         "strengths: [{}, {learning_rate: 0.05}]}}",
     )
-    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}")
+    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}").replace(
+        "test: rises", "test: grows"
+    )
     path = written(tmp_path, document)
     asked, store = run.ask(path), Store(tmp_path / "store")
     run.measure(asked, store)  # the second may be too broken to be measured at all
@@ -272,7 +277,7 @@ def test_every_string_of_a_study_is_data(study: Path, measured: Path, tmp_path: 
     assert "http://" not in page and "https://" not in page
 
 
-def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path) -> None:
+def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = study.with_name("whole.yaml")
     catalogue = study.with_name("catalogue.yaml").read_text()
     third = catalogue.replace(
@@ -285,6 +290,9 @@ def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path
     store, out = Store(measured / "store"), study.parent / "decides"
     asked = run.ask(whole)
     assert run.measure(asked, store) == 0
+    with pytest.raises(UsageError, match="three settings or more"):  # three steps erase nothing: nothing could come back
+        run.write(asked, store, out)
+    monkeypatch.setattr("auditor.study.predictors.STILL_THERE", 1.0)
     run.write(asked, store, out)
     rows = list(csv.DictReader(io.StringIO((out / "checkpoints.csv").read_text())))
     assert len(rows) == len({row["arm"] for row in rows}) == 8

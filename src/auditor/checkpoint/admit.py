@@ -26,7 +26,7 @@ _MOST_BYTES = 10**12
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
-DELTA_BASE = "base"
+DELTA_BASE = "auditor_base"
 """Key of a safetensors file's metadata: the digest of the base that changed tensors were made over."""
 
 

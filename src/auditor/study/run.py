@@ -139,7 +139,7 @@ def _predict(probe: str, parts: Sequence[tuple[str, Findings]], out: Path) -> di
     cosines = similarities(open_base(base_source(parts[0][1].study.base), True), wanted)
     rows = list({row["arm"]: row for _, findings in parts for row in checkpoint_rows(findings, probe, cosines)}.values())
     if len({(row["set"], row["eraser"]) for row in rows}) < 3:
-        raise UsageError(f"What decides resurgence needs three settings or more that were measured before and after {probe}.")
+        raise UsageError(f"What decides resurgence needs three settings or more that were erased, and measured before and after {probe}.")
     write_whole(out / "checkpoints.csv", csv_bytes(COLUMNS, [[row[column] for column in COLUMNS] for row in rows]))
     _write_parquet(out / "checkpoints.parquet", COLUMNS, rows)
     shown = [*PROPERTIES, "lambda1"] if any(row["lambda1"] is not None for row in rows) else list(PROPERTIES)
