@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from auditor.clip_options import FOLDER
 from auditor.diffusion.model import digest_of_weights
 from auditor.errors import UsageError
 from auditor.microworld import checkpoint_folder
@@ -22,7 +23,7 @@ class Clip:
 
     def __init__(self, name: str, pretrained: str | None = None) -> None:
         """``name``: ``micro``, ``local-dir:PATH`` or a name that open_clip knows (then ``pretrained`` is its tag or file)."""
-        source = f"local-dir:{checkpoint_folder() / 'clip'}" if name == "micro" else name
+        source = f"{FOLDER}{checkpoint_folder() / 'clip'}" if name == "micro" else name
         try:
             self._model = open_clip.create_model(source, pretrained=pretrained, require_pretrained=True).eval().requires_grad_(False)
             self._tokenizer = open_clip.get_tokenizer(source)

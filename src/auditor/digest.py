@@ -25,6 +25,13 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_tree(path: Path) -> str:
+    """sha256 of a file, or of a folder's files and their names, at any depth; empty where there is neither."""
+    if path.is_dir():
+        return sha256_json([[str(each.relative_to(path)), sha256_file(each)] for each in sorted(path.rglob("*")) if each.is_file()])
+    return sha256_file(path) if path.is_file() else ""
+
+
 def seed_of(*parts: str | int) -> int:
     """A 63-bit seed from the sha256 of ``parts``."""
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8]) >> 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from auditor.clip_options import ClipOptions
 from auditor.plugin.contracts import Detection, Detector, OptionsModel
 from auditor.sets import ConceptNames, PromptTemplates
 
@@ -21,13 +22,9 @@ class ClipZeroShot(Detector):
     summary = "CLIP zero-shot top-1 among a list of labels (open_clip)"
     source = "Radford et al. 2021; used for objects by Suriyakumar et al., section 3"
 
-    class Options(OptionsModel):
+    class Options(ClipOptions):
         """Which CLIP, and the labels it chooses among."""
 
-        model: str = "ViT-B-32"
-        """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
-        pretrained: str | None = None
-        """Tag or file of open_clip's weights."""
         labels: ConceptNames
         """What it chooses among, or a named set; every concept that is asked for is added."""
         templates: PromptTemplates = ("a photo of {}",)

@@ -7,28 +7,32 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.clip_options import ClipOptions
 from auditor.plugin.contracts import ImageOutcome, Metric, OptionsModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 
-class ClipScoreOptions(OptionsModel):
-    """Which CLIP."""
+class ClipMetric(Metric):
+    """A metric on features of open_clip."""
 
-    model: str = "ViT-B-32"
-    """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
-    pretrained: str | None = None
-    """Tag or file of open_clip's weights."""
+    Options: ClassVar[type[OptionsModel]] = ClipOptions
+
+    def files(self) -> tuple[Path, ...]:
+        """Of the CLIP."""
+        options: ClipOptions = self.options
+        return options.clip_files()
 
 
-class ClipScore(Metric):
+class ClipScore(ClipMetric):
     """100 times the cosine of image and prompt, at least 0, averaged over images."""
 
     name = "clip-score"
     summary = "how well images fit their prompts: 100 x max(cosine, 0) of open_clip features"
     source = "Hessel et al. 2021, arXiv:2104.08718 (scaled by 100, as torchmetrics does)"
-    Options: ClassVar[type[OptionsModel]] = ClipScoreOptions
 
     def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
         """One column: each image's score."""

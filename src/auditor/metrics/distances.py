@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.metrics.clip_score import ClipScoreOptions
-from auditor.plugin.contracts import ImageOutcome, Metric, OptionsModel
+from auditor.metrics.clip_score import ClipMetric
+from auditor.plugin.contracts import ImageOutcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +47,11 @@ def kernel_distance(one: np.ndarray, two: np.ndarray) -> float:
     return float((terms.sum() - np.trace(terms)) / (len(one) * (len(one) - 1)))
 
 
-class _ClipDistance(Metric):
+class _ClipDistance(ClipMetric):
     """On open_clip's image features, unit vectors times the root of their length, so that a coordinate's variance is about 1."""
 
     higher_is_better = False
     resamples = 200
-    Options: ClassVar[type[OptionsModel]] = ClipScoreOptions
 
     def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
         """open_clip's image features."""

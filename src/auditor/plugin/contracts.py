@@ -57,6 +57,13 @@ class Plugin(ABC):
         """Other plugins that this one is made of; their versions and weights are part of the run's identity too."""
         return ()
 
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders whose content decides what it does; part of the identity of what a study measures.
+
+        Every path among the options. Overridden by plugins that are told of a file by a string, or of a folder to write to.
+        """
+        return tuple(value for _, value in self.options if isinstance(value, Path))
+
 
 # -- detectors -------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from auditor.clip_options import ClipOptions
 from auditor.errors import UsageError
 from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
 from auditor.sets import ConceptNames, PromptTemplates
@@ -119,7 +120,7 @@ class OutOfDomain(FineTune):
         return self._draw(candidates, setting)
 
 
-class TercileOptions(FineTuneOptions):
+class TercileOptions(FineTuneOptions, ClipOptions):
     """A tercile, 1 (least similar) to 3 (most similar)."""
 
     tercile: Literal[1, 2, 3]
@@ -127,10 +128,6 @@ class TercileOptions(FineTuneOptions):
     split: Literal["interval", "count", "given"] = "interval"
     """``interval``: three equal intervals of similarity (the paper's Table 1); ``count``: three equal groups (its text); ``given``: the
     candidates are the tercile, as somebody has published it."""
-    model: str = "ViT-B-32"
-    """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
-    pretrained: str | None = None
-    """Tag or file of open_clip's weights."""
 
 
 class ClipTercile(FineTune):
@@ -150,6 +147,11 @@ class ClipTercile(FineTune):
     def title(self) -> str:
         """With the tercile's number."""
         return f"{self.name}-{self.options.tercile}"
+
+    def files(self) -> tuple[Path, ...]:
+        """The user's folder, and the files of the CLIP."""
+        options: TercileOptions = self.options
+        return (*super().files(), *options.clip_files())
 
     def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
         """A random sample of the tercile."""

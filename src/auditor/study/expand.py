@@ -12,11 +12,11 @@ from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-from auditor.digest import sha256_json
+from auditor.digest import sha256_json, sha256_tree
 from auditor.plan import Seeds
 from auditor.plugin import door
 from auditor.plugin.contracts import Detector, Plugin
-from auditor.plugin.loader import find_plugin, make_plugin
+from auditor.plugin.loader import make_plugin
 from auditor.policy import Policy, ProbeUse
 from auditor.seeds import image_seed, training_seed
 from auditor.study.document import Study
@@ -24,7 +24,7 @@ from auditor.study.document import Study
 Role = Literal["erased", "synonym", "retained", "unrelated", "grid"]
 """What an image is for: the rate of an erased concept, also by its synonyms; retained accuracy; metrics; the first image at seed 0."""
 
-STACK = ("auditor", "torch", "diffusers", "transformers", "peft")
+STACK = ("auditor", "torch", "diffusers", "transformers", "peft", "open-clip-torch")
 Chosen = dict[tuple[str, str], int]
 """Of each set and eraser with strengths, the one that was chosen."""
 
@@ -74,6 +74,7 @@ class Expansion:
 
     def __init__(self, study: Study, base: str, device: str) -> None:
         self.study, self.base = study, base
+        self._plugins: dict[str, list[Any]] = {}
         self._stack = {name: version(name) for name in STACK} | {"device": device}
 
     @cached_property
@@ -85,6 +86,10 @@ class Expansion:
     def policy(self, name: str) -> Policy:
         """What plugins see of a set."""
         return self.study.policy(name)
+
+    def erasing_seed(self, replicate: int) -> int:
+        """The seed of one erasure. Replicates of two studies with another ``seed`` share none (a study has at most a hundred)."""
+        return 100 * self.study.seed + replicate - 1
 
     def training_seed(self, probe: str, replicate: int) -> int:
         """The seed of one training run."""
@@ -148,10 +153,10 @@ class Expansion:
         policy = self.policy(name)
         identity = {
             "base": self.base,
-            "eraser": _named("erasers", self.study.erasers[eraser].use, self.study.erasers[eraser].resolved(name, strength)),
+            "eraser": self._plugin("erasers", self.study.erasers[eraser].use, self.study.erasers[eraser].resolved(name, strength)),
             "erase": [concept.model_dump(mode="json") for concept in policy.erase],
             "retain": [concept.model_dump(mode="json") for concept in policy.retain],
-            "seed": replicate - 1,
+            "seed": self.erasing_seed(replicate),
             "stack": self._stack,
         }
         return Erased(name, eraser, strength, replicate, sha256_json(identity))
@@ -166,22 +171,23 @@ class Expansion:
         found = {}
         for title, use in self.study.uses(erased.set):
             seed = self.training_seed(title, erased.replicate)
-            recipe = [erased.key, _named("probes", use.use, use.options), use.method, seed, self.seeds.shared, forbidden]
+            recipe = [erased.key, self._plugin("probes", use.use, use.options), use.method, seed, self.seeds.shared, forbidden]
             recipe.append(self.study.sampler.model_dump(mode="json", exclude={"batch"}))
             doses = tuple(StudyArm(erased.set, erased, title, dose, sha256_json([*recipe, dose])) for dose in use.doses)
             found[title] = (use, doses)
         return found
 
     def record_key(self, arm: StudyArm) -> str:
-        """What an arm's outcomes hang on beside the arm: images, concepts asked for, sampler, detectors."""
-        return sha256_json([arm.key, self._measured(arm.set)])
+        """What an arm's outcomes hang on beside the arm: images, concepts asked for, sampler, detectors, and what these let train."""
+        limit = None if arm.probe is None else self.study.max_false_positive
+        return sha256_json([arm.key, self._measured(arm.set), limit])
 
     @lru_cache(maxsize=256)  # noqa: B019
     def _measured(self, name: str) -> str:
         samples = [[s.role, s.concept, s.prompt, s.index, s.seed] for s in self.samples(name)]
         concepts = [[c.name, *c.synonyms] for c in (*self.policy(name).erase, *self.policy(name).retain)]
         sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
-        return sha256_json([samples, concepts, sampler, [_named("detectors", use.use, use.options) for use in self.study.detectors]])
+        return sha256_json([samples, concepts, sampler, [self._plugin("detectors", use.use, use.options) for use in self.study.detectors]])
 
     def picture_key(self, arm: StudyArm, sample: StudySample) -> str:
         """What one image hangs on."""
@@ -191,23 +197,23 @@ class Expansion:
         """What a metric of an arm hangs on: the arm's images and those of the base beside them."""
         pictures = [[s.role, s.prompt, s.seed] for s in self.samples(arm.set)]
         sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
-        return sha256_json([self.record_key(arm), self.base, pictures, sampler, _named("metrics", name, options)])
+        return sha256_json([self.record_key(arm), self.base, pictures, sampler, self._plugin("metrics", name, options)])
 
     def features_key(self, arm: StudyArm, name: str, options: dict[str, Any], samples: Sequence[StudySample]) -> str:
         """What a metric's features of some images hang on."""
-        return sha256_json([_named("metrics", name, options), [self.picture_key(arm, sample) for sample in samples]])
+        return sha256_json([self._plugin("metrics", name, options), [self.picture_key(arm, sample) for sample in samples]])
+
+    def _plugin(self, kind: str, name: str, options: dict[str, Any]) -> list[Any]:
+        """What a plugin is; files that it reads are read once."""
+        asked = sha256_json([kind, name, options])
+        if asked not in self._plugins:
+            self._plugins[asked] = _identity(make_plugin(kind, name, options))
+        return self._plugins[asked]
 
 
-def _named(kind: str, name: str, options: dict[str, Any]) -> list[Any]:
-    """A plugin with its version, options and parts."""
-    return _identity(kind, make_plugin(kind, name, options))
-
-
-def _identity(kind: str, plugin: Plugin) -> list[Any]:
-    options = plugin.options.model_dump(mode="json")
-    inner = door.call(plugin, plugin.parts)
-    if isinstance(plugin, Detector):  # what decides may be the weights of one that it asks
-        parts, weights = [_identity(kind, part) for part in inner], [door.call(plugin, plugin.fingerprint)]
-    else:
-        parts, weights = [[part.origin, part.name, part.options.model_dump(mode="json")] for part in inner], []
-    return [plugin.name, find_plugin(kind, plugin.name).origin, options, parts, *weights]
+def _identity(plugin: Plugin) -> list[Any]:
+    """Name, version, options, content of files, and the same of its parts; of a detector also the weights that it decides by."""
+    files = [sha256_tree(path) for path in door.call(plugin, plugin.files)]
+    parts = [_identity(part) for part in door.call(plugin, plugin.parts)]
+    weights = [door.call(plugin, plugin.fingerprint)] if isinstance(plugin, Detector) else []
+    return [plugin.name, plugin.origin, plugin.options.model_dump(mode="json"), files, parts, *weights]

@@ -45,6 +45,10 @@ class Mace(Eraser):
         super().__init__(options)
         self._source: MaskSource = make_plugin("masks", self.options.masks.use, self.options.masks.options)
 
+    def files(self) -> tuple[Path, ...]:
+        """The captions; what is cached follows from them."""
+        return () if self.options.captions is None else (self.options.captions,)
+
     def parts(self) -> tuple[MaskSource, ...]:
         """The mask source."""
         return (self._source,)
