@@ -112,6 +112,12 @@ def test_what_the_catalogue_has_not_is_named(tmp_path: Path) -> None:
         ("label: two", "label: one", "stands twice"),
         ("sets: [one, two]", "sets: []", "needs 'sets'"),
         ("erasers: [esd]", "erasers: {esd: {use: esd, strengths: [{steps: 1}]}}", "no 'match'"),
+        ("replicates: 2", "metrics: [{use: clip-score}, {use: clip-score}]", "a metric stands twice"),
+        ("replicates: 2", "detectors: [{use: clip-zero-shot}, {use: clip-zero-shot}]", "a detector stands twice"),
+        ("set: two", "set: two, probe: out-of-domain-lora", "its 'probe' is one of in-domain-lora"),
+        ("set: two", "set: two, dose: 4", "its 'dose' is one of 3"),
+        ("test: rises", "test: rises, measure: fid", "nothing called 'fid' is measured"),
+        ("bars: [{label: one, set: one}, {label: two, set: two}]", "bars: [{label: one, set: one}]", "compares bars, and there is one"),
     ],
 )
 def test_a_study_that_contradicts_itself_is_refused(tmp_path: Path, before: str, after: str, said: str) -> None:
@@ -122,6 +128,16 @@ def test_a_study_that_contradicts_itself_is_refused(tmp_path: Path, before: str,
 def test_aliases_are_refused_in_catalogues_too(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="aliases"):
         load_study(written(tmp_path, catalogue=CATALOGUE + "images: &x {erased: 1}\nseed: *x\n"))
+
+
+def test_a_study_needs_no_catalogue(tmp_path: Path) -> None:
+    whole = yaml.safe_load(CATALOGUE) | yaml.safe_load(STUDY)
+    del whole["from"]
+    for key in ("sets", "erasers", "probes"):
+        whole[key] = yaml.safe_load(CATALOGUE)[key]
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    assert load_study(path) == load_study(written(tmp_path))
 
 
 def test_a_missing_study_is_one_sentence(tmp_path: Path) -> None:
@@ -164,6 +180,30 @@ def test_what_is_the_same_is_the_same_whatever_it_is_called(tmp_path: Path) -> N
     assert len({erased.key for erased in plan.checkpoints({})}) == 4
     reseeded = other(STUDY + "seed: 1\n")
     assert reseeded.samples("one")[0].seed != plan.samples("one")[0].seed
+    assert not {erased.key for erased in reseeded.checkpoints({})} & {erased.key for erased in plan.checkpoints({})}
+
+
+def keys(plan: Expansion) -> tuple[list[str], list[str]]:
+    """Of a study's first probed arm: identities of what is made (checkpoint, arm), and of what is said of it (erased, probed)."""
+    erased = plan.checkpoints({})[0]
+    ((_, (arm,)),) = plan.probe_arms(erased).values()
+    return [erased.key, arm.key], [plan.record_key(plan.erased_arm(erased)), plan.record_key(arm)]
+
+
+def test_a_file_behind_an_option_is_part_of_what_is_made(tmp_path: Path) -> None:
+    """Captions, masks, folders, weights: the same path with other content is something else."""
+    folder, found = tmp_path / "mine", []
+    folder.mkdir()
+    catalogue = CATALOGUE.replace("people: {candidates: micro-people-random, prompts: paper-people}", f"people: {{folder: {folder}}}")
+    for content in ("a", "b", "a"):
+        (folder / "metadata.jsonl").write_text(content)
+        found.append(keys(expanded(written(tmp_path, catalogue=catalogue)))[0])
+    assert found[0] == found[2] != found[1] and found[0][0] == found[1][0]
+
+
+def test_the_screening_limit_is_part_of_what_is_said_and_not_of_what_is_made(tmp_path: Path) -> None:
+    one, two = (keys(expanded(written(tmp_path, STUDY + f"max_false_positive: {limit}\n"))) for limit in (0.05, 0.01))
+    assert one[0] == two[0] and one[1][0] == two[1][0] and one[1][1] != two[1][1]
 
 
 def test_options_follow_method_and_domain(tmp_path: Path) -> None:

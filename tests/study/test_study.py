@@ -17,12 +17,11 @@ import pyarrow.parquet
 import pytest
 
 from auditor.errors import UsageError
-from auditor.journal import Record
 from auditor.study import run
-from auditor.study.document import Bar, load_study
+from auditor.study.document import Bar
 from auditor.study.findings import Findings, counts_of
 from auditor.study.store import ArmRecord, Outcome, Store
-from tests.study.test_document import CATALOGUE, STUDY, written
+from tests.study.test_document import STUDY, written
 
 METRICS = """
 images: {erased: 1, retained: 1, unrelated: 1}
@@ -99,8 +98,8 @@ def test_measuring_again_draws_and_trains_nothing(study: Path, measured: Path, m
     def never(*_: object, **__: object) -> Any:
         raise AssertionError("drawn again")
 
-    for name in ("draw", "erase", "train", "bootstrap"):
-        monkeypatch.setattr(f"auditor.study.work.{name}", never)
+    for name in ("work.erase", "work.train", "measure.draw", "measure.bootstrap"):
+        monkeypatch.setattr(f"auditor.study.{name}", never)
     assert run.measure(run.ask(study), Store(measured / "store")) == 0
 
 
@@ -110,15 +109,83 @@ def test_a_new_metric_trains_nothing(study: Path, measured: Path, monkeypatch: p
 
     other = study.with_name("more.yaml")
     other.write_text(study.read_text().replace("{use: harmonic-mean}", "{use: harmonic-mean}, {use: retained-accuracy}"))
-    for name in ("draw", "erase", "train"):
-        monkeypatch.setattr(f"auditor.study.work.{name}", never)
+    for name in ("work.erase", "work.train", "measure.draw"):
+        monkeypatch.setattr(f"auditor.study.{name}", never)
     assert run.measure(run.ask(other), Store(measured / "store")) == 0
     assert all("retained-accuracy" in arm.metrics for arm in findings_of(other, measured / "store").arms)
 
 
+SEES_ALL = """
+import numpy as np
+from auditor.plugin import hookimpl
+from auditor.plugin.contracts import Detection, Detector, Metric
+
+
+class SeesAll(Detector):
+    name = "sees-all"
+    summary = "whatever is asked for is there"
+
+    def detect(self, images, concepts):
+        shape = len(images), len(concepts)
+        return Detection(np.ones(shape, bool), np.ones(shape), ("all",) * len(images))
+
+
+class Breaks(Metric):
+    name = "breaks"
+    summary = "has no number"
+
+    def features(self, images, prompts, outcomes=None):
+        raise RuntimeError("no number today")
+
+    def value(self, features, reference):
+        return 0.0
+
+
+@hookimpl
+def auditor_register_detectors():
+    return [SeesAll]
+
+
+@hookimpl
+def auditor_register_metrics():
+    return [Breaks]
+"""
+
+
+def again(study: Path, measured: Path, before: str, after: str) -> tuple[int, str, Path]:
+    """Another study on the store of the first, by the command, with plugins of its own: exit code, what it said, its folder."""
+    plugin, other, out = (study.with_name(name) for name in ("plugin.py", "another.yaml", "another"))
+    plugin.write_text(SEES_ALL)
+    other.write_text(study.read_text().replace(before, after, 1))
+    line = command(other, "--out", out, "--store", measured / "store", "--plugin", plugin)
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr, out
+
+
+def test_what_was_trained_before_is_screened_by_the_detector_of_today(study: Path, measured: Path) -> None:
+    """A training set that one detector finds benign is refused where another one sees the erased concept in it, and nothing is trained."""
+    trained = set((measured / "store" / "arms").iterdir())
+    code, said, out = again(study, measured, "replicates: 2", "replicates: 2\ndetectors: [{use: sees-all}]")
+    assert code == 5 and "would not be a benign update" in said
+    rows = table_of(out)
+    assert {row["measure"] for row in rows if row["probe"] == "in-domain-lora"} == {"not measured"}
+    assert {row["value"] for row in rows if row["probe"] == "erased" and row["measure"] == "detected"} == {"1.0"}
+    assert set((measured / "store" / "arms").iterdir()) == trained
+
+
+def test_a_metric_that_breaks_is_named_and_ends_with_5(study: Path, measured: Path) -> None:
+    code, said, out = again(study, measured, "{use: harmonic-mean}", "{use: breaks}")
+    assert code == 5 and "no number today" in said and "breaks" in said
+    rows = table_of(out)
+    assert not [row for row in rows if row["measure"] == "breaks"]
+    broken = [row["why"] for row in rows if row["measure"] == "not measured"]
+    assert len(broken) == 10 and all(why.startswith("breaks: ") and "no number today" in why for why in broken)
+    assert {row["probe"] for row in rows if row["measure"] == "clip-frechet"} == {"base", "erased", "in-domain-lora"}
+
+
 def test_writing_again_gives_the_same_bytes(study: Path, measured: Path, tmp_path: Path) -> None:
     run.write(run.ask(study), Store(measured / "store"), tmp_path)
-    for name in ("table.csv", "study.html", "figure.svg", "claims.json"):
+    for name in ("table.csv", "study.html", "figure.svg", "claims.json", "first-images.png"):
         assert (tmp_path / name).read_bytes() == (measured / name).read_bytes(), name
 
 
@@ -166,7 +233,6 @@ def auditor_register_probes():
 
 
 def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    catalogue = CATALOGUE + ""
     document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("replicates: 2", "replicates: 1")
     document = document.replace(
         "probes: [in-domain]",
@@ -176,7 +242,7 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
     document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}").replace(
         "test: rises", "test: grows"
     )
-    path = written(tmp_path, document, catalogue)
+    path = written(tmp_path, document)
     (tmp_path / "broken.py").write_text(BROKEN)
     out = tmp_path / "out"
     done = subprocess.run(
@@ -299,12 +365,6 @@ def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path
     assert all(float(row["resurgence"]) == pytest.approx(float(row["detected_after"]) - float(row["detected"])) for row in rows)
     assert all(-1 <= float(row["mapping_similarity"]) <= 1 and float(row["attn2_distance"]) > 0 for row in rows)
     assert "error left out" in (out / "study.html").read_text()
-
-
-def test_records_know_nothing_of_what_a_study_calls_them(measured: Path) -> None:
-    names = set(ArmRecord.model_fields) | set(Outcome.model_fields)
-    assert issubclass(ArmRecord, Record) and not names & {"set", "eraser", "study", "probe"}
-    assert load_study(measured.parent / "study.yaml").title
 
 
 def test_all_replicates_are_trained_by_the_probe_that_asked_for_the_set(study: Path, measured: Path) -> None:

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+    from auditor.study.page import Grid
+
 BEFORE, AFTER = "#8fa9c4", "#c0392b"
 _POINTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_CELL = 0.72  # inches that a picture takes
 _SHARES = ("detected", "retained", "resurgence", "harmonic-mean", "retained-accuracy", "detected by synonym")
 
 
@@ -100,6 +103,45 @@ def points(rows: Sequence[dict[str, Any]], properties: Sequence[str], target: st
             axes.set_ylabel(target)
     grid.flat[0].legend(frameon=False, fontsize=7)
     return _svg(canvas)
+
+
+def pictures(grids: Sequence[Grid]) -> bytes:
+    """Grids of pictures one below the other, as PNG; those that the first detector sees the concept in are framed."""
+    from PIL import Image
+
+    rows, columns = sum(len(grid.rows) + 1 for grid in grids), max(len(grid.columns) for grid in grids)
+    longest = max(len(line) for grid in grids for row in grid.rows for line in _lines(row.label))
+    margin = 0.3 + 0.055 * longest
+    canvas, _ = _canvas(margin + _CELL * columns, _CELL * rows, axes=False)
+    canvas.set_layout_engine("none")
+    left, at = margin / canvas.get_figwidth(), 0
+    for grid in grids:
+        canvas.text(0.01, 1 - (at + 0.3) / rows, grid.title, fontsize=9, weight="bold")
+        for column, name in enumerate(grid.columns):
+            middle = left + (1 - left) * (column + 0.5) / columns
+            canvas.text(middle, 1 - (at + 0.95) / rows, name.replace(" ", "\n"), fontsize=6.5, ha="center", va="bottom")
+        for number, row in enumerate(grid.rows, at + 1):
+            canvas.text(left - 0.01, 1 - (number + 0.5) / rows, "\n".join(_lines(row.label)), fontsize=7, ha="right", va="center")
+            for column, picture in enumerate(row.pictures):
+                place = (
+                    left + (1 - left) * (column + 0.04) / columns,
+                    1 - (number + 0.96) / rows,
+                    (1 - left) * 0.92 / columns,
+                    0.92 / rows,
+                )
+                axes = canvas.add_axes(place, xticks=[], yticks=[])
+                if picture is not None:
+                    with Image.open(io.BytesIO(picture.png)) as image:
+                        axes.imshow(image, interpolation="nearest", aspect="auto")
+                axes.spines[:].set(color=AFTER if picture is not None and picture.hit else "#cccccc", linewidth=2.2)
+        at += len(grid.rows) + 1
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _lines(label: str) -> list[str]:
+    return label.split(" · ")
 
 
 def _canvas(width: float, height: float, *, axes: bool = True) -> tuple[Canvas, Any]:

@@ -34,20 +34,65 @@ class Answered:
     claims: Sequence[Held]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image as it is shown: a thumbnail, what the first detector said, and words for who cannot see it."""
+
+    png: bytes
+    hit: bool
+    label: str
+    alt: str
+
+    @property
+    def uri(self) -> Markup:
+        """The source of an image."""
+        return _uri("image/png", self.png)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side; None where one is missing."""
+
+    label: str
+    pictures: Sequence[Picture | None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows under the same columns."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+
+def first_images(parts: Sequence[tuple[str, Findings]], store: Store) -> list[Grid]:
+    """The first image at seed 0 of each erased concept, from base to probes, a grid a set and eraser: nobody chose them."""
+    pictures = PictureCache(store.pictures)
+    wanted = [findings for _, findings in parts if findings.study.grids]
+    grids = [
+        _grid(findings, pictures, name, eraser) for findings in wanted for name in findings.study.sets for eraser in findings.study.erasers
+    ]
+    return [grid for grid in grids if grid.rows]
+
+
+def most_resurged(parts: Sequence[tuple[str, Findings]], store: Store) -> Grid:
+    """The images that came back most, by how much the first detector's score rose: selected, to show what resurgence looks like."""
+    pictures = PictureCache(store.pictures)
+    found = [each for _, findings in parts if findings.study.grids for each in _selected(findings, pictures)]
+    rows = [row for _, row in sorted(found, key=lambda each: -each[0])[:_SELECTED]]
+    return Grid("selected: what came back most", ("base", "erased", "after the probe"), rows)
+
+
 def render(
     study: Study,
     parts: Sequence[tuple[str, Findings]],
     answered: Sequence[Answered],
-    store: Store,
+    grids: Sequence[Grid] = (),
+    selected: Grid | None = None,
     predicted: dict[str, Any] | None = None,
 ) -> bytes:
     """The page; ``parts`` are the studies that it shows the runs of, ``predicted`` what decides resurgence."""
-    pictures = PictureCache(store.pictures)
-    grids, selected = [], []
-    for _, findings in parts:
-        if findings.study.grids and predicted is None:
-            grids += [_grid(findings, pictures, name, eraser) for name in findings.study.sets for eraser in findings.study.erasers]
-            selected += _selected(findings, pictures)
     failures = [(_title(findings, finding), finding.failure) for _, findings in parts for finding in findings.failures]
     return (
         environment()
@@ -55,8 +100,8 @@ def render(
         .render(
             study=study,
             answered=answered,
-            grids=[grid for grid in grids if grid["rows"]],
-            selected=sorted(selected, key=lambda each: -each["gain"])[:_SELECTED],
+            grids=grids,
+            selected=selected,
             match=study.match,
             strengths=[row for _, findings in parts for row in _strengths(findings)] if predicted is None else [],
             table=[row for _, findings in parts for row in _table(findings)],
@@ -170,8 +215,7 @@ def _fit(finding: ArmFinding) -> str:
     return f"{1 - record.fit / record.fit_before:+.0%}"
 
 
-def _grid(findings: Findings, pictures: PictureCache, name: str, eraser: str) -> dict[str, Any]:
-    """The first image at seed 0 of each erased concept, from base to probes: nobody chose them."""
+def _grid(findings: Findings, pictures: PictureCache, name: str, eraser: str) -> Grid:
     checkpoint = next((e for e in findings.plan.checkpoints(findings.chosen) if (e.set, e.eraser, e.replicate) == (name, eraser, 1)), None)
     samples = [(row, sample) for row, sample in enumerate(findings.plan.samples(name)) if sample.role == "grid"][:_MOST_CONCEPTS]
     arms = [findings.bases[name]]
@@ -181,11 +225,11 @@ def _grid(findings: Findings, pictures: PictureCache, name: str, eraser: str) ->
     for finding in arms:
         if finding.record is not None:
             items = [_item(findings, pictures, finding, row, sample) for row, sample in samples]
-            rows.append({"label": _arm(findings, finding), "pictures": items})
-    return {"title": f"{name} · {eraser}", "concepts": [sample.concept for _, sample in samples], "rows": rows if samples else []}
+            rows.append(Row(_arm(findings, finding), items))
+    return Grid(f"{name} · {eraser}", [sample.concept for _, sample in samples], rows if samples else [])
 
 
-def _selected(findings: Findings, pictures: PictureCache) -> list[dict[str, Any]]:
+def _selected(findings: Findings, pictures: PictureCache) -> list[tuple[float, Row]]:
     """Images that an erased model did not show its concept in and a probed one did, by how much the detector's score rose."""
     found = []
     for finding in findings.arms:
@@ -199,21 +243,18 @@ def _selected(findings: Findings, pictures: PictureCache) -> list[dict[str, Any]
             if came_back and one.score is not None and two.score is not None:
                 found.append((two.score - one.score, row, sample, finding, before))
     best = sorted(found, key=lambda each: (-each[0], each[2].concept, each[2].prompt, each[2].index))[:_SELECTED]
-    return [
-        {
-            "gain": gain,
-            "title": f"{sample.prompt} · {_title(findings, finding)}",
-            "pictures": [_item(findings, pictures, which, row, sample) for which in (findings.bases[finding.arm.set], before, finding)],
-        }
-        for gain, row, sample, finding, before in best
-    ]
+    shown = []
+    for gain, row, sample, finding, before in best:
+        items = [_item(findings, pictures, which, row, sample) for which in (findings.bases[finding.arm.set], before, finding)]
+        shown.append((gain, Row(f"{sample.prompt} · {_title(findings, finding)}", items)))
+    return shown
 
 
 def _hit(hits: dict[str, bool]) -> bool:
     return next(iter(hits.values()))
 
 
-def _item(findings: Findings, pictures: PictureCache, finding: ArmFinding, row: int, sample: StudySample) -> dict[str, Any] | None:
+def _item(findings: Findings, pictures: PictureCache, finding: ArmFinding, row: int, sample: StudySample) -> Picture | None:
     assert finding.record is not None
     image = pictures.load(findings.plan.picture_key(finding.arm, sample))
     outcome = finding.record.outcomes[row]
@@ -226,10 +267,4 @@ def _item(findings: Findings, pictures: PictureCache, finding: ArmFinding, row: 
             picture.thumbnail((_SIDE, _SIDE))
             picture.save(buffer, format="PNG")
         content = buffer.getvalue()
-    uri = _uri("image/png", content)
-    return {
-        "uri": uri,
-        "hit": bool(outcome.hits) and _hit(outcome.hits),
-        "label": outcome.label,
-        "alt": f"{sample.prompt}: {_title(findings, finding)}",
-    }
+    return Picture(content, bool(outcome.hits) and _hit(outcome.hits), outcome.label, f"{sample.prompt}: {_title(findings, finding)}")

@@ -20,7 +20,7 @@ from auditor.study.store import Store, StudyProgress
 if TYPE_CHECKING:
     from auditor.checkpoint import Checkpoint
     from auditor.study.findings import Findings
-    from auditor.study.page import Answered
+    from auditor.study.page import Answered, Grid
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,29 @@ def write(asked: Asked, store: Store, out: Path, *, offline: bool = False) -> li
             svg = figures.bars(parts[-1][1], figure)
             write_whole(out / f"{figure.name}.svg", svg)
             answered.append(page.Answered(figure, page.svg_uri(svg), hold(parts[-1][1], figure)))
-        predicted = None
+        predicted, grids, selected = None, list[page.Grid](), None
         if asked.study.predict is not None:
             predicted = _predict(asked.study.predict, parts, out)
         else:
+            grids, selected = page.first_images(parts, store), page.most_resurged(parts, store)
+            _write_grids(out, grids, selected)
             rows = [row for name, findings in parts for row in findings.rows(name)]
             write_whole(out / "table.csv", csv_bytes(COLUMNS, [[row.get(column) for column in COLUMNS] for row in rows]))
             _write_parquet(out / "table.parquet", COLUMNS, rows)
         write_whole(out / "claims.json", (json.dumps(_claims(answered), indent=2, ensure_ascii=False) + "\n").encode())
-        write_whole(out / "study.html", page.render(asked.study, parts, answered, store, predicted))
+        write_whole(out / "study.html", page.render(asked.study, parts, answered, grids, selected, predicted))
     return parts
+
+
+def _write_grids(out: Path, grids: Sequence[Grid], selected: Grid) -> None:
+    """The pictures of the page as files of their own; none is left of what is no longer shown."""
+    from auditor.study import figures
+
+    for name, shown in (("first-images.png", grids), ("most-resurged.png", [selected] if selected.rows else [])):
+        if shown:
+            write_whole(out / name, figures.pictures(shown))
+        else:
+            (out / name).unlink(missing_ok=True)
 
 
 def _claims(answered: Sequence[Answered]) -> list[dict[str, Any]]:
