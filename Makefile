@@ -14,7 +14,7 @@ test: $(READY)
 	$(BIN)/ruff check src tests plugins
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench"
-	for plugin in $(PLUGINS); do $(BIN)/pytest $$plugin || exit 1; done
+	echo $(PLUGINS) | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/pytest
 
 science: $(READY)
 	$(BIN)/pytest -m science

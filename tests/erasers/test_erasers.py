@@ -43,7 +43,10 @@ def changed(folder: Path) -> set[str]:
     return {name for name, value in before.items() if not torch.equal(value.float(), after[name])}
 
 
-@pytest.mark.parametrize("name", ["micro-person", "micro-people", "micro-object", "micro-objects"])
+@pytest.mark.parametrize(
+    "name",
+    ["micro-person", "micro-objects", *(pytest.param(name, marks=pytest.mark.science) for name in ("micro-people", "micro-object"))],
+)
 def test_mace_erases_and_keeps(tmp_path: Path, name: str) -> None:
     """Issue: at most 3 % of at least 100 images detected, retained accuracy at least 0.90 of the base's (1.00)."""
     policy = load_policy(name)
