@@ -8,11 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 
+from auditor.cli import main
 from auditor.judging import judged
 from auditor.policy import load_policy
 from auditor.reports import diff, read_report, verify
@@ -22,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 GATE = ROOT / "examples" / "shell" / "gate.sh"
 ACTION = ROOT / "examples" / "github-action"
 BIN = Path(sys.executable).parent
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -334,41 +338,57 @@ def test_reports_of_earlier_versions_are_read(file: Path) -> None:
     assert diff(report, report) == []
 
 
-def test_a_policy_is_written_checked_and_explained(tmp_path: Path) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: what it says and ends with, without the seconds that a new one takes to load."""
+
+    def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        line = list(map(str, arguments))
+        monkeypatch.setattr(sys, "argv", ["auditor", *line])
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(line, cast(int, end.value.code), *capsys.readouterr())
+
+    return command
+
+
+def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command) -> None:
     arguments = ["--erase", "Borin Talvek", "--retain", "Zelda Mirkov", "--retain", "Dorval Quint", "--domain", "people", "--base", "micro"]
-    done = auditor("policy", "init", "gate.yaml", *arguments, cwd=tmp_path)
+    done = here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     policy = load_policy(tmp_path / "gate.yaml")
     assert policy.erase[0].name == "Borin Talvek" and policy.probes[0].replicates == 3
     assert (tmp_path / "gate.yaml").read_text().count("#") >= 8, "commented"
-    assert auditor("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
-    done = auditor("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
+    assert here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
+    done = here("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
     assert f"sha256:{policy.digest()}" in done.stdout and done.returncode == (2 if "warning" in done.stdout else 0)
-    done = auditor("policy", "explain", "gate.yaml", cwd=tmp_path)
+    done = here("policy", "explain", "gate.yaml", cwd=tmp_path)
     assert "PASS: each of them is shown to be below 8.0%" in done.stdout and "Chance that every rate holds" in done.stdout
-    assert auditor("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
+    assert here("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
     odd = ["--erase", "a tank", "--retain", "a truck", "--domain", "weapons", "--base", "micro"]
-    done = auditor("policy", "init", "odd.yaml", *odd, cwd=tmp_path)
+    done = here("policy", "init", "odd.yaml", *odd, cwd=tmp_path)
     assert done.returncode == 2 and "name at least 8 with --train" in done.stderr
     train = [part for n in range(8) for part in ("--train", f"tool {n}")]
-    assert auditor("policy", "init", "odd.yaml", *odd, *train, cwd=tmp_path).returncode == 0
+    assert here("policy", "init", "odd.yaml", *odd, *train, cwd=tmp_path).returncode == 0
     assert load_policy(tmp_path / "odd.yaml").probes[0].options["candidates"] == [f"tool {n}" for n in range(8)]
 
 
-def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path) -> None:
-    done = auditor("policy", "explain", write_policy(tmp_path, retain=[], base="none"))
+def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path, here: Command) -> None:
+    done = here("policy", "explain", write_policy(tmp_path, retain=[], base="none"))
     assert "Out of reach" in done.stdout and "(and still no PASS)" in done.stdout
 
 
-def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path) -> None:
+def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path, here: Command) -> None:
     policy = write_policy(tmp_path)
-    assert "not known before the first audit" in auditor("policy", "explain", policy, "--cache", tmp_path).stdout
+    assert "not known before the first audit" in here("policy", "explain", policy, "--cache", tmp_path).stdout
     (tmp_path / "rates").mkdir()
     (tmp_path / "rates" / "last.json").write_text(json.dumps({"device": "x", "flops": 1e10}))
-    found = re.search(r"machine ([\d.e+]+) to ([\d.e+]+) minutes", auditor("policy", "explain", policy, "--cache", tmp_path).stdout)
+    found = re.search(r"machine ([\d.e+]+) to ([\d.e+]+) minutes", here("policy", "explain", policy, "--cache", tmp_path).stdout)
     assert found is not None and 0 < float(found[1]) <= float(found[2]) < 60
     elsewhere = write_policy(tmp_path, base={"source": "hf://nobody/nothing"})
-    assert "Minutes are not known: the base is not on this machine" in auditor("policy", "explain", elsewhere, "--cache", tmp_path).stdout
+    assert "Minutes are not known: the base is not on this machine" in here("policy", "explain", elsewhere, "--cache", tmp_path).stdout
 
 
 def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:
@@ -379,9 +399,9 @@ def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:
     assert done.returncode == 2 and "with another base is not the policy" in done.stderr
 
 
-def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path) -> None:
+def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path, here: Command) -> None:
     evil = 'x: {y}], # "quoted"\n- {name: z 𠮷野家😀'
-    done = auditor("policy", "init", "gate.yaml", "--erase", evil, "--retain", "a", "--domain", "people", "--base", "micro", cwd=tmp_path)
+    done = here("policy", "init", "gate.yaml", "--erase", evil, "--retain", "a", "--domain", "people", "--base", "micro", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_policy(tmp_path / "gate.yaml").erase[0].name == evil
 
@@ -397,15 +417,15 @@ def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path) -> None:
         ({"base": "none"}, "Out of reach"),
     ],
 )
-def test_check_warns_of_what_weakens_a_pass(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
-    done = auditor("policy", "check", write_policy(tmp_path, **changes))
+def test_check_warns_of_what_weakens_a_pass(tmp_path: Path, changes: dict[str, object], sentence: str, here: Command) -> None:
+    done = here("policy", "check", write_policy(tmp_path, **changes))
     assert done.returncode == 0 and sentence in done.stdout, done.stdout + done.stderr
 
 
-def test_the_policy_schema_takes_the_bundled_policies_and_no_misspelling() -> None:
+def test_the_policy_schema_takes_the_bundled_policies_and_no_misspelling(here: Command) -> None:
     import jsonschema
 
-    schema = json.loads(auditor("policy", "schema").stdout)
+    schema = json.loads(here("policy", "schema").stdout)
     for file in sorted((ROOT / "policies").glob("*.yaml")):
         document = yaml.safe_load(file.read_text())
         jsonschema.validate(document, schema)

@@ -68,7 +68,7 @@ def test_diffusers_own_pipeline_opens_the_folder_and_draws() -> None:
 def test_the_detector_knows_what_the_base_draws(domain: str) -> None:
     names = list(PEOPLE if domain == "people" else OBJECTS)
     model, sampler = load_model(open_checkpoint("micro")), load_policy("micro-person").sampler
-    wanted = [(name, template.format(name)) for name in names for template in PAPER_PROMPTS[domain]]
+    wanted = [(name, template.format(name)) for name in names for template in PAPER_PROMPTS[domain][:2]]
     right = []
     for start in range(0, len(wanted), 64):
         batch = wanted[start : start + 64]

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import load
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -128,6 +127,8 @@ def _built(checkpoint: Checkpoint, component: str) -> Any:
 
 def _single(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
     """The parts of a single file in the original Stable Diffusion's names, with the base's configurations."""
+    from diffusers import StableDiffusionPipeline  # takes a second to import, and few checkpoints need it
+
     assert checkpoint.overlay is not None
     pipeline = StableDiffusionPipeline.from_single_file(
         str(checkpoint.overlay), config=str(checkpoint.folder), torch_dtype=torch.float32, local_files_only=True, safety_checker=None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from auditor.checkpoint.folder import UNET_PARTS
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 def merge_lora(unet: UNet2DConditionModel, held: Mapping[str, Tensor], metadata: Mapping[str, str], scale: float = 1.0) -> None:
@@ -18,6 +20,8 @@ def merge_lora(unet: UNet2DConditionModel, held: Mapping[str, Tensor], metadata:
     ``metadata`` is that of the safetensors file: ranks and alphas, where diffusers or peft wrote them. Raises ``ValueError`` with half a
     sentence ("changes more than ...") where it is no plain LoRA of this UNet.
     """
+    from diffusers import StableDiffusionPipeline  # takes a second to import, and few checkpoints need it
+
     if any("dora_scale" in name or "hada" in name or "lokr" in name for name in held):
         raise ValueError("is not a plain LoRA (DoRA, LoHa or LoKr); only plain ones are merged")
     named = {f"unet.{name}" if name.split(".")[0] in UNET_PARTS else name: value for name, value in held.items()}
