@@ -118,6 +118,10 @@ class Match(StrictModel):
     """What retained accuracy should be. The strength that misses both by least is taken; of equals, the one whose retained accuracy is
     nearest to this."""
 
+    def shortfall(self, detected: float, retained: float) -> float:
+        """By how much an erased arm misses both, in sum; 0 where it meets them."""
+        return max(0.0, detected - self.detected) + max(0.0, self.retained - retained)
+
 
 class Bar(StrictModel):
     """One condition of a figure: the erased model before, and a probe after. What is not named is the study's only one."""

@@ -182,7 +182,8 @@ def _strengths(findings: Findings) -> list[dict[str, Any]]:
     rows = []
     for finding in findings.candidates:
         erased = finding.arm.erased
-        assert erased is not None and erased.strength is not None
+        assert erased is not None and erased.strength is not None and findings.study.match is not None
+        detected, retained = finding.value("detected"), finding.value("retained")
         rows.append(
             {
                 "set": erased.set,
@@ -190,6 +191,7 @@ def _strengths(findings: Findings) -> list[dict[str, Any]]:
                 "options": findings.study.erasers[erased.eraser].strengths[erased.strength],
                 "detected": _counted(finding, "erased"),
                 "retained": _counted(finding, "retained"),
+                "misses": "–" if detected is None or retained is None else f"{findings.study.match.shortfall(detected, retained):.2f}",
                 "taken": findings.chosen.get((erased.set, erased.eraser)) == erased.strength,
             }
         )

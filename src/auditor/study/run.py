@@ -196,8 +196,7 @@ def choose(plan: Expansion, store: Store, *, partial: bool = False) -> Chosen:
         detected, retained = (counts[role].share if role in counts else None for role in ("erased", "retained"))
         if detected is None or retained is None:
             continue
-        shortfall = max(0.0, detected - match.detected) + max(0.0, match.retained - retained)
-        rank = (shortfall, abs(retained - match.retained), detected)
+        rank = (match.shortfall(detected, retained), abs(retained - match.retained), detected)
         by_pair.setdefault((erased.set, erased.eraser), []).append((rank, erased.strength))
     for pair, ranked in by_pair.items():
         chosen[pair] = min(ranked)[1]
