@@ -28,6 +28,8 @@ images: {erased: 1, retained: 1, unrelated: 1}
 unrelated: {names: micro-objects-random, prompts: paper-objects}
 metrics: [{use: clip-frechet, options: {model: micro}}, {use: harmonic-mean}]
 """
+ONE = STUDY.replace("sets: [one, two]", "sets: [one]").replace(", {label: two, set: two}", "").replace("test: rises", "test: grows")
+"""The study with one set alone."""
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -230,14 +232,10 @@ def auditor_register_probes():
 
 
 def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("replicates: 2", "replicates: 1")
-    document = document.replace(
+    document = ONE.replace("replicates: 2", "replicates: 1").replace(
         "probes: [in-domain]",
         "probes: {broken: {use: broken, doses: [3], options: "
         "{candidates: micro-people-random, names: 2, prompts: paper-people, images_per_prompt: 1}}}",
-    )
-    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}").replace(
-        "test: rises", "test: grows"
     )
     path = written(tmp_path, document)
     (tmp_path / "broken.py").write_text(BROKEN)
@@ -246,13 +244,13 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
         command(path, "--out", out, "--plugin", tmp_path / "broken.py"), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 5
-    assert "out of luck" in done.stderr and "1 arms were not measured" in done.stderr
+    assert "out of luck" in done.stderr and "Not measured: 1 of the arms" in done.stderr
     rows = table_of(out)
     assert [row["measure"] for row in rows if row["probe"] == "broken-lora"] == ["not measured"]
     assert any(row["measure"] == "detected" and row["probe"] == "erased" for row in rows)
     assert [claim["answer"] for claim in json.loads((out / "claims.json").read_text())] == ["undecided"]
     page = (out / "study.html").read_text()
-    assert "1 arms were not measured" in page and "out of luck" in page
+    assert "Not measured: 1 of the arms" in page and "out of luck" in page
 
 
 def test_a_missing_image_is_neither_shown_nor_not_shown(study: Path, measured: Path) -> None:
@@ -279,14 +277,10 @@ def test_an_estimate_needs_every_replicate(study: Path, measured: Path) -> None:
 
 
 def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Path, tmp_path: Path) -> None:
-    document = STUDY.replace("sets: [one, two]", "sets: [one]").replace("figures:", "match: {detected: 1.0, retained: 1.0}\nfigures:")
-    document = document.replace(
+    document = ONE.replace("figures:", "match: {detected: 1.0, retained: 1.0}\nfigures:").replace(
         "erasers: [esd]",
         "erasers: {esd: {use: esd, options: {steps: 2, pool: 4, batch: 4, sampling_steps: 4, size: 32}, "
         "strengths: [{}, {learning_rate: 0.05}]}}",
-    )
-    document = document.replace("{label: one, set: one}, {label: two, set: two}", "{label: one, set: one}").replace(
-        "test: rises", "test: grows"
     )
     path = written(tmp_path, document)
     asked, store = run.ask(path), Store(tmp_path / "store")

@@ -167,6 +167,6 @@ def _show(parts: list[tuple[str, Findings]], out: Path) -> int:
         console.print(table)
     broken = [finding for _, findings in parts for finding in findings.failures]
     if broken:
-        click.echo(f"{len(broken)} arms were not measured; the page says which and why.", err=True)
+        click.echo(f"Not measured: {len(broken)} of the arms; the page says which and why.", err=True)
     click.echo(f"Wrote {out / 'study.html'}")
     return len(broken)
