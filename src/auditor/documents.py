@@ -47,8 +47,8 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
 
 
-def read_yaml(path: Path, model: type[Model], data: dict[str, Any] | None = None) -> Model:
-    """Read ``path`` as a ``model``; ``data`` is what it says once it was completed from elsewhere.
+def read_yaml(path: Path, model: type[Model], data: dict[str, Any] | None = None, also: Sequence[Path] = ()) -> Model:
+    """Read ``path`` as a ``model``; ``data`` is what it says once it was completed from other files (``also``).
 
     Raises :class:`UsageError` where the file cannot be read and :class:`PolicyError`, with file and line, where its
     content does not fit; for an unknown key it names the nearest known one.
@@ -60,7 +60,11 @@ def read_yaml(path: Path, model: type[Model], data: dict[str, Any] | None = None
         found = error.errors(include_url=False)
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # a misspelt key explains a missing one
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise PolicyError(f"{path}:{_line_of(root, first['loc'])}: {sentence_of(first, model)}{more}") from error
+        depth, line, where = _place_of(root, first["loc"], path)
+        for other in also:
+            deeper = _place_of(_parse(other)[0], first["loc"], other)
+            depth, line, where = deeper if deeper[0] > depth else (depth, line, where)
+        raise PolicyError(f"{where}:{line}: {sentence_of(first, model)}{more}") from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def entries_of(path: Path, key: str) -> list[tuple[int, dict[str, Any]]]:
     entries = data.get(key)
     if not isinstance(entries, list):
         return []
-    return [(_line_of(root, (key, at)), entry) for at, entry in enumerate(entries) if isinstance(entry, dict)]
+    return [(_place_of(root, (key, at), path)[1], entry) for at, entry in enumerate(entries) if isinstance(entry, dict)]
 
 
 def parse_scalar(text: str) -> Any:
@@ -130,19 +134,19 @@ def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"'{where}': {message[0].lower() + message[1:]}{shown}."
 
 
-def _line_of(node: yaml.Node | None, location: Sequence[str | int]) -> int:
-    """The line, from 1, of the deepest part of ``location`` that the document has."""
-    line = 1
+def _place_of(node: yaml.Node | None, location: Sequence[str | int], path: Path) -> tuple[int, int, Path]:
+    """How many parts of ``location`` the document has, the line, from 1, of the deepest of them, and the document."""
+    depth, line = 0, 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
             pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
             if pair is None:
                 continue  # a union member's name or a missing key: not in the document
-            line, node = pair[0].start_mark.line + 1, pair[1]
+            depth, line, node = depth + 1, pair[0].start_mark.line + 1, pair[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
+            depth, line = depth + 1, node.start_mark.line + 1
+    return depth, line, path
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

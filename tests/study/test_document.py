@@ -98,6 +98,14 @@ def test_a_misspelt_key_is_named_with_the_nearest(tmp_path: Path) -> None:
         load_study(written(tmp_path, STUDY.replace("replicates", "replicate")))
 
 
+def test_a_mistake_in_the_catalogue_is_named_with_its_file_and_line(tmp_path: Path) -> None:
+    line = CATALOGUE.splitlines().index("retain: [{names: [Zelda Mirkov, Dorval Quint], domain: people, prompts: paper-people}]") + 1
+    with pytest.raises(PolicyError, match=rf"catalogue\.yaml:{line}: unknown key 'retian'; did you mean 'retain'"):
+        load_study(written(tmp_path, catalogue=CATALOGUE.replace("retain: [", "retian: [")))
+    with pytest.raises(PolicyError, match=r"catalogue\.yaml:6: .*'sets\.two\.images'"):
+        load_study(written(tmp_path, catalogue=CATALOGUE.replace("two: {images: 1", "two: {images: 0")))
+
+
 def test_what_the_catalogue_has_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"'sets' names 'three'.*one, two"):
         load_study(written(tmp_path, STUDY.replace("[one, two]", "[one, three]", 1)))

@@ -282,14 +282,14 @@ _CHOSEN = ("sets", "erasers", "probes")
 def load_study(path: Path) -> Study:
     """Read a study, with the catalogue that it is ``from``. Raises :class:`PolicyError` with file and line."""
     own, catalogue = read_mapping(path), dict[str, Any]()
-    if "from" in own:
-        beside = path.parent / str(own["from"])
-        catalogue = read_mapping(beside)
+    beside = [path.parent / str(own["from"])] if "from" in own else []
+    for file in beside:
+        catalogue = read_mapping(file)
     for key in _CHOSEN:
         entries = catalogue.pop(key, {})
         if key in own:
             own[key] = _choose(path, key, own[key], entries)
-    study = read_yaml(path, Study, data=catalogue | {key: value for key, value in own.items() if key != "from"})
+    study = read_yaml(path, Study, data=catalogue | {key: value for key, value in own.items() if key != "from"}, also=beside)
     for figure in study.figures:
         _check_figure(path, study, figure)
     return study
