@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,19 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_tree(path: Path) -> str:
-    """sha256 of a file, or of a folder's files and their names, at any depth; empty where there is neither."""
-    if path.is_dir():
-        return sha256_json([[str(each.relative_to(path)), sha256_file(each)] for each in sorted(path.rglob("*")) if each.is_file()])
-    return sha256_file(path) if path.is_file() else ""
+    """sha256 of a file, or of a folder's files and their names, at any depth and through links; empty where there is neither."""
+    if not path.is_dir():
+        return sha256_file(path) if path.is_file() else ""
+    found, seen = list[list[str]](), set[str]()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        for each in (Path(folder, name) for name in files):
+            found.append([os.fsencode(each.relative_to(path)).hex(), sha256_tree(each)])
+    return sha256_json(sorted(found))
 
 
 def seed_of(*parts: str | int) -> int:

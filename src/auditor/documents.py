@@ -60,10 +60,10 @@ def read_yaml(path: Path, model: type[Model], data: dict[str, Any] | None = None
         found = error.errors(include_url=False)
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # a misspelt key explains a missing one
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        depth, line, where = _place_of(root, first["loc"], path)
-        for other in also:
-            deeper = _place_of(_parse(other)[0], first["loc"], other)
-            depth, line, where = deeper if deeper[0] > depth else (depth, line, where)
+        where, (depth, line, own) = path, _place_of(root, first["loc"])
+        for other in () if own else also:
+            deeper = _place_of(_parse(other)[0], first["loc"])
+            where, depth, line = (other, *deeper[:2]) if deeper[0] > depth else (where, depth, line)
         raise PolicyError(f"{where}:{line}: {sentence_of(first, model)}{more}") from error
 
 
@@ -78,7 +78,7 @@ def entries_of(path: Path, key: str) -> list[tuple[int, dict[str, Any]]]:
     entries = data.get(key)
     if not isinstance(entries, list):
         return []
-    return [(_place_of(root, (key, at), path)[1], entry) for at, entry in enumerate(entries) if isinstance(entry, dict)]
+    return [(_place_of(root, (key, at))[1], entry) for at, entry in enumerate(entries) if isinstance(entry, dict)]
 
 
 def parse_scalar(text: str) -> Any:
@@ -134,8 +134,11 @@ def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"'{where}': {message[0].lower() + message[1:]}{shown}."
 
 
-def _place_of(node: yaml.Node | None, location: Sequence[str | int], path: Path) -> tuple[int, int, Path]:
-    """How many parts of ``location`` the document has, the line, from 1, of the deepest of them, and the document."""
+def _place_of(node: yaml.Node | None, location: Sequence[str | int]) -> tuple[int, int, bool]:
+    """How many parts of ``location`` the document has, the line, from 1, of the deepest, and whether what is there is this document's.
+
+    It is not where the document only names something that another one lays out.
+    """
     depth, line = 0, 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
@@ -146,7 +149,7 @@ def _place_of(node: yaml.Node | None, location: Sequence[str | int], path: Path)
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             depth, line = depth + 1, node.start_mark.line + 1
-    return depth, line, path
+    return depth, line, depth == len(location) or (depth > 0 and isinstance(node, yaml.MappingNode))
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
+from auditor.digest import sha256_tree
 from auditor.errors import PolicyError, UsageError
 from auditor.study.document import load_study
 from auditor.study.expand import Expansion
-from auditor.study.run import ask
+from auditor.study.run import ask, choose
+from auditor.study.store import ArmRecord, Outcome, Store
 
 STUDIES = sorted(Path("examples/studies").glob("*/*.yaml"))
 ASKED = [path for path in STUDIES if path.stem != "catalogue"]
@@ -104,6 +107,13 @@ def test_a_mistake_in_the_catalogue_is_named_with_its_file_and_line(tmp_path: Pa
         load_study(written(tmp_path, catalogue=CATALOGUE.replace("retain: [", "retian: [")))
     with pytest.raises(PolicyError, match=r"catalogue\.yaml:6: .*'sets\.two\.images'"):
         load_study(written(tmp_path, catalogue=CATALOGUE.replace("two: {images: 1", "two: {images: 0")))
+
+
+def test_a_mistake_in_the_study_is_not_laid_on_the_catalogue(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"study\.yaml:6: .*'erasers\.esd\.use' is missing"):
+        load_study(written(tmp_path, STUDY.replace("erasers: [esd]", "erasers: {esd: {options: {variant: x}}}")))
+    with pytest.raises(PolicyError, match=r"study\.yaml:9: .*'detectors\.0\.use' is missing"):
+        load_study(written(tmp_path, STUDY.replace("replicates: 2", "detectors: [{options: {}}]")))
 
 
 def test_what_the_catalogue_has_not_is_named(tmp_path: Path) -> None:
@@ -207,6 +217,45 @@ def test_a_file_behind_an_option_is_part_of_what_is_made(tmp_path: Path) -> None
         (folder / "metadata.jsonl").write_text(content)
         found.append(keys(expanded(written(tmp_path, catalogue=catalogue)))[0])
     assert found[0] == found[2] != found[1] and found[0][0] == found[1][0]
+    plan = expanded(written(tmp_path, catalogue=catalogue))
+    use = plan.study.uses("one")[0][1]
+    keys(plan)
+    plan.check_files("probes", use.use, use.options)
+    (folder / "metadata.jsonl").write_text("c")
+    with pytest.raises(UsageError, match="was changed while the study was at work"):
+        plan.check_files("probes", use.use, use.options)
+
+
+def test_folders_are_read_through_links_and_whatever_their_files_are_called(tmp_path: Path) -> None:
+    folder, other = tmp_path / "masks", tmp_path / "elsewhere"
+    for each in (folder, other):
+        each.mkdir()
+    (folder / "linked").symlink_to(other)
+    (other / "back").symlink_to(folder)
+    found = [sha256_tree(folder)]
+    for path in (other / "00.png", folder / os.fsdecode(b"caf\xe9.png")):
+        path.write_bytes(b"1")
+        found.append(sha256_tree(folder))
+    (other / "00.png").write_bytes(b"2")
+    assert len({*found, sha256_tree(folder)}) == 4
+    assert sha256_tree(tmp_path / "none") == ""
+
+
+def test_a_strength_that_destroys_the_model_is_not_chosen_by_what_it_left(tmp_path: Path) -> None:
+    """Two good images of many blank ones are no rate: where too many are missing there is no estimate, and no strength is chosen by it."""
+    strengths = "erasers: {esd: {use: esd, strengths: [{steps: 1}, {steps: 2}]}}"
+    plan = expanded(written(tmp_path, STUDY.replace("erasers: [esd]", strengths) + "match: {detected: 0.05, retained: 0.9}\n"))
+    store = Store(tmp_path / "store")
+    for erased in plan.candidates():
+        samples = plan.samples(erased.set)
+        first = next(row for row, sample in enumerate(samples) if sample.role == "retained")
+        dead = [Outcome(hits={"d": True}) if row == first else Outcome(flaw="blank") for row in range(len(samples))]
+        sound = [Outcome(hits={"d": sample.role == "retained" and sample.index == 0}) for sample in samples]
+        if erased.strength == 0:
+            dead[0] = Outcome(hits={"d": False})
+        outcomes = dead if erased.strength == 0 else sound
+        store.write(plan.record_key(plan.erased_arm(erased)), ArmRecord(outcomes=tuple(outcomes)))
+    assert choose(plan, store) == {("one", "esd"): 1, ("two", "esd"): 1}
 
 
 def test_the_screening_limit_is_part_of_what_is_said_and_not_of_what_is_made(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ import pyarrow.parquet
 import pytest
 
 from auditor.errors import UsageError
-from auditor.study import run
+from auditor.study import figures, run
 from auditor.study.document import Bar
 from auditor.study.findings import Findings, counts_of
+from auditor.study.page import Grid, Row
 from auditor.study.store import ArmRecord, Outcome, Store
 from tests.study.test_document import STUDY, written
 
@@ -164,15 +165,22 @@ def again(study: Path, measured: Path, before: str, after: str) -> tuple[int, st
     return done.returncode, done.stderr, out
 
 
+def arms_of(study: Path, measured: Path) -> list[Path]:
+    """Where the store keeps how each probed arm was made."""
+    plan = findings_of(study, measured / "store").plan
+    keys = [arm.key for each in plan.checkpoints({}) for _, doses in plan.probe_arms(each).values() for arm in doses]
+    return [measured / "store" / "arms" / f"{key}.json" for key in keys]
+
+
 def test_what_was_trained_before_is_screened_by_the_detector_of_today(study: Path, measured: Path) -> None:
     """A training set that one detector finds benign is refused where another one sees the erased concept in it, and nothing is trained."""
-    trained = set((measured / "store" / "arms").iterdir())
+    trained = {path: path.stat().st_mtime_ns for path in arms_of(study, measured)}
     code, said, out = again(study, measured, "replicates: 2", "replicates: 2\ndetectors: [{use: sees-all}]")
     assert code == 5 and "would not be a benign update" in said
     rows = table_of(out)
     assert {row["measure"] for row in rows if row["probe"] == "in-domain-lora"} == {"not measured"}
     assert {row["value"] for row in rows if row["probe"] == "erased" and row["measure"] == "detected"} == {"1.0"}
-    assert set((measured / "store" / "arms").iterdir()) == trained
+    assert len(trained) == 4 and {path: path.stat().st_mtime_ns for path in trained} == trained
 
 
 def test_a_metric_that_breaks_is_named_and_ends_with_5(study: Path, measured: Path) -> None:
@@ -197,8 +205,7 @@ def test_two_processes_that_were_killed_end_with_the_same_table(study: Path, mea
     line = command(study, "--out", out, "--jobs", "2")
     silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(line, env=ENVIRONMENT, start_new_session=True, **silent) as process:
-        deadline = time.monotonic() + 120
-        while len(list((out / "store").glob("records/*.json"))) < 3 and time.monotonic() < deadline:
+        while len(list((out / "store").glob("records/*.json"))) < 3 and process.poll() is None:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
     kept = {path.stem for path in (out / "store").glob("records/*.json")}
@@ -208,7 +215,7 @@ def test_two_processes_that_were_killed_end_with_the_same_table(study: Path, mea
     said = [line.split(" s  ", 1)[1].split(":")[0] for line in again.stderr.splitlines() if "concepts' images" in line]
     assert len(said) == len(set(said)), "each arm that was left was measured by one of them"
     assert 10 - len(kept) <= len(said) <= 12 - len(kept), "and of two at most the metrics alone were missing"
-    keys = ("set", "eraser", "replicate", "probe", "measure", "concept", "images", "hits", "missing", "arm")
+    keys = ("set", "eraser", "replicate", "probe", "measure", "concept", "images", "missing", "arm")  # not hits: drawn in other batches
     one, two = ([{key: row[key] for key in keys} for row in table_of(each)] for each in (out, measured))
     assert one == two
 
@@ -332,6 +339,11 @@ def test_every_string_of_a_study_is_data(study: Path, measured: Path, tmp_path: 
     page = (tmp_path / "study.html").read_text()
     assert hostile not in page and "<script" not in page and "default-src 'none'" in page
     assert "http://" not in page and "https://" not in page
+
+
+def test_names_are_no_formulas() -> None:
+    grid = Grid("$a_$", ("$b^$",), [Row("$c\\frac$", [None])])
+    assert figures.pictures([grid]).startswith(b"\x89PNG")
 
 
 def test_a_study_of_studies_counts_a_checkpoint_once(study: Path, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:

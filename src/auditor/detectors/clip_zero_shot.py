@@ -10,6 +10,8 @@ from auditor.plugin.contracts import Detection, Detector, OptionsModel
 from auditor.sets import ConceptNames, PromptTemplates
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from auditor.policy import Concept
@@ -33,6 +35,11 @@ class ClipZeroShot(Detector):
     def __init__(self, options: OptionsModel) -> None:
         super().__init__(options)
         self._features: dict[tuple[str, ...], Tensor] = {}
+
+    def files(self) -> tuple[Path, ...]:
+        """Of the CLIP: its configuration and tokenizer decide too."""
+        options: ClipZeroShot.Options = self.options
+        return options.clip_files()
 
     def fingerprint(self) -> str:
         """sha256 of the CLIP model's tensors."""

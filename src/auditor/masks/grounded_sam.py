@@ -51,6 +51,10 @@ class GroundedSam(MaskSource):
     source = "Liu et al. 2023, arXiv:2303.05499; Kirillov et al. 2023, arXiv:2304.02643"
     Options: ClassVar[type[OptionsModel]] = GroundedSamOptions
 
+    def files(self) -> tuple[Path, ...]:
+        """Networks that lie in folders."""
+        return tuple(path for path in map(Path, (self.options.detector, self.options.segmenter)) if path.is_dir())
+
     def labels_of(self, concept: Concept) -> list[str]:
         """What to look for."""
         options: GroundedSamOptions = self.options

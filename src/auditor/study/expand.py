@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from auditor.digest import sha256_json, sha256_tree
+from auditor.errors import UsageError
 from auditor.plan import Seeds
 from auditor.plugin import door
 from auditor.plugin.contracts import Detector, Plugin
@@ -185,7 +186,7 @@ class Expansion:
     @lru_cache(maxsize=256)  # noqa: B019
     def _measured(self, name: str) -> str:
         samples = [[s.role, s.concept, s.prompt, s.index, s.seed] for s in self.samples(name)]
-        concepts = [[c.name, *c.synonyms] for c in (*self.policy(name).erase, *self.policy(name).retain)]
+        concepts = [c.model_dump(mode="json") for c in (*self.policy(name).erase, *self.policy(name).retain)]
         sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
         return sha256_json([samples, concepts, sampler, [self._plugin("detectors", use.use, use.options) for use in self.study.detectors]])
 
@@ -199,9 +200,9 @@ class Expansion:
         sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
         return sha256_json([self.record_key(arm), self.base, pictures, sampler, self._plugin("metrics", name, options)])
 
-    def features_key(self, arm: StudyArm, name: str, options: dict[str, Any], samples: Sequence[StudySample]) -> str:
-        """What a metric's features of some images hang on."""
-        return sha256_json([self._plugin("metrics", name, options), [self.picture_key(arm, sample) for sample in samples]])
+    def features_key(self, arm: StudyArm, weights: str | None, name: str, options: dict[str, Any], samples: Sequence[StudySample]) -> str:
+        """What a metric's features of some images hang on; ``weights``: of the training that drew them, which another might not repeat."""
+        return sha256_json([self._plugin("metrics", name, options), weights, [self.picture_key(arm, sample) for sample in samples]])
 
     def _plugin(self, kind: str, name: str, options: dict[str, Any]) -> list[Any]:
         """What a plugin is; files that it reads are read once."""
@@ -209,6 +210,11 @@ class Expansion:
         if asked not in self._plugins:
             self._plugins[asked] = _identity(make_plugin(kind, name, options))
         return self._plugins[asked]
+
+    def check_files(self, kind: str, name: str, options: dict[str, Any]) -> None:
+        """Raise :class:`UsageError` where a file that a plugin reads is no longer what it was when the study began."""
+        if _identity(make_plugin(kind, name, options)) != self._plugin(kind, name, options):
+            raise UsageError(f"A file that '{name}' reads was changed while the study was at work; run the study again.")
 
 
 def _identity(plugin: Plugin) -> list[Any]:

@@ -51,9 +51,9 @@ def bars(findings: Findings, figure: Figure) -> bytes:
             else:
                 _bar(axes, left, width, estimate, colour, share=measure in _SHARES and not one)
         axes.bar([0], [0], color=colour, label=label)
-    axes.set_xticks(range(len(figure.bars)), [bar.label.replace(" | ", "\n") for bar in figure.bars])
+    axes.set_xticks(range(len(figure.bars)), [bar.label.replace(" | ", "\n") for bar in figure.bars], parse_math=False)
     axes.set_ylabel({"detected": "erased concepts detected", "retained": "retained concepts right"}.get(measure, measure))
-    axes.set_xlabel(figure.axis)
+    axes.set_xlabel(figure.axis, parse_math=False)
     if measure in _SHARES and not one:
         axes.set_ylim(0, 1.02)
     axes.axhline(0, color="black", linewidth=0.8)
@@ -116,12 +116,14 @@ def pictures(grids: Sequence[Grid]) -> bytes:
     canvas.set_layout_engine("none")
     left, at = margin / canvas.get_figwidth(), 0
     for grid in grids:
-        canvas.text(0.01, 1 - (at + 0.3) / rows, grid.title, fontsize=9, weight="bold")
+        canvas.text(0.01, 1 - (at + 0.3) / rows, grid.title, fontsize=9, weight="bold", parse_math=False)
         for column, name in enumerate(grid.columns):
             middle = left + (1 - left) * (column + 0.5) / columns
-            canvas.text(middle, 1 - (at + 0.95) / rows, name.replace(" ", "\n"), fontsize=6.5, ha="center", va="bottom")
+            canvas.text(middle, 1 - (at + 0.95) / rows, name.replace(" ", "\n"), fontsize=6.5, ha="center", va="bottom", parse_math=False)
         for number, row in enumerate(grid.rows, at + 1):
-            canvas.text(left - 0.01, 1 - (number + 0.5) / rows, "\n".join(_lines(row.label)), fontsize=7, ha="right", va="center")
+            canvas.text(
+                left - 0.01, 1 - (number + 0.5) / rows, "\n".join(_lines(row.label)), fontsize=7, ha="right", va="center", parse_math=False
+            )
             for column, picture in enumerate(row.pictures):
                 place = (
                     left + (1 - left) * (column + 0.04) / columns,

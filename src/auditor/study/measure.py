@@ -96,7 +96,7 @@ class ArmMeasurer:
         keys = [self.plan.picture_key(arm, sample) for sample in samples]
         found = [None if anew else self._pictures.load(key) for key in keys]
         todo = [row for row, image in enumerate(found) if image is None]
-        flaws: list[str | None] = [None] * len(samples)
+        flaws = [None if image is None else flaw_of(image, True) for image in found]
         seconds = 0.0
         if todo:
             drawer = model()
@@ -109,7 +109,7 @@ class ArmMeasurer:
                 seconds += time.monotonic() - began
                 for row, image, sound in zip(rows, images, finite.tolist(), strict=True):
                     found[row], flaws[row] = image, flaw_of(image, sound)
-                    if flaws[row] is None:
+                    if sound:  # that another one is not finite cannot be seen from its picture
                         self._pictures.save(keys[row], image)
                 self._progress.step("drawing", start + len(rows), len(todo))
         return torch.stack([image for image in found if image is not None]), flaws, seconds
@@ -144,7 +144,7 @@ class ArmMeasurer:
             raise UsageError(f"The metric '{metric.name}' has no images: give the study 'unrelated' prompts, or retained concepts.")
         chosen = [samples[row] for row in rows]
         own, reference = (
-            self._features(metric, options, which, chosen, [held.outcomes[row] for row in rows])
+            self._features(metric, options, which, held.weights, chosen, [held.outcomes[row] for row in rows])
             for which, held in ((arm, record), (base, other))
         )
         strata = [sample.role for sample in chosen]
@@ -152,10 +152,16 @@ class ArmMeasurer:
         self.store.keep_metric(key, MetricValue(images=len(rows), value=value, lower=lower, upper=upper))
 
     def _features(
-        self, metric: Metric, options: dict[str, object], arm: StudyArm, samples: Sequence[StudySample], outcomes: Sequence[Outcome]
+        self,
+        metric: Metric,
+        options: dict[str, object],
+        arm: StudyArm,
+        weights: str | None,
+        samples: Sequence[StudySample],
+        outcomes: Sequence[Outcome],
     ) -> np.ndarray:
         """A row an image; kept, since the base's are wanted again by every arm."""
-        key = self.plan.features_key(arm, metric.name, options, samples)
+        key = self.plan.features_key(arm, weights, metric.name, options, samples)
         kept = None if metric.uses_outcomes else self.store.features(key)
         if kept is not None:
             return kept

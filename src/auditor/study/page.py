@@ -102,7 +102,6 @@ def render(
             answered=answered,
             grids=grids,
             selected=selected,
-            match=study.match,
             strengths=[row for _, findings in parts for row in _strengths(findings)] if predicted is None else [],
             table=[row for _, findings in parts for row in _table(findings)],
             failures=failures,
@@ -182,16 +181,17 @@ def _strengths(findings: Findings) -> list[dict[str, Any]]:
     rows = []
     for finding in findings.candidates:
         erased = finding.arm.erased
-        assert erased is not None and erased.strength is not None and findings.study.match is not None
+        match = findings.study.match
+        assert erased is not None and erased.strength is not None and match is not None
         detected, retained = finding.value("detected"), finding.value("retained")
         rows.append(
             {
                 "set": erased.set,
                 "eraser": erased.eraser,
                 "options": findings.study.erasers[erased.eraser].strengths[erased.strength],
-                "detected": _counted(finding, "erased"),
-                "retained": _counted(finding, "retained"),
-                "misses": "–" if detected is None or retained is None else f"{findings.study.match.shortfall(detected, retained):.2f}",
+                "detected": f"{_counted(finding, 'erased')} (at most {match.detected:.0%})",
+                "retained": f"{_counted(finding, 'retained')} (at least {match.retained:.0%})",
+                "misses": "–" if detected is None or retained is None else f"{match.shortfall(detected, retained):.2f}",
                 "taken": findings.chosen.get((erased.set, erased.eraser)) == erased.strength,
             }
         )

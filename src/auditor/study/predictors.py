@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from auditor.study.expand import Erased
 from auditor.study.findings import Findings
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
         before, after = findings.of(erased, None), findings.of(erased, probe)
         if before is None or after is None or before.record is None or after.record is None:
             continue
-        mapped = [similarities[pair] for pair in _mapped(findings, erased.set, erased.eraser)]
+        mapped = [similarities[pair] for pair in _mapped(findings, erased)]
         use = findings.study.erasers[erased.eraser]
         options = use.resolved(erased.set, erased.strength)
         samples = findings.plan.samples(erased.set)
@@ -98,12 +99,12 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
     return rows
 
 
-def _mapped(findings: Findings, name: str, eraser: str) -> list[tuple[str, str]]:
+def _mapped(findings: Findings, erased: Erased) -> list[tuple[str, str]]:
     """(concept, what it is mapped to): a guide where the eraser has one; its mapping; nothing, where it steers away from the concept."""
-    use = findings.study.erasers[eraser]
-    options = use.resolved(name)
+    use = findings.study.erasers[erased.eraser]
+    options = use.resolved(erased.set, erased.strength)
     found = []
-    for concept in findings.study.sets[name].erase:
+    for concept in findings.study.sets[erased.set].erase:
         target = options.get("guide", concept.mapping) if use.use != "esd" else ""
         found.append((concept.name, target if target is not None else concept.mapping or ""))
     return found
@@ -111,7 +112,7 @@ def _mapped(findings: Findings, name: str, eraser: str) -> list[tuple[str, str]]
 
 def pairs(findings: Findings) -> set[tuple[str, str]]:
     """The (concept, target) pairs whose similarity is wanted."""
-    return {pair for name in findings.study.sets for eraser in findings.study.erasers for pair in _mapped(findings, name, eraser)}
+    return {pair for erased in findings.plan.checkpoints(findings.chosen) for pair in _mapped(findings, erased)}
 
 
 def similarities(opened: Checkpoint, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], float]:

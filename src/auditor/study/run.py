@@ -103,20 +103,21 @@ def write(asked: Asked, store: Store, out: Path, *, offline: bool = False) -> li
 
     parts, answered = read(asked, store, offline=offline), []
     with room_on_disk(out):
+        if asked.study.predict is None:
+            rows = [row for name, findings in parts for row in findings.rows(name)]
+            write_whole(out / "table.csv", csv_bytes(COLUMNS, [[row.get(column) for column in COLUMNS] for row in rows]))
+            _write_parquet(out / "table.parquet", COLUMNS, rows)
         for figure in asked.study.figures:
             svg = figures.bars(parts[-1][1], figure)
             write_whole(out / f"{figure.name}.svg", svg)
             answered.append(page.Answered(figure, page.svg_uri(svg), hold(parts[-1][1], figure)))
+        write_whole(out / "claims.json", (json.dumps(_claims(answered), indent=2, ensure_ascii=False) + "\n").encode())
         predicted, grids, selected = None, list[page.Grid](), None
         if asked.study.predict is not None:
             predicted = _predict(asked.study.predict, parts, out)
         else:
             grids, selected = page.first_images(parts, store), page.most_resurged(parts, store)
             _write_grids(out, grids, selected)
-            rows = [row for name, findings in parts for row in findings.rows(name)]
-            write_whole(out / "table.csv", csv_bytes(COLUMNS, [[row.get(column) for column in COLUMNS] for row in rows]))
-            _write_parquet(out / "table.parquet", COLUMNS, rows)
-        write_whole(out / "claims.json", (json.dumps(_claims(answered), indent=2, ensure_ascii=False) + "\n").encode())
         write_whole(out / "study.html", page.render(asked.study, parts, answered, grids, selected, predicted))
     return parts
 
@@ -183,17 +184,18 @@ def choose(plan: Expansion, store: Store, *, partial: bool = False) -> Chosen:
 
     Raises :class:`AuditorError` where one has none, unless that is to be expected (``partial``).
     """
-    from auditor.study.findings import counts_of
+    from auditor.study.findings import ArmFinding, counts_of
 
     match, chosen = plan.study.match, Chosen()
     by_pair: dict[tuple[str, str], list[tuple[tuple[float, ...], int]]] = {}
     for erased in plan.candidates():
         assert match is not None and erased.strength is not None
-        record = store.read(plan.record_key(plan.erased_arm(erased)))
+        arm = plan.erased_arm(erased)
+        record = store.read(plan.record_key(arm))
         if record is None:
             continue
-        counts = counts_of(plan.samples(erased.set), record)
-        detected, retained = (counts[role].share if role in counts else None for role in ("erased", "retained"))
+        finding = ArmFinding(arm, record, None, counts_of(plan.samples(erased.set), record))
+        detected, retained = finding.value("detected"), finding.value("retained")
         if detected is None or retained is None:
             continue
         rank = (match.shortfall(detected, retained), abs(retained - match.retained), detected)

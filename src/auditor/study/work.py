@@ -7,6 +7,7 @@ training of one arm and the batch that was being drawn.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -136,16 +137,20 @@ class Worker:
         model = replace(self._base_original.lend(), precision=torch.float32)
         options = use.resolved(erased.set, erased.strength)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        made = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(made, ignore_errors=True)
         erase(
             (self._opened, model),
             self.plan.policy(erased.set),
             use.use,
-            folder,
+            made,
             options=options,
             seed=self.plan.erasing_seed(erased.replicate),
             save="delta",
             on_step=self._progress.step,
         )
+        self.plan.check_files("erasers", use.use, options)
+        made.rename(folder)
         model.forget_text_states()
         return replace(model, precision=self._base.precision, digest=erased.key), time.monotonic() - began
 
@@ -178,6 +183,7 @@ class Worker:
                     "change": reached.change.relative,
                     "trained_on": concepts,
                 }
+                self.plan.check_files("probes", use.use, use.options)
                 model = reached.model
                 label = f"{title} · {reached.dose}" if len(doses) > 1 else title
                 self._measurer.measure(arms[reached.dose], label, lambda model=model: model, lambda facts=facts: facts, anew=True)  # type: ignore[misc]
