@@ -87,6 +87,18 @@ def test_where_nothing_came_back_nothing_is_told_apart(test: str) -> None:
     assert answer(test, Measured(a=(0.0, 0.01, 0.0), b=(0.0, 0.0, 0.0), c=(0.01, 0.0, 0.0))) == "undecided"
 
 
+def test_one_replicate_in_which_it_came_back_is_no_nothing() -> None:
+    """0.9, 0.1 and 0.9 may be 0 on average for all that three replicates say, and yet something came back."""
+    torn = Measured(a=(0.9, 0.1, 0.9), b=(0.0, 0.0, 0.0))
+    bars = tuple(Bar(label=label, set="s") for label in ("a", "b"))
+    figure = Figure(name="f", title="t", bars=bars, claims=(Claim(says="so", test="same"),))
+    (held,) = hold(torn, figure)  # type: ignore[arg-type]
+    assert held.answer == "undecided" and "a less b" in held.measured
+    slight = Measured(a=(0.08, 0.0, 0.0), b=(0.0, 0.0, 0.0))
+    (held,) = hold(slight, figure)  # type: ignore[arg-type]
+    assert held.answer == "undecided" and "nothing came back" in held.measured
+
+
 def test_a_probe_that_did_not_take_decides_nothing() -> None:
     idle = Measured(a=(0.0, 0.02, 0.01), b=(0.2, 0.25, 0.22), c=(0.5, 0.52, 0.48))
     idle.not_fitted = lambda bars: "b"  # type: ignore[method-assign]

@@ -7,8 +7,9 @@ the mean of one group less that of the other; ``grows`` at the mean of all bars 
 Two-sided ones: ``same`` looks at all differences between two bars, ``unchanged`` at every bar of something that is a change. They agree
 where all 95 % intervals lie within the margin; disagree where one, corrected for their number, lies beyond it.
 
-Everything else is undecided, and so is what was not measured. Where nothing came back in any bar, or a probe did not lower the loss on its
-own held-out captions, bars of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
+Everything else is undecided, and so is what was not measured. Where nothing came back in any bar (neither on average over replicates, nor
+in one of them by more than the margin, whatever images had been drawn), or a probe did not lower the loss on its own held-out captions, bars
+of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
     if min(len(estimate.values) for estimate in known.values()) < 2:
         return Held(claim, "undecided", "one replicate cannot say how much replicates differ")
     compares = claim.measure == "resurgence" and claim.test not in ("unchanged", "grows")
-    if compares and not any(estimate.interval()[0] > 0 for estimate in known.values()):
+    if compares and not any(_came_back(estimate, claim.margin, len(known)) for estimate in known.values()):
         return Held(claim, "undecided", f"nothing came back beyond chance in any of {len(known)} bars, so they cannot be told apart")
     if unfit := findings.not_fitted([bars[label] for label in named]):
         return Held(claim, "undecided", f"the probe did not take in {unfit}")
@@ -69,6 +70,13 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
     if claim.test == "falls":
         change = contrast([-1], [change])
     return _sided(claim, change, f"{claim.measure}: {'fall' if claim.test == 'falls' else 'rise'} from {named[0]} to {named[-1]}")
+
+
+def _came_back(estimate: Estimate, margin: float, bars: int) -> bool:
+    """On average over replicates; or in one of them by more than the margin, its images' interval corrected for all replicates and bars."""
+    level = 1 - 0.05 / (bars * len(estimate.values))
+    alone = (Estimate((value,), estimate.variance).interval(level)[0] for value in estimate.values)
+    return estimate.interval()[0] > 0 or any(lower > margin for lower in alone)
 
 
 def _sided(claim: Claim, difference: Estimate, what: str) -> Held:
