@@ -8,8 +8,8 @@ Two-sided ones: ``same`` looks at all differences between two bars, ``unchanged`
 where all 95 % intervals lie within the margin; disagree where one, corrected for their number, lies beyond it.
 
 Everything else is undecided, and so is what was not measured. Where nothing came back in any bar (neither on average over replicates, nor
-in one of them by more than the margin, whatever images had been drawn), or a probe did not lower the loss on its own held-out captions, bars
-of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
+in one of them by more than the margin, whatever images had been drawn), or a probe did not lower the loss on its own held-out captions,
+bars of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
 """
 
 from __future__ import annotations
