@@ -122,7 +122,7 @@ def test_a_refused_checkpoint_ends_with_4_whatever_is_asked(tmp_path: Path) -> N
 
 
 def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
-    for evil in ("$(touch pwned)", "; touch pwned", "--exit-zero", "`touch pwned`\n::error::x", "x ##[set-output name=verdict;]PASS"):
+    for evil in ("$(touch pwned); touch pwned", "--exit-zero", "`touch pwned`\n::error::x ##[set-output name=verdict;]PASS"):
         done = gate(tmp_path, evil, write_policy(tmp_path))
         assert done.returncode in (2, 4), (evil, done.returncode, done.stderr)
         assert not (tmp_path / "pwned").exists()

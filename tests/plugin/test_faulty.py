@@ -164,7 +164,7 @@ def test_faulty_metrics_and_observers_are_warnings(tmp_path: Path, shared: Path,
     assert all(result.lower <= result.value <= result.upper for result in scores.values())
 
 
-@pytest.mark.parametrize("kind", ["probe", "detector", "metric"])
+@pytest.mark.parametrize("kind", ["probe", "detector", pytest.param("metric", marks=pytest.mark.science)])
 def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(tmp_path: Path, shared: Path, kind: str) -> None:  # noqa: F811
     """The first call ends with 5 and its journal is whole; calls after it give a report that names the plugin."""
     changes: dict[str, object] = {"budget": {"images_per_cell": 5, "retained_per_arm": 10, "plugin_minutes": 0.1}}
