@@ -203,7 +203,7 @@ class Study(StrictModel):
     metrics: Annotated[tuple[MetricUse, ...], BeforeValidator(_tuple)] = ()
     images: Images = Images()
     unrelated: Unrelated = Unrelated()
-    max_false_positive: float = Field(default=0.05, gt=0, lt=1)
+    max_false_positive: float = Field(default=0.05, gt=0, le=0.5)
     """How often the detector may see an erased concept in a probe's training set before that is refused as not benign."""
     seed: int = 0
     figures: Annotated[tuple[Figure, ...], BeforeValidator(_tuple)] = ()
