@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from auditor.study import run
-from auditor.study.document import Study, load_study
+from auditor.study.document import Study
+from auditor.study.load import load_study
 from auditor.study.store import Store
 
 pytestmark = pytest.mark.bench

@@ -10,8 +10,8 @@ import yaml
 
 from auditor.digest import sha256_tree
 from auditor.errors import PolicyError, UsageError
-from auditor.study.document import load_study
 from auditor.study.expand import Expansion
+from auditor.study.load import load_study
 from auditor.study.run import ask, choose
 from auditor.study.store import ArmRecord, Outcome, Store
 

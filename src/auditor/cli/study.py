@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,16 +66,8 @@ def command(
     if not write_only:
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
         progress = _Progress(Terminal(stderr=True), file.stem)
-        workers = [] if worker else _workers(file, held, jobs, offline=offline)
-        try:
+        with _workers(file, held, 1 if worker else jobs, offline=offline):
             failures = run.measure(asked, held, progress, offline=offline, threads=threads)
-        except BaseException:  # a signal too: nobody is left at work
-            for other in workers:
-                other.terminate()
-            raise
-        finally:
-            for other in workers:
-                other.wait()
         if worker:
             ctx.exit(ExitCode.ERROR if failures else 0)
     assert out is not None
@@ -82,14 +76,23 @@ def command(
     ctx.exit(ExitCode.ERROR if broken else 0)
 
 
-def _workers(file: Path, store: Store, jobs: int, *, offline: bool) -> list[subprocess.Popen[bytes]]:
-    """Further processes on the same store."""
+@contextmanager
+def _workers(file: Path, store: Store, jobs: int, *, offline: bool) -> Iterator[None]:
+    """Further processes on the same store; they are waited for, and ended where this one is cut short, by a signal too."""
     from auditor.plugin.loader import named_files
 
     line = [sys.executable, "-m", "auditor", "study", str(file), "--store", str(store.folder), "--worker", "--jobs", str(jobs)]
     line += ["--offline"] if offline else []
     line += [part for plugin in named_files() for part in ("--plugin", str(plugin))]
-    return [subprocess.Popen(line) for _ in range(jobs - 1)]
+    workers, ended = [subprocess.Popen(line) for _ in range(jobs - 1)], False
+    try:
+        yield
+        ended = True
+    finally:
+        for other in workers:
+            if not ended:
+                other.terminate()
+            other.wait()
 
 
 class _Progress(StudyProgress):

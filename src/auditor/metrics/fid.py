@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -94,7 +95,7 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         held: Any = load(content) if path.suffix == ".safetensors" else torch.load(io.BytesIO(content), weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
         raise UsageError(f"{path} is no file of weights: {str(error).splitlines()[0]}") from error
-    except Exception as error:
+    except UnpicklingError as error:
         raise UsageError(f"{path} holds more than weights and was not opened: {str(error).splitlines()[0]}") from error
     if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise UsageError(f"{path} is no plain state dict of tensors.")

@@ -79,6 +79,11 @@ class Expansion:
         self._stack = {name: version(name) for name in STACK} | {"device": device}
 
     @cached_property
+    def _sampler(self) -> dict[str, Any]:
+        """How images are drawn, less what changes nothing but the time."""
+        return self.study.sampler.model_dump(mode="json", exclude={"batch"})
+
+    @cached_property
     def seeds(self) -> Seeds:
         """Shared by all arms and all studies with the same ``seed``."""
         return Seeds(*(sha256_json(["study", self.study.seed, self.base]),) * 2)
@@ -173,7 +178,7 @@ class Expansion:
         for title, use in self.study.uses(erased.set):
             seed = self.training_seed(title, erased.replicate)
             recipe = [erased.key, self._plugin("probes", use.use, use.options), use.method, seed, self.seeds.shared, forbidden]
-            recipe.append(self.study.sampler.model_dump(mode="json", exclude={"batch"}))
+            recipe.append(self._sampler)
             doses = tuple(StudyArm(erased.set, erased, title, dose, sha256_json([*recipe, dose])) for dose in use.doses)
             found[title] = (use, doses)
         return found
@@ -187,18 +192,17 @@ class Expansion:
     def _measured(self, name: str) -> str:
         samples = [[s.role, s.concept, s.prompt, s.index, s.seed] for s in self.samples(name)]
         concepts = [c.model_dump(mode="json") for c in (*self.policy(name).erase, *self.policy(name).retain)]
-        sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
-        return sha256_json([samples, concepts, sampler, [self._plugin("detectors", use.use, use.options) for use in self.study.detectors]])
+        return sha256_json(
+            [samples, concepts, self._sampler, [self._plugin("detectors", use.use, use.options) for use in self.study.detectors]]
+        )
 
     def picture_key(self, arm: StudyArm, sample: StudySample) -> str:
         """What one image hangs on."""
-        return sha256_json([arm.key, self.study.sampler.model_dump(mode="json", exclude={"batch"}), sample.prompt, sample.seed])
+        return sha256_json([arm.key, self._sampler, sample.prompt, sample.seed])
 
     def metric_key(self, arm: StudyArm, name: str, options: dict[str, Any]) -> str:
-        """What a metric of an arm hangs on: the arm's images and those of the base beside them."""
-        pictures = [[s.role, s.prompt, s.seed] for s in self.samples(arm.set)]
-        sampler = self.study.sampler.model_dump(mode="json", exclude={"batch"})
-        return sha256_json([self.record_key(arm), self.base, pictures, sampler, self._plugin("metrics", name, options)])
+        """What a metric of an arm hangs on: the arm's outcomes and images, which the base's beside them follow from."""
+        return sha256_json([self.record_key(arm), self._plugin("metrics", name, options)])
 
     def features_key(self, arm: StudyArm, weights: str | None, name: str, options: dict[str, Any], samples: Sequence[StudySample]) -> str:
         """What a metric's features of some images hang on; ``weights``: of the training that drew them, which another might not repeat."""

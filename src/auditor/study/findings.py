@@ -9,11 +9,10 @@ from typing import Any
 
 from auditor.stats.binomial import lower_bound, upper_bound
 from auditor.stats.contrasts import Estimate, contrast, rate_variance
-from auditor.study.document import Bar
+from auditor.study.document import CHANGE, ROLES, Bar
 from auditor.study.expand import Chosen, Erased, Expansion, StudyArm, StudySample
 from auditor.study.store import ArmRecord, MetricValue, Store
 
-_CHANGE = "change of "
 COLUMNS = (
     "study", "set", "domain", "concepts", "eraser", "strength", "replicate", "probe", "dose", "measure", "concept",
     "images", "hits", "missing", "value", "lower", "upper", "seconds", "arm", "why",
@@ -47,16 +46,16 @@ class ArmFinding:
 
     def value(self, measure: str) -> float | None:
         """``detected``, ``retained`` or a metric."""
-        if measure in _ROLES:
-            count = self.counts.get(_ROLES[measure], Count())
+        if measure in ROLES:
+            count = self.counts.get(ROLES[measure], Count())
             return None if count.missing > _MOST_MISSING * (count.n + count.missing) else count.share
         found = self.metrics.get(measure)
         return None if found is None else found.value
 
     def variance(self, measure: str) -> float:
         """What the images leave open of it."""
-        if measure in _ROLES:
-            count = self.counts[_ROLES[measure]]
+        if measure in ROLES:
+            count = self.counts[ROLES[measure]]
             return rate_variance(count.hits, count.n)
         found = self.metrics[measure]
         return ((found.upper - found.lower) / (2 * 1.96)) ** 2
@@ -64,8 +63,6 @@ class ArmFinding:
 
 _MOST_MISSING = 0.05
 """Where more of an arm's images are missing its rate is not known well enough to be an estimate."""
-
-_ROLES = {"detected": "erased", "retained": "retained", "detected by synonym": "synonym"}
 
 
 class Findings:
@@ -127,9 +124,9 @@ class Findings:
 
         ``resurgence`` is what detection gained, on the same prompts and image seeds.
         """
-        measure = f"{_CHANGE}detected" if measure == "resurgence" else measure
-        if measure.startswith(_CHANGE):
-            both = [self.estimate(bar, measure.removeprefix(_CHANGE), each) for each in (True, False)]
+        measure = f"{CHANGE}detected" if measure == "resurgence" else measure
+        if measure.startswith(CHANGE):
+            both = [self.estimate(bar, measure.removeprefix(CHANGE), each) for each in (True, False)]
             return None if both[0] is None or both[1] is None else contrast([1, -1], [both[0], both[1]])
         found = self.replicates(bar, probed)
         values = [None if finding is None else finding.value(measure) for finding in found]

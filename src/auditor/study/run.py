@@ -13,8 +13,9 @@ from auditor.auditing import base_source
 from auditor.errors import AuditorError, UsageError
 from auditor.files import room_on_disk, write_whole
 from auditor.signals import stoppable
-from auditor.study.document import Study, load_study
+from auditor.study.document import Study
 from auditor.study.expand import Chosen, Expansion
+from auditor.study.load import load_study
 from auditor.study.store import Store, StudyProgress
 
 if TYPE_CHECKING:
