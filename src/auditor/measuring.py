@@ -19,6 +19,7 @@ from auditor.plugin import door
 from auditor.plugin.contracts import ImageOutcome, Metric
 from auditor.plugin.loader import make_plugin
 from auditor.plugin.watchdog import WATCHDOG
+from auditor.stats.binomial import lower_bound, upper_bound
 from auditor.tally import Tally
 
 _BATCH = 64
@@ -88,7 +89,8 @@ def bootstrap(
 
     Prompts are drawn within their stratum; where one has fewer than five, its images are drawn instead. The percentiles are moved by what
     resampling itself adds on average: a distance between samples grows when rows repeat, and its plain percentiles can leave the value
-    out. Of a mean they are the usual ones.
+    out. Of a mean they are the usual ones. A share that is the same in all images would have none: its interval is at least that of
+    Clopper and Pearson for as many images as the smallest stratum has.
     """
     blocks: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, prompt in enumerate(prompts):
@@ -112,6 +114,10 @@ def bootstrap(
         raise PluginError(f"{door.title(metric)} gave a value that is not finite.")
     value, drawn = float(found[0]), found[1:]
     lower, upper = (value + np.quantile(drawn, (0.025, 0.975)) - drawn.mean()).tolist()
+    if metric.is_share:
+        count = min(sum(map(len, block.values())) for block in blocks.values())
+        hits = round(value * count)
+        lower, upper = max(0.0, min(lower, lower_bound(hits, count, 0.025))), min(1.0, max(upper, upper_bound(hits, count, 0.025)))
     return value, lower, upper
 
 

@@ -16,6 +16,7 @@ from auditor.measuring import bootstrap
 from auditor.metrics.distances import frechet_distance, kernel_distance
 from auditor.plugin.contracts import ImageOutcome
 from auditor.plugin.loader import make_plugin
+from auditor.stats.binomial import lower_bound
 from tests.conftest import short_policy
 
 
@@ -183,6 +184,15 @@ def test_the_bootstrap_of_a_mean_is_as_wide_as_its_standard_error() -> None:
     rows = np.random.default_rng(0).normal(50, 10, size=(200, 1))
     value, lower, upper = bootstrap(metric, rows, rows, [str(number) for number in range(200)])
     assert value == pytest.approx(rows.mean()) and upper - lower == pytest.approx(2 * 1.96 * rows.std() / 200**0.5, rel=0.1)
+
+
+def test_a_share_that_is_the_same_in_all_images_is_not_certain() -> None:
+    """35 right of 35: Clopper and Pearson leave 10 %, and so does the metric, however often equal rows are drawn again."""
+    metric = make_plugin("metrics", "retained-accuracy", {})
+    said = [ImageOutcome("retained", "a", True)] * 35
+    rows = metric.features(torch.zeros(35, 3, 8, 8, dtype=torch.uint8), ["a"] * 35, said)
+    value, lower, upper = bootstrap(metric, rows, rows, ["a"] * 35, ["retained"] * 35)
+    assert (value, upper) == (1.0, 1.0) and lower == pytest.approx(lower_bound(35, 35, 0.025)) == pytest.approx(0.9, abs=0.01)
 
 
 def test_a_metric_that_gives_no_number_is_an_error() -> None:

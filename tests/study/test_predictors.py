@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.plugin.contracts import Eraser
+from auditor.plugin.loader import make_plugin
+from auditor.policy import Concept
 from auditor.study.predictors import PROPERTIES, left_out_error, told
 
 
@@ -58,3 +61,18 @@ def test_the_left_out_error_is_that_of_refitting_by_hand() -> None:
         slope, start = np.polyfit(column[inside], target[inside], 1)
         squares += list(np.square(target[~inside] - slope * column[~inside] - start))
     assert left_out_error([column], target, groups) == pytest.approx(float(np.mean(squares)) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("eraser", "options", "expected"),
+    [
+        ("mace", {}, "a person"),
+        ("esd", {}, ""),
+        ("uce", {}, ""),
+        ("uce", {"guide": "a doll"}, "a doll"),
+        ("uce", {"guide": None}, "a person"),
+    ],
+)
+def test_erasers_say_what_a_concept_is_mapped_to(eraser: str, options: dict[str, object], expected: str) -> None:
+    plugin: Eraser = make_plugin("erasers", eraser, options)
+    assert plugin.mapped_to(Concept(name="Borin Talvek", domain="people", mapping="a person", prompts=("{}",))) == expected

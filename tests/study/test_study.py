@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,18 @@ def test_an_estimate_needs_every_replicate(study: Path, measured: Path) -> None:
     findings._by_condition[key] = findings._by_condition[key].__class__(findings._by_condition[key].arm, None, "broke")
     assert findings.estimate(bar, "resurgence") is None
     assert findings.estimate(bar, "detected", probed=False) is not None
+
+
+@pytest.mark.parametrize("fit", [{"fit": None}, {"fit": None, "fit_before": None}, {"fit": 9.0}])
+def test_a_probe_that_is_not_known_to_have_taken_decides_nothing(study: Path, measured: Path, fit: dict[str, float | None]) -> None:
+    """A held-out loss that is no number, that nothing was held out for, or that rose: the probe may have done nothing."""
+    findings, bar = findings_of(study, measured / "store"), Bar(label="one", set="one")
+    assert findings.not_fitted([bar]) == ""
+    key = next(key for key, finding in findings._by_condition.items() if finding.arm.set == "one" and finding.arm.probe is not None)
+    finding = findings._by_condition[key]
+    assert finding.record is not None and finding.record.fit is not None
+    findings._by_condition[key] = replace(finding, record=finding.record.model_copy(update=fit))
+    assert findings.not_fitted([bar]) == "one"
 
 
 def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from torch import Tensor, nn
 
+    from auditor.policy import Concept
+
 
 class EsdOptions(OptionsModel):
     """Defaults are the paper's for Stable Diffusion 1.4."""
@@ -56,6 +58,10 @@ class Esd(Eraser):
     source = "Gandikota et al. 2023, arXiv:2303.07345"
 
     Options: ClassVar[type[OptionsModel]] = EsdOptions
+
+    def mapped_to(self, concept: Concept) -> str:
+        """Nothing: the model steers away from ``concept``."""
+        return ""
 
     def erase(self, erasure: Erasure) -> dict[str, Any]:
         """Train in place; records the mean loss of the first and the last tenth of the steps."""

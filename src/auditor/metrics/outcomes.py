@@ -19,6 +19,7 @@ class _Outcomes(Metric):
     """A row an image: its role (one column each) and whether the detector saw its concept."""
 
     uses_outcomes = True
+    is_share = True
 
     def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
         """One column a role, and the hit."""

@@ -209,6 +209,10 @@ class Eraser(Plugin):
     reuses: ClassVar[bool] = False
     """Can it take parts from an earlier result (``Erasure.reuse``)?"""
 
+    def mapped_to(self, concept: Concept) -> str:
+        """What ``concept`` is turned into, in words; empty where it is turned into nothing in particular."""
+        return concept.mapping or ""
+
     def plan(self, erasure: Erasure) -> dict[str, Any]:
         """What :meth:`erase` would do, without doing it (JSON); raises :class:`~auditor.errors.UsageError` for what it cannot do.
 
@@ -271,6 +275,8 @@ class Metric(Plugin):
 
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
+    is_share: ClassVar[bool] = False
+    """Is it a share of images, or a mean of shares? Its interval then lies within 0 and 1, and is never narrower than that of a count."""
     resamples: ClassVar[int] = 1000
     """Of the bootstrap; fewer where :meth:`value` is slow."""
     uses_outcomes: ClassVar[bool] = False

@@ -21,7 +21,6 @@ BEFORE, AFTER = "#8fa9c4", "#c0392b"
 _POINTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _CELL = 0.72  # inches that a picture takes
-_SHARES = ("detected", "retained", "resurgence", "harmonic-mean", "retained-accuracy", "detected by synonym")
 
 
 def check_matplotlib() -> None:
@@ -39,6 +38,7 @@ def bars(findings: Findings, figure: Figure) -> bytes:
     """
     measure = figure.measure
     one = measure == "resurgence" or measure.startswith("change of ")
+    share = not one and findings.is_share(measure)
     sides = [(AFTER, "change", True)] if one else [(BEFORE, "erased", False), (AFTER, "after the probe", True)]
     canvas, axes = _canvas(max(4.5, 1.1 * len(figure.bars) + 1.8), 3.2)
     width = 0.8 / len(sides)
@@ -49,12 +49,12 @@ def bars(findings: Findings, figure: Figure) -> bytes:
             if estimate is None:
                 axes.text(left, 0, "not\nmeasured", ha="center", va="bottom", fontsize=7, rotation=90)
             else:
-                _bar(axes, left, width, estimate, colour, share=measure in _SHARES and not one)
+                _bar(axes, left, width, estimate, colour, share=share)
         axes.bar([0], [0], color=colour, label=label)
     axes.set_xticks(range(len(figure.bars)), [bar.label.replace(" | ", "\n") for bar in figure.bars], parse_math=False)
     axes.set_ylabel({"detected": "erased concepts detected", "retained": "retained concepts right"}.get(measure, measure))
     axes.set_xlabel(figure.axis, parse_math=False)
-    if measure in _SHARES and not one:
+    if share:
         axes.set_ylim(0, 1.02)
     axes.axhline(0, color="black", linewidth=0.8)
     if not one:

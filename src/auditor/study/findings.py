@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from auditor.plugin import door
+from auditor.plugin.contracts import Probe
+from auditor.plugin.loader import make_plugin
+from auditor.policy import ProbeUse
 from auditor.stats.binomial import lower_bound, upper_bound
 from auditor.stats.contrasts import Estimate, contrast, rate_variance
 from auditor.study.document import CHANGE, ROLES, Bar
@@ -113,6 +117,11 @@ class Findings:
         records = {self.plan.record_key(finding.arm): finding.record for finding in self.every if finding.record is not None}
         return sum(record.making + record.drawing + record.scoring for record in records.values())
 
+    def is_share(self, measure: str) -> bool:
+        """Is it a rate, or a metric that lies between 0 and 1?"""
+        options = {use.use: use.options for use in self.study.metrics}
+        return measure in ROLES or (measure in options and make_plugin("metrics", measure, options[measure]).is_share)
+
     def of(self, erased: Erased, probe: str | None, dose: int | None = None) -> ArmFinding | None:
         """One arm of a checkpoint; without a dose the probe's last."""
         if probe is not None and dose is None:
@@ -144,13 +153,21 @@ class Findings:
         return [self.of(erased, probe, bar.dose if probed else None) for erased in checkpoints]
 
     def not_fitted(self, bars: Sequence[Bar]) -> str:
-        """The first of the bars' probes that did not lower the held-out loss on its own captions; empty where all did."""
+        """The first of the bars whose probe is not known to have done anything in every replicate; empty where all are.
+
+        One that trains must lower the held-out loss on its own captions: a loss that is not a number, or that nothing was held out for,
+        is not lower. One that trains on nothing must move the weights as far as it says.
+        """
         for bar in bars:
-            for finding in self.replicates(bar, probed=True):
-                record = None if finding is None else finding.record
-                if record is not None and record.fit is not None and record.fit_before is not None and record.fit >= record.fit_before:
-                    return bar.label
+            use = self._use(bar)
+            probe: Probe = make_plugin("probes", use.use, use.options)
+            if not all(_took(probe, finding) for finding in self.replicates(bar, probed=True)):
+                return bar.label
         return ""
+
+    def _use(self, bar: Bar) -> ProbeUse:
+        uses = dict(self.study.uses(bar.set or next(iter(self.study.sets))))
+        return uses[bar.probe or next(iter(uses))]
 
     # -- the table ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +216,16 @@ class Findings:
         for part in ("unet", "attn2 keys and values"):
             if part in record.distances:
                 yield about | {"measure": f"distance of {part}", "value": record.distances[part][0]}
+
+
+def _took(probe: Probe, finding: ArmFinding | None) -> bool:
+    record = None if finding is None else finding.record
+    if record is None:
+        return False
+    if door.call(probe, getattr, probe, "has_sham"):
+        return record.fit is not None and record.fit_before is not None and record.fit < record.fit_before
+    least = door.call(probe, probe.least_change)
+    return record.change is not None and record.change > 0 and record.change >= (least or 0.0)
 
 
 def _condition(arm: StudyArm) -> tuple[object, ...]:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from auditor.plugin import door
+from auditor.plugin.contracts import Eraser
+from auditor.plugin.loader import make_plugin
 from auditor.study.expand import Erased
 from auditor.study.findings import Findings
 
@@ -100,14 +103,10 @@ def checkpoint_rows(findings: Findings, probe: str, similarities: dict[tuple[str
 
 
 def _mapped(findings: Findings, erased: Erased) -> list[tuple[str, str]]:
-    """(concept, what it is mapped to): a guide where the eraser has one; its mapping; nothing, where it steers away from the concept."""
+    """(concept, what the eraser turns it into)."""
     use = findings.study.erasers[erased.eraser]
-    options = use.resolved(erased.set, erased.strength)
-    found = []
-    for concept in findings.study.sets[erased.set].erase:
-        target = options.get("guide", concept.mapping) if use.use != "esd" else ""
-        found.append((concept.name, target if target is not None else concept.mapping or ""))
-    return found
+    eraser: Eraser = make_plugin("erasers", use.use, use.resolved(erased.set, erased.strength))
+    return [(concept.name, door.call(eraser, eraser.mapped_to, concept)) for concept in findings.study.sets[erased.set].erase]
 
 
 def pairs(findings: Findings) -> set[tuple[str, str]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.diffusion.model import TextToImage
+    from auditor.policy import Concept
 
 _VARIANTS = ("{}", "image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}")
 
@@ -48,6 +49,11 @@ class Uce(Eraser):
     summary = "unified concept editing: a closed form on cross-attention, no training"
     source = "Gandikota et al. 2024, arXiv:2308.14761"
     Options: ClassVar[type[OptionsModel]] = UceOptions
+
+    def mapped_to(self, concept: Concept) -> str:
+        """The guide, or the concept's mapping."""
+        options: UceOptions = self.options
+        return super().mapped_to(concept) if options.guide is None else options.guide
 
     def erase(self, erasure: Erasure) -> dict[str, Any]:
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
