@@ -1,7 +1,8 @@
 """From a study to what it takes: images, checkpoints, arms and their identities. Pure, once the base's digest is known.
 
 An identity holds all that decides what an arm is (base, eraser, concepts, seeds, probe, versions) and nothing that does not: what a study
-calls its sets and erasers, which other arms there are; a probe's name is in its training seed. Equal identities are measured once, within a study and between studies of one store.
+calls its sets and erasers, which other arms there are; a probe's name is in its training seed. Equal identities are measured once, within a
+study and between studies of one store.
 """
 
 from __future__ import annotations
