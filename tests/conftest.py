@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from auditor.digest import sha256_json
-from auditor.journal import ArmLine, BatchLine, Line, Sample, Score, ShamLine
+from auditor.journal import ArmLine, BatchLine, ComparedLine, Line, RepeatLine, Sample, Score, ShamLine
 from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan
 from auditor.policy import Policy
 
@@ -62,7 +62,7 @@ def journal_of(
 
     Erased concepts are never seen in retained images, unless the hit is given as such by the test itself.
     """
-    lines: list[Line] = []
+    lines: list[Line] = [ComparedLine(prompts=9, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})]
     erased = [concept.name for concept in plan.policy.erase]
     gate = plan.policy.detectors[0].use
     for arm in plan.arms:
@@ -83,13 +83,14 @@ def journal_of(
                     prompt=planned.prompt,
                     index=planned.index,
                     seed=planned.seed,
-                    image=None if seen is None else sha256_json([arm.name, planned.prompt, planned.index]),
+                    image=None if seen is None else sha256_json([arm.name, planned.prompt, planned.seed]),
                     flaw="blank" if seen is None else None,
                     scores={} if seen is None else score,
                 )
             )
         lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
-    return [*lines, *(ShamLine(probe=name, images=8, different=0) for name in plan.probe_names)]
+    shams = [ShamLine(probe=name, images=8, different=0) for name in plan.probe_names]
+    return [*lines, *shams, RepeatLine(shown=8, otherwise=0, drawn=8, different=0)]
 
 
 def samples_of(plan: Plan, arm: str) -> list[PlannedSample]:

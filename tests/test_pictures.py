@@ -61,7 +61,7 @@ def test_a_captioned_folder_is_read_in_order(tmp_path: Path) -> None:
     [
         ("not json", r"metadata.jsonl:1: expected an object"),
         ('{"file_name": "../../etc/passwd", "text": "x"}', "must lie inside the folder"),
-        ('{"file_name": "missing.png", "text": "x"}', "cannot be read as an image"),
+        ('{"file_name": "missing.png", "text": "x"}', "cannot be read: No such file"),
         ("", "at least 10 are needed"),
     ],
 )

@@ -134,7 +134,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ("version: 1", "version: 1\nlimits: {tau: 1.5}", r":2: 'limits.tau': input should be less than 1"),
         ("version: 1", "version: 1\nlimits: {tau: '0.1'}", r":2: 'limits.tau': input should be a valid number"),
         ("version: 1", "version: 1\nnonce: &a x\nbudget: {minutes: *a}", "aliases"),
-        ("version: 1", "version: 1\nlimits: {prior: [0.5, 0]}", "'limits.prior.1': input should be greater than 0"),
+        ("version: 1", "version: 1\nlimits: {prior: [0.5, 0]}", "'limits.prior.1': input should be greater than or equal to 0.01"),
         ("version: 1", "version: 1\nlimits: {max_false_positive: 0.9}", "max_false_positive must be below min_sensitivity"),
         ("version: 1", "version: [", "not a valid document"),
     ],

@@ -51,9 +51,9 @@ def test_a_few_samples_begin_with_the_probed_arms(copy: Path) -> None:
 def test_images_that_were_changed_are_not_what_is_drawn(copy: Path) -> None:
     journal = copy / "journal.jsonl"
     text = journal.read_text()
-    for path in (copy / "images").iterdir():
-        text = text.replace(path.stem, "f" * 64)
-    (copy / "images" / f"{'f' * 64}.png").write_bytes(to_png(torch.zeros(3, 32, 32, dtype=torch.uint8)))
+    for number, path in enumerate(list((copy / "images").iterdir())):
+        text = text.replace(path.stem, f"{number:064x}")
+        (copy / "images" / f"{number:064x}.png").write_bytes(to_png(torch.zeros(3, 32, 32, dtype=torch.uint8)))
     journal.write_text(text)
     report = replay(copy, samples=10)
     assert report.provenance.replay is not None and not report.provenance.replay.succeeded

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
@@ -16,8 +17,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from auditor.diffusion.model import TextToImage, digest_of_weights, plain
-from auditor.diffusion.original import PARTS
+from auditor.diffusion.original import PARTS, Change, Original
 from auditor.digest import sha256_json
+from auditor.errors import PluginError
 from auditor.files import write_whole
 
 _SPARE = 2  # a file is kept only where the disk has this many times its size
@@ -26,6 +28,41 @@ _SPARE = 2  # a file is kept only where the disk has this many times its size
 def digest_of_arm(model: TextToImage) -> str:
     """sha256 of the weights of UNet and text encoder."""
     return sha256_json([digest_of_weights(getattr(model, part)) for part in PARTS])
+
+
+def adapters_of(model: TextToImage) -> dict[str, Any]:
+    """peft's configurations of the adapters that are laid on a UNet, as JSON."""
+    adapters = {name: config.to_dict() for name, config in getattr(model.unet, "peft_config", {}).items()}
+    found: dict[str, Any] = json.loads(json.dumps(adapters, sort_keys=True, default=plain))
+    return found
+
+
+def put_into(model: TextToImage, tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> None:
+    """Give ``model``, a copy of the erased one, what an update changed or added. Whatever is wrong with it may be raised."""
+    for name, config in adapters.items():
+        model.unet.add_adapter(LoraConfig(**config), adapter_name=name)
+    for part in PARTS:
+        own = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+        module = getattr(model, part)
+        if own or (adapters and part == "unet"):
+            module.load_state_dict(own, strict=False)
+            module.eval().requires_grad_(False)
+    if any(name.startswith("text_encoder.") for name in tensors):
+        model.forget_text_states()
+
+
+def rebuilt(original: Original, made: TextToImage, change: Change) -> TextToImage:
+    """The arm as it is drawn: the tensors that were found in ``made`` put into a fresh copy of the erased model.
+
+    Whatever else a plugin left on the model it was lent (a module's setting, a configuration, a buffer that is no tensor of its state, a
+    changed tokenizer) is not in it. Raises :class:`PluginError` where the copy does not hold the same weights.
+    """
+    tensors = {name: value.detach() for name, value in change.tensors.items()}
+    model = original.copy([name.split(".")[0] for name in tensors] + (["unet"] if adapters_of(made) else []))
+    put_into(model, tensors, adapters_of(made))
+    if digest_of_arm(model) != digest_of_arm(made):
+        raise PluginError("What the update left behind cannot be put into a fresh copy of the erased model; an arm is its weights alone.")
+    return model
 
 
 class ArmStore:
@@ -41,8 +78,7 @@ class ArmStore:
     def keep(self, model: TextToImage, changed: Mapping[str, Tensor], digest: str) -> bool:
         """Write what makes ``model`` differ from the erased one. False where the disk has no room to spare."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in changed.items()}
-        adapters = {name: config.to_dict() for name, config in getattr(model.unet, "peft_config", {}).items()}
-        content, path = save(tensors, {"adapters": json.dumps(adapters, sort_keys=True, default=plain)}), self.path(digest)
+        content, path = save(tensors, {"adapters": json.dumps(adapters_of(model), sort_keys=True)}), self.path(digest)
         if path.exists() and path.read_bytes() == content:
             return True
         if shutil.disk_usage(self._nearest()).free < _SPARE * len(content):
@@ -59,16 +95,9 @@ class ArmStore:
             with safe_open(path, framework="pt") as file:
                 adapters = json.loads(file.metadata()["adapters"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-            for name, config in adapters.items():
-                model.unet.add_adapter(LoraConfig(**config), adapter_name=name)
-            for part in PARTS:
-                own = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
-                getattr(model, part).load_state_dict(own, strict=False)
-                getattr(model, part).eval().requires_grad_(False)
+            put_into(model, tensors, adapters)
         except (SafetensorError, AttributeError, ValueError, KeyError, TypeError, RuntimeError):  # whatever was written over it
             return False
-        if any(name.startswith("text_encoder.") for name in tensors):
-            model.forget_text_states()
         return digest_of_arm(model) == digest
 
     def _nearest(self) -> Path:

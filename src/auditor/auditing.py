@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
+from auditor.contents import contents_of, refuse_changed
 from auditor.errors import PluginError, PolicyError, RefusedError, UsageError
 from auditor.files import room_on_disk
 from auditor.forecast import call_cost, denoiser_calls, keep_rate, out_of_reach
-from auditor.journal import Journal, read_journal
+from auditor.journal import Journal, read_journal, read_key
+from auditor.judge import would_pass
 from auditor.judging import judge_folder
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.plugin import door
@@ -29,6 +31,7 @@ from auditor.progress import Progress
 from auditor.report import Report
 from auditor.runfolder import check_folder, write_manifest
 from auditor.signals import stoppable
+from auditor.weaker import weaker_than_default
 
 if TYPE_CHECKING:
     from auditor.checkpoint import Checkpoint
@@ -47,13 +50,15 @@ def audit(
     progress: Progress | None = None,
     title: str | None = None,
     policy_file: Path | str | None = None,
+    seal: Path | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
     ``base`` overrides the policy's; ``policy_file`` says where a policy that is given as an object was read from. With
     ``offline`` repositories on the Hub are taken from its cache alone. The same call goes
-    on where an interrupted one stopped; ``out`` with another audit in it is refused. Raises the errors of
-    :mod:`auditor.errors`; a FAIL is no error.
+    on where an interrupted one stopped; ``out`` with another audit in it is refused. Before a PASS that rests on what earlier processes
+    left in ``out``, their images are looked at again; with ``seal``, a file with a secret key, every line of the journal is signed
+    instead, and lines without that signature are refused. Raises the errors of :mod:`auditor.errors`; a FAIL is no error.
     """
     from auditor.checkpoint.load import load_model
     from auditor.run import Runner
@@ -63,14 +68,15 @@ def audit(
     progress = progress or Progress()
     if base is not None:
         policy = policy.with_base(base)
-    plan = make_plan(policy)
+    key = None if seal is None else read_key(seal)
     check_plugins(policy)
+    plan = make_plan(policy, contents=contents_of(policy))
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
     progress.stage("admitting checkpoints")
     opened, opened_base = _open(checkpoint, policy.base, offline=offline)
-    seeds = derive_seeds(policy, opened.digest, opened_base.digest if opened_base else None)
+    seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
     observers = Observers()
     manifest = _manifest(plan, opened, opened_base, seeds)
     manifest |= {"title": title or Path(checkpoint).name, "observers": observers.origins, "warnings": broken_plugins()}
@@ -82,14 +88,18 @@ def audit(
     with room_on_disk(out), stoppable():
         check_folder(out, manifest)
         out.mkdir(parents=True, exist_ok=True)
-        with Journal(out / "journal.jsonl") as journal:
-            write_manifest(out, manifest, cache)
+        with Journal(out / "journal.jsonl", key) as journal:
+            written = write_manifest(out, manifest, cache)
             progress.stage("loading models")
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
-            runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress, observers)
-            started = RunStarted(manifest["title"], opened.digest, policy.digest(), tuple(arm.name for arm in plan.arms), out)
-            runner.run(journal, read_journal(out / "journal.jsonl"), started)
+            runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress, observers, written)
+            arms = tuple(arm.name for arm in plan.arms)
+            started = RunStarted(manifest["title"], opened.digest, policy.digest(plan.contents), arms, out)
+            counted = runner.run(journal, read_journal(out / "journal.jsonl"), started)
+            if runner.has_earlier and would_pass(plan, counted):
+                runner.check_earlier(sealed=key is not None)
+        refuse_changed(policy, plan.contents)
         report = judge_folder(out)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
@@ -148,13 +158,15 @@ def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Se
         "identity": {
             "checkpoint": opened.digest,
             "base": base.digest if base else None,
-            "policy": plan.policy.identity(),
+            "policy": plan.policy.identity(plan.contents),
+            "contents": {name: dict(named) for name, named in plan.contents.items()},
             "plugins": _plugins_of(plan.policy),
             "device": device_name(),
             "versions": {name: version(name) for name in ("auditor", *STACK)},
         },
         "policy": plan.policy.model_dump(mode="json"),
         "probes": list(plan.probe_names),
+        "weaker": list(weaker_than_default(plan.policy)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
@@ -174,6 +186,8 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "commit": opened.commit,
         "digest": opened.digest,
         "root_digest": opened.root_digest,
+        "drawn_digest": opened.drawn_digest,
+        "beside": list(opened.beside),
         "parameters": opened.parameters,
         "files": opened.files,
     }

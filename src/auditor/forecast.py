@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.checkpoint.admit import Checkpoint
-from auditor.checkpoint.folder import read_json
 from auditor.checkpoint.header import read_header
+from auditor.checkpoint.json_files import read_json
 from auditor.cost import denoiser_flops
 from auditor.files import write_whole
 from auditor.plan import Plan, Role, images_that_suffice

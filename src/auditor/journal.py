@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import hmac
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from auditor.errors import AuditorError, UsageError
 
+_SHORTEST_KEY = 16
+
 
 class Record(BaseModel):
-    """A line of the journal: frozen, strict in its keys."""
+    """A line of the journal: frozen, strict in keys and types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Score(Record):
@@ -33,19 +37,86 @@ class Score(Record):
 
 
 class Sample(Record):
-    """One image: where it belongs, what it was drawn from, and what each detector said."""
+    """One image: where it belongs, what it was drawn from, and what each detector said.
+
+    It is an image that was scored, an image that could not be scored (``error``), or none (``flaw``); nothing else is a sample.
+    """
 
     cell: str
     prompt: str
     index: int
     seed: int
-    image: str | None
+    image: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     """sha256 of the PNG file under ``images/``; None where nothing usable was drawn."""
     flaw: str | None = None
     """Why the image counts as missing, after one more try: ``not finite``, ``blank``, ``noise``."""
     error: str | None = None
     """Why it was not scored: a detector raised or broke its contract. Tried again when the run goes on."""
     scores: dict[str, Score] = {}
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        scored, unscored = bool(self.scores) and self.error is None, self.error is not None and not self.scores
+        flawed = self.flaw is not None and self.image is None and self.error is None and not self.scores
+        if not (flawed or (self.image is not None and self.flaw is None and (scored or unscored))):
+            raise ValueError("a sample is an image with scores, an image with an error, or a flaw")
+        return self
+
+
+class StartLine(Record):
+    """A process begins to write; the lines down to the next of these are its own."""
+
+    kind: Literal["start"] = "start"
+    manifest: str
+    """sha256 of the run's ``manifest.json`` at that moment."""
+
+
+class ComparedLine(Record):
+    """How the audited checkpoint reads prompts, and what it holds beside its UNet, each beside the base's."""
+
+    kind: Literal["compared"] = "compared"
+    prompts: int
+    """Audited prompts and training captions that both tokenizers were given."""
+    read_otherwise: tuple[str, ...]
+    """Those that became other token ids."""
+    parts: dict[str, float]
+    """``text_encoder`` and ``vae``: L2 norm of the difference over the base's; 0 where they are the same, -1 where shapes differ."""
+    schedule: dict[str, str]
+    """Keys of the noise schedule that differ, with both values."""
+
+
+class RepeatLine(Record):
+    """After the last arm: pictures of the base shown to the detectors again, and a batch of the erased arm drawn again."""
+
+    kind: Literal["repeat"] = "repeat"
+    shown: int
+    otherwise: int
+    """Pictures of which a detector said something else than before."""
+    drawn: int
+    different: int
+    """Images that were not the erased arm's bit for bit."""
+    seconds: float = 0.0
+
+
+class EarlierLine(Record):
+    """What earlier processes left in the run's folder, looked at by this one before it may say PASS."""
+
+    kind: Literal["earlier"] = "earlier"
+    images: int
+    """Scored images that earlier processes wrote."""
+    scored: int
+    """Of these, how many were shown to the detectors again."""
+    otherwise: int
+    """Of which a detector said something else, or whose file is not the image that was scored."""
+    drawn: int
+    """How many were drawn again, chosen at random."""
+    different: int
+    """That were not the same image."""
+    not_drawn: tuple[str, ...] = ()
+    """Arms whose weights were not kept, so that none of their images could be drawn again."""
+    sealed: bool = False
+    """Every line carries this gate's own seal, so none was written by anybody else, and nothing was drawn again."""
+    seconds: float = 0.0
 
 
 class BatchLine(Record):
@@ -80,6 +151,10 @@ class ArmLine(Record):
     """Relative L2 norm of what the update changed in UNet and text encoder."""
     least_change: float | None = None
     """Of an update that trains on nothing: the change from which on it counts as applied."""
+    put_back: tuple[str, ...] = ()
+    """Parts that are the base's in this arm, because the update put them back."""
+    idle: bool = False
+    """The update puts parts of the base back that the checkpoint has already: there was nothing to do."""
 
 
 class TrainingLine(Record):
@@ -173,41 +248,81 @@ class ReplayLine(Record):
     device: str
 
 
-Line = BatchLine | DistanceLine | ArmLine | TrainingLine | ShamLine | ErrorLine | NoteLine | MetricLine | HalvedLine | StopLine | ReplayLine
-_KINDS: dict[str, type[Record]] = {
-    "batch": BatchLine,
-    "distance": DistanceLine,
-    "arm": ArmLine,
-    "training": TrainingLine,
-    "sham": ShamLine,
-    "error": ErrorLine,
-    "note": NoteLine,
-    "metric": MetricLine,
-    "halved": HalvedLine,
-    "stop": StopLine,
-    "replay": ReplayLine,
-}
+Line = (
+    StartLine
+    | BatchLine
+    | DistanceLine
+    | ComparedLine
+    | ArmLine
+    | TrainingLine
+    | ShamLine
+    | RepeatLine
+    | EarlierLine
+    | ErrorLine
+    | NoteLine
+    | MetricLine
+    | HalvedLine
+    | StopLine
+    | ReplayLine
+)
+_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
+_SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"}$')
 
 
-def read_journal(path: Path) -> list[Line]:
-    """The lines of a journal. A torn last line is dropped; a line torn elsewhere raises :class:`AuditorError`."""
+def read_journal(path: Path, key: bytes | None = None) -> list[Line]:
+    """The lines of a journal. A torn last line is dropped; a line torn elsewhere raises :class:`AuditorError`.
+
+    With ``key`` every line must carry the seal of that key, else :class:`UsageError`.
+    """
     if not path.exists():
         return []
     whole_lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was torn while it was written
+    if key is not None:
+        _last_seal(path, whole_lines, key)
     lines: list[Line] = []
     for number, text in enumerate(whole_lines, 1):
         try:
-            value: dict[str, Any] = json.loads(text)
-            lines.append(_KINDS[value["kind"]].model_validate(value))  # type: ignore[arg-type]
-        except (ValueError, KeyError, TypeError) as error:
-            raise AuditorError(f"{path}:{number}: this line of the journal is damaged ({error}); audit again in a new folder.") from error
+            lines.append(_LINE.validate_json(_SEAL.sub(b"}", text)))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])[:100]
+            raise AuditorError(
+                f"{path}:{number}: this line of the journal is damaged ({where}: {first['msg']}); audit again in a new folder."
+            ) from error
     return lines
+
+
+def _last_seal(path: Path, lines: Sequence[bytes], key: bytes) -> bytes:
+    """The seal of the last line. Raises :class:`UsageError` at the first that does not follow from ``key`` and the lines before."""
+    seal = b""
+    for number, text in enumerate(lines, 1):
+        found = _SEAL.search(text)
+        seal = _seal(key, seal, _SEAL.sub(b"}", text))
+        if found is None or not hmac.compare_digest(found[1], seal):
+            raise UsageError(f"{path}:{number} does not carry the seal of this key: somebody else wrote it; audit in a new folder.")
+    return seal
+
+
+def _seal(key: bytes, before: bytes, text: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104) of a line and of the seal before it: a line that is changed, dropped, doubled or moved breaks the chain."""
+    return hmac.new(key, before + b"\n" + text, "sha256").hexdigest().encode()
+
+
+def read_key(path: Path) -> bytes:
+    """The key that a journal is sealed with. Raises :class:`UsageError` where the file is none, or too short to be a secret."""
+    try:
+        content = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"The key {path} cannot be read: {error.strerror}.") from error
+    if len(content) < _SHORTEST_KEY:
+        raise UsageError(f"The key {path} has {len(content)} bytes; make one with 'openssl rand -hex 32 > {path.name}'.")
+    return content
 
 
 class Journal:
     """Appends lines to a journal, each on the disk before the call returns. One process at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
         self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,14 +330,27 @@ class Journal:
             self._file.close()
             raise UsageError(f"Another audit is writing to {path.parent}; wait for it, or give another folder with --out.") from error
         self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)
+        lines = content.split(b"\n")[:-1]
+        self._key = key
+        try:
+            self._seal = b"" if key is None else _last_seal(path, lines, key)
+            if key is None and lines and _SEAL.search(lines[0]):
+                raise UsageError(f"{path.parent} is sealed with a key; give it (--seal), or audit in a new folder.")
+        except UsageError:
+            self._file.close()
+            raise
 
     def write(self, line: Line) -> None:
         """Append one line and wait until it is on the disk. What a full disk tears off is dropped when the journal is next read."""
-        rest = line.model_dump_json().encode() + b"\n"
+        text = line.model_dump_json().encode()
+        seal = b"" if self._key is None else _seal(self._key, self._seal, text)
+        rest = (text if self._key is None else text[:-1] + b',"seal":"' + seal + b'"}') + b"\n"
         while rest:
             rest = rest[self._file.write(rest) :]
         os.fsync(self._file.fileno())
+        self._seal = seal
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import PluginError
+from auditor.errors import AuditorError, PluginError
 from auditor.files import room_on_disk, write_whole
 from auditor.journal import read_journal
 from auditor.judge import judge
@@ -13,7 +13,7 @@ from auditor.plugin import door
 from auditor.plugin.contracts import Reporter
 from auditor.plugin.loader import make_plugin
 from auditor.report import PolicyFile, Provenance, Replay, Report
-from auditor.runfolder import open_run
+from auditor.runfolder import manifest_digest, open_run
 from auditor.tally import Tally, tally
 
 REPORTERS = ("json", "html")
@@ -24,19 +24,28 @@ SEED_DERIVATION = (
 )
 
 
-def judge_folder(out: Path) -> Report:
-    """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes."""
-    report = judged(out)
+def judge_folder(out: Path, key: bytes | None = None) -> Report:
+    """Judge the journal in ``out``, without any model, and write the report's files. The same journal gives the same bytes.
+
+    With ``key`` every line must carry its seal.
+    """
+    report = judged(out, key)
     with room_on_disk(out):
         for name in REPORTERS:
             write_form(report, out, name)
     return report
 
 
-def judged(out: Path) -> Report:
-    """The report that the journal in ``out`` gives; nothing is written."""
+def judged(out: Path, key: bytes | None = None) -> Report:
+    """The report that the journal in ``out`` gives; nothing is written. With ``key`` every line must carry its seal.
+
+    Raises :class:`AuditorError` where the manifest is not the one that the process which wrote last had.
+    """
     run = open_run(out)
-    manifest, counted = run.manifest, tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
+    lines = read_journal(out / "journal.jsonl", key)
+    manifest, counted = run.manifest, tally(run.plan, run.seeds, lines)
+    if lines and counted.manifest != manifest_digest(out):
+        raise AuditorError(f"{out / 'manifest.json'} is not the one that the run's last process wrote; audit again in a new folder.")
     provenance = Provenance(
         versions=manifest["identity"]["versions"],
         plugins=manifest["identity"]["plugins"],
@@ -61,6 +70,7 @@ def judged(out: Path) -> Report:
         base=run.base,
         provenance=provenance,
         policy_file=None if file is None else PolicyFile.model_validate(file),
+        weaker=tuple(manifest["weaker"]),
     )
 
 

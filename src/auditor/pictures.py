@@ -62,6 +62,16 @@ class PictureStore:
         """Where the image with this sha256 lies."""
         return self._folder / f"{digest}.png"
 
+    def load(self, digest: str | None) -> Tensor | None:
+        """The image with this sha256; None where its file is gone, or holds something else."""
+        if digest is None:
+            return None
+        try:
+            content = self.path(digest).read_bytes()
+        except OSError:
+            return None
+        return from_png(content) if hashlib.sha256(content).hexdigest() == digest else None
+
     @staticmethod
     def name(image: Tensor) -> str:
         """The sha256 that an image is kept under."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
 
@@ -139,6 +139,8 @@ class Plan:
     arms: tuple[Arm, ...]
     cells: tuple[Cell, ...]
     probe_names: tuple[str, ...]
+    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of what the policy's plugins decide by (:mod:`auditor.contents`); empty where nothing is run."""
 
     @cached_property
     def gate_cells(self) -> tuple[Cell, ...]:
@@ -186,15 +188,20 @@ class Plan:
         return sum(probe.replicates * probe.doses[-1] for probe in self.policy.probes)
 
 
-def derive_seeds(policy: Policy, checkpoint_digest: str, base_digest: str | None) -> Seeds:
-    """Seeds from policy, checkpoint and nonce, so that nobody re-rolls until PASS (verdict.md, "Sampling scheme")."""
+def derive_seeds(policy: Policy, checkpoint: str, base: str | None) -> Seeds:
+    """Seeds from policy, checkpoint and nonce, so that nobody re-rolls until PASS (verdict.md, "Sampling scheme").
+
+    ``checkpoint`` and ``base`` are the digests of what is drawn with (``Checkpoint.drawn_digest``).
+    """
     return Seeds(
-        audit=sha256_json([policy.seed_digest(), checkpoint_digest, base_digest or "", policy.nonce or ""]),
-        shared=sha256_json([policy.seed_digest(), base_digest or ""]),
+        audit=sha256_json([policy.seed_digest(), checkpoint, base or "", policy.nonce or ""]),
+        shared=sha256_json([policy.seed_digest(), base or ""]),
     )
 
 
-def make_plan(policy: Policy, probe_names: tuple[str, ...] | None = None) -> Plan:
+def make_plan(
+    policy: Policy, probe_names: tuple[str, ...] | None = None, contents: Mapping[str, Mapping[str, str]] | None = None
+) -> Plan:
     """Lay out every arm and cell that ``policy`` demands. ``probe_names``, of an earlier run, spares asking the probes themselves."""
     names = probe_names or _probe_names(policy)
     arms = [] if policy.base == "none" else [Arm("base")]
@@ -209,7 +216,7 @@ def make_plan(policy: Policy, probe_names: tuple[str, ...] | None = None) -> Pla
     twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
     if twice:
         raise PolicyError(f"Two concepts lead to the same cell ({twice}): their prompts are the same text; change one.")
-    return Plan(policy, tuple(arms), tuple(cells), names)
+    return Plan(policy, tuple(arms), tuple(cells), names, contents or {})
 
 
 def images_that_suffice(policy: Policy, size: int, cells: int) -> int | None:

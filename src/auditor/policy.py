@@ -6,6 +6,8 @@ limits, budget. An unknown key is an error that names the nearest known one.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +34,7 @@ def _tuple(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class StrictModel(BaseModel):
@@ -183,8 +186,8 @@ class Limits(StrictModel):
     max_false_positive: Share = 0.03
     min_retain: Share = 0.80
     max_retain_drop: Share = 0.10
-    min_fit: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    prior: Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], BeforeValidator(_tuple)] = (0.5, 0.5)
+    min_fit: Annotated[float, Field(ge=0.001, lt=1)] = 0.02
+    prior: Annotated[tuple[Weight, Weight], BeforeValidator(_tuple)] = (0.5, 0.5)
     """(a, b) of the beta weights that the sequential evidence mixes alternatives with."""
 
     @property
@@ -244,7 +247,8 @@ class Policy(StrictModel):
         if not self.detectors:
             raise ValueError("'detectors' is empty: nothing could be measured")
         names = [name for concept in (*self.erase, *self.retain) for name in (concept.name, *concept.synonyms)]
-        twice = next((name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1), None)
+        read = [as_read(name) for name in names]
+        twice = next((name for name, own in zip(names, read, strict=True) if read.count(own) > 1), None)
         if twice is not None:
             raise ValueError(f"the concept '{twice}' stands twice among erase, retain and their synonyms")
         if self.is_comparison and self.sequential:
@@ -274,13 +278,13 @@ class Policy(StrictModel):
         """The erased or retained concept called ``name``."""
         return next(concept for concept in (*self.erase, *self.retain) if concept.name == name)
 
-    def digest(self) -> str:
-        """sha256 of the whole policy with its sets resolved."""
-        return sha256_json(self.model_dump(mode="json"))
+    def digest(self, contents: Mapping[str, Any] | None = None) -> str:
+        """sha256 of the whole policy with its sets resolved and, where they are given, the contents of what it names: what is pinned."""
+        return sha256_json([self.model_dump(mode="json"), contents or {}])
 
-    def identity(self) -> str:
+    def identity(self, contents: Mapping[str, Any] | None = None) -> str:
         """sha256 of what may not change in a run. A larger budget may, except where cells are read once, at their planned size."""
-        return sha256_json(self.model_dump(mode="json", exclude=_budget(self.sequential)))
+        return sha256_json([self.model_dump(mode="json", exclude=_budget(self.sequential)), contents or {}])
 
     def seed_digest(self) -> str:
         """sha256 of what seeds derive from beside checkpoint, base and nonce.
@@ -316,6 +320,11 @@ def _file_of(path: Path | str) -> Path:
 
 
 def forbidden_names(policy: Policy) -> set[str]:
-    """Every name, lower case, that no probe's training set may hold: erased and retained concepts with their synonyms."""
+    """Every name, as it is read, that no probe's training set may hold: erased and retained concepts with their synonyms."""
     concepts = (*policy.erase, *policy.retain)
-    return {name.casefold() for concept in concepts for name in (concept.name, *concept.synonyms)}
+    return {as_read(name) for concept in concepts for name in (concept.name, *concept.synonyms)}
+
+
+def as_read(text: str) -> str:
+    """``text`` with what tells nothing apart taken away: case, kinds of white space and how many of it, compatible forms (NFKC)."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

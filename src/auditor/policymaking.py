@@ -14,6 +14,8 @@ from auditor.forecast import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor.plan import Plan
 from auditor.policy import Policy
 from auditor.reporters.words import percent
+from auditor.sets import domain_prompts
+from auditor.weaker import weaker_than_default
 
 _FEW_PROMPTS = 3
 _TRAINED = 8
@@ -21,7 +23,6 @@ _OTHER_LABELS = ("a person", "a dog", "a house", "a car", "a tree", "a street", 
 
 
 _PROMPTS = {"people": "paper-people", "objects": "paper-objects"}
-_OTHER_PROMPTS = '["a photo of {}", "an image of {}", "a picture of {}", "a painting of {}"]'
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def new_policy(
     """
     preset = MICRO if base == "micro" else STABLE_DIFFUSION
     other = "objects" if domain == "people" else "people"
-    prompts = _PROMPTS.get(domain, _OTHER_PROMPTS)
+    prompts = _PROMPTS.get(domain, _yaml(list(domain_prompts(domain))))
     if domain not in preset.candidates and len(train) < _TRAINED:
         raise UsageError(
             f"No set of concepts of the domain '{domain}' is known: name at least {_TRAINED} with --train, none of them erased or retained."
@@ -121,6 +122,7 @@ def warnings(plan: Plan) -> Iterator[str]:
     """What a policy's author should know before trusting a PASS of it."""
     policy = plan.policy
     yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in out_of_reach(plan))
+    yield from (f"Weaker than the default: {sentence}." for sentence in weaker_than_default(policy))
     for detector in policy.detectors:
         labels = detector.options.get("labels")
         count = _labels(labels) if labels is not None else None
@@ -139,8 +141,6 @@ def warnings(plan: Plan) -> Iterator[str]:
         yield "Synonyms are drawn and reported, and decide nothing; 'synonyms: gate' makes them part of the verdict."
     if not {"full", "lora"} <= {use.method for use in policy.probes}:
         yield "Only one of LoRA and full fine-tuning is tried; in the paper either may bring a concept back where the other does not."
-    if policy.claim == "detector":
-        yield "'claim: detector' speaks of what the detector says, not of what the images show."
     if policy.is_comparison:
         yield "Image seeds of the policy's own make it a comparison: such a run cannot PASS."
     if policy.budget.minutes is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from auditor.diffusion.finetune import Examples, denoising_losses
-from auditor.diffusion.model import TextToImage
-from auditor.diffusion.original import Change, Original
+from auditor.diffusion.model import TextToImage, digest_of_weights
+from auditor.diffusion.original import PARTS, Change, Original
 from auditor.errors import PluginError
 from auditor.plugin import door
 from auditor.plugin.contracts import Probe, Update
@@ -56,22 +57,35 @@ def train(
     training: TrainingSet,
     seed: int,
     on_step: Callable[[int], None],
+    base: TextToImage | None = None,
 ) -> Generator[Reached, None, None]:
-    """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other than its contract says."""
+    """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other than its contract says.
+
+    ``base`` is needed for probes that put a part of it back.
+    """
     losses = _held_out_losses(erased, training, seed)
     before, model, who, allowed = losses(erased), original.lend(), door.title(probe), allowed_changes(probe, use)
-    update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step)
+    parts = {name: copy.deepcopy(getattr(base, name)) for name in probe.puts_back if base is not None and name in PARTS}
+    update = Update(model, training.images.clone(), training.captions, use.method, use.doses, seed, on_step=on_step, base=parts)
     began, reached = time.monotonic(), list[int]()
     with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
         for dose in steps:
             reached.append(dose)
             if reached != list(use.doses[: len(reached)]):
                 break
-            change, after = original.change(model, allowed, who), losses(model)
+            change, after = original.change(model, allowed, who, may_be_nothing=bool(probe.puts_back)), losses(model)
+            _check_put_back(probe, model, base)
             yield Reached(dose, model, change, before, after, time.monotonic() - began)
             began = time.monotonic()
     if reached != list(use.doses):
         raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
+
+
+def _check_put_back(probe: Probe, model: TextToImage, base: TextToImage | None) -> None:
+    """Raise :class:`PluginError` where a part that a probe says it puts back is not the base's afterwards."""
+    for part in probe.puts_back:
+        if part not in PARTS or base is None or digest_of_weights(getattr(model, part)) != digest_of_weights(getattr(base, part)):
+            raise PluginError(f"{door.title(probe)} says that it puts the base's {part} back, and it is not the base's afterwards.")
 
 
 def _held_out_losses(erased: TextToImage, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:

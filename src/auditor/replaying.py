@@ -16,7 +16,7 @@ from auditor.checkpoint.load import load_model
 from auditor.diffusion.original import Original
 from auditor.diffusion.sampling import draw
 from auditor.errors import AuditorError, UsageError
-from auditor.journal import BatchLine, Journal, ReplayLine, read_journal
+from auditor.journal import BatchLine, Journal, ReplayLine, read_journal, read_key
 from auditor.judging import judge_folder
 from auditor.pictures import PictureStore, from_png
 from auditor.plan import PlannedSample
@@ -35,6 +35,7 @@ def replay(
     base: str | None = None,
     tolerance: int = 8,
     progress: Progress | None = None,
+    seal: Path | None = None,
 ) -> Report:
     """Draw at least ``samples`` images of the run in ``out`` again, in whole batches spread over its arms, and note what was found.
 
@@ -44,7 +45,8 @@ def replay(
     Trained arms come from the run's folder and are never trained again. The report is written anew, with the finding in it.
     """
     run, progress = open_run(out), progress or Progress()
-    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl"))
+    key = None if seal is None else read_key(seal)
+    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", key))
     dtype = run.plan.policy.sampler.dtype
     opened_base = None if run.base is None else _open(base or run.base.source, run.base.digest)
     erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint.digest, opened_base), dtype)
@@ -64,7 +66,7 @@ def replay(
         found.add(line, counted.composition(line), images)
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")
-    with Journal(out / "journal.jsonl") as journal:
+    with Journal(out / "journal.jsonl", key) as journal:
         versions = {name: version(name) for name in ("auditor", *STACK)}
         journal.write(found.line(tolerance, versions, device_name()))
     return judge_folder(out)

@@ -53,6 +53,10 @@ class CheckpointFacts(ReportModel):
     """Of all files, as OpenSSF model signing computes it."""
     parameters: int
     files: dict[str, str]
+    drawn_digest: str = ""
+    """Of what is drawn with, values and vocabulary, however it is stored: what seeds derive from."""
+    beside: tuple[str, ...] = ()
+    """Files that hold weights for some program and were not audited."""
 
 
 class PromptCount(ReportModel):
@@ -100,7 +104,7 @@ class CellResult(ReportModel):
 class Control(ReportModel):
     """A control with its own null hypothesis."""
 
-    name: Literal["negative", "positive", "assay", "alive", "potent", "sham"]
+    name: Literal["vocabulary", "text encoder", "negative", "positive", "assay", "alive", "potent", "sham", "repeat", "earlier"]
     arm: str
     concept: str | None = None
     decides: Literal["PASS", "FAIL"] = "PASS"
@@ -277,7 +281,7 @@ class Provenance(ReportModel):
     shared_seed: str
     seed_derivation: str
     attempt: int
-    """How many audit seeds this machine has tried on the same checkpoint and demands: k tries err up to k times as often."""
+    """How many audit seeds this machine has tried for the same concepts over the same base: k tries err up to k times as often."""
     started: str
     device: str
     command: str
@@ -307,6 +311,10 @@ class Report(ReportModel):
     steps: tuple[StepsToResurgence, ...]
     quality: tuple[Quality, ...]
     metrics: tuple[MetricResult, ...] = ()
+    beside_unet: tuple[str, ...] = ()
+    """What the checkpoint holds that is not the base's, its UNet aside, and what that means; in sentences."""
+    weaker: tuple[str, ...] = ()
+    """Limits, doses, rates and lists of prompts that are looser than their defaults, in sentences."""
     distances: tuple[Distance, ...]
     """For information: the paper supposes that concepts come back where erasure moved the weights little."""
     training: tuple[TrainingSet, ...]

@@ -115,11 +115,12 @@ class Verified:
     left: tuple[str, ...] = ()
 
 
-def verify(folder: Path) -> Verified:
+def verify(folder: Path, key: bytes | None = None) -> Verified:
     """Does the report in ``folder`` follow from its journal, and are all images there that the journal names?
 
-    Schema and manifest are read strictly; every image's sha256 is taken; the journal is judged again, and every form that lies in the
-    folder is made again and compared byte by byte. Whether the images were drawn from the checkpoint is what ``auditor replay`` shows.
+    Schema and manifest are read strictly; every image's sha256 is taken, and there are as many as the ledger says; the journal is judged
+    again, and every form that lies in the folder is made again and compared byte by byte. With ``key`` every line must carry its seal.
+    Whether the images were drawn from the checkpoint is what ``auditor replay`` shows.
     """
     problems: list[str] = []
     try:
@@ -128,7 +129,7 @@ def verify(folder: Path) -> Verified:
         return Verified(0, 0, (), (str(error),), "")
     version = written.provenance.versions.get("auditor", "")
     try:
-        report = judged(folder)
+        report = judged(folder, key)
     except AuditorError as error:
         return Verified(0, 0, (), (str(error),), version)
     same = version == installed_version("auditor")
@@ -138,6 +139,9 @@ def verify(folder: Path) -> Verified:
         problems.append(f"report.json is not what the journal gives: {', '.join(changed)} differ.")
     lines = [line for line in read_journal(folder / "journal.jsonl") if isinstance(line, BatchLine)]
     named = [sample.image for line in lines for sample in line.samples if sample.image]
+    counted = report.ledger.measured + report.ledger.unscored
+    if not named or len(named) < counted:
+        problems.append(f"The ledger counts {counted} images and the journal names {len(named)}; a report without an image shows nothing.")
     for image in dict.fromkeys(named):
         path = folder / "images" / f"{image}.png"
         if not path.is_file():

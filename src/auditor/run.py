@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -17,14 +17,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auditor.arms import ArmStore, digest_of_arm
+from auditor.arms import ArmStore, digest_of_arm, rebuilt
 from auditor.diffusion.geometry import weight_distances
 from auditor.diffusion.model import TextToImage, digest_of_weights
 from auditor.diffusion.original import Original
 from auditor.diffusion.sampling import batch_size, draw
 from auditor.digest import sha256_json
 from auditor.errors import AuditorError, PluginError, RefusedError, UsageError
-from auditor.journal import ArmLine, BatchLine, DistanceLine, ErrorLine, HalvedLine, Journal, Line, NoteLine, Sample, ShamLine, StopLine
+from auditor.journal import (
+    ArmLine,
+    BatchLine,
+    DistanceLine,
+    ErrorLine,
+    HalvedLine,
+    Journal,
+    Line,
+    NoteLine,
+    Sample,
+    ShamLine,
+    StartLine,
+    StopLine,
+)
 from auditor.measuring import Measurer
 from auditor.pictures import PictureCache, PictureStore, flaw_of
 from auditor.plan import Arm, Plan, PlannedSample, Role, Seeds
@@ -37,9 +50,10 @@ from auditor.policy import ProbeUse
 from auditor.probing import allowed_changes, check_training, train
 from auditor.progress import Progress
 from auditor.scoring import Scorer
+from auditor.second_look import Recheck, base_beside, known_positives
 from auditor.seeds import training_seed
 from auditor.tally import Tally, tally
-from auditor.training import TrainingSet, ask_for_training_set, make_training_set
+from auditor.training import TrainingSet, ask_for_training_set, captions_of, make_training_set
 
 _SHAM_STEPS = 2
 _ROUNDING = 1e-6  # a relative change below it is float32's own
@@ -69,7 +83,11 @@ class Runner:
         cache: Path,
         progress: Progress,
         observers: Observers,
+        manifest: str = "",
     ) -> None:
+        self._manifest = manifest
+        self._started = False
+        """Has this process written a line yet?"""
         self.plan, self.seeds, self.policy = plan, seeds, plan.policy
         self.erased, self.base = erased, base
         self.progress, self.observers = progress, observers
@@ -90,6 +108,8 @@ class Runner:
         """Draw and score what ``before``, the journal so far, leaves undecided. Returns the whole journal, counted."""
         self.journal, self.tally = journal, tally(self.plan, self.seeds, before)
         self._began, self._spent_before = time.monotonic(), self.tally.seconds
+        if before and self.tally.manifest != self._manifest:
+            self._start()
         minutes = self.policy.budget.plugin_minutes
         with WATCHDOG.waiting(None if minutes is None else 60 * minutes, self._time_out):
             self._tell("auditor_run_started", started)
@@ -97,8 +117,14 @@ class Runner:
         return self.tally
 
     def _run_arms(self) -> None:
-        self._check_requests()
+        captions = self._check_requests()
         arms = {arm.name: arm for arm in self.plan.arms}
+        if self.base is not None:
+            compared = base_beside(self.base, self.erased, self.plan, captions)
+            if compared.read_otherwise:
+                self.progress.stage(f"out of reach: PASS: the tokenizer reads {compared.read_otherwise[0]!r} otherwise than the base's")
+            if self.tally.compared != compared:
+                self._write(compared)
         if self.base is not None and not self.tally.distances:
             distances = weight_distances(self.base.unet, self.erased.unet)
             if distances["unet"][0] == 0 and digest_of_weights(self.base.text_encoder) == digest_of_weights(self.erased.text_encoder):
@@ -111,8 +137,11 @@ class Runner:
                     if name not in self.tally.arms or name in self.tally.broken:
                         self._write_arm(ArmLine(arm=name, seconds=0.0, weights=model.digest))
                     self._draw_arm(arms[name], model)
+                if name == "base":
+                    self.scorer.remember(known_positives(self.tally, self.pictures))
             for number in range(len(self.policy.probes)):
                 self._run_probe(number, [arm for arm in self.plan.arms if arm.probe == number])
+            self._repeat()
         except _Stop as stop:
             if self.tally.stopped != str(stop):
                 unwritten = time.monotonic() - self._began - (self.tally.seconds - self._spent_before)
@@ -120,6 +149,14 @@ class Runner:
             self.progress.stopped(str(stop))
 
     def _write(self, line: Line) -> None:
+        if not self._started:
+            self._start()
+        self.journal.write(line)
+        self.tally.add(line)
+
+    def _start(self) -> None:
+        """Say in the journal that what follows is this process's own."""
+        self._started, line = True, StartLine(manifest=self._manifest)
         self.journal.write(line)
         self.tally.add(line)
 
@@ -144,16 +181,22 @@ class Runner:
     def _timed_out(self, arm: Arm) -> bool:
         return self.tally.timed_out(arm.name, WATCHDOG.patience)
 
-    def _check_requests(self) -> None:
-        """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`)."""
+    def _check_requests(self) -> list[str]:
+        """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`).
+
+        Returns the captions that will be trained on.
+        """
+        captions: list[str] = []
         for number, name in enumerate(self.plan.probe_names):
             last = next(arm for arm in reversed(self.plan.arms) if arm.probe == number)
             if self._timed_out(last):
                 continue
             self._current = last.name
             with contextlib.suppress(PluginError):  # a plugin that breaks becomes an error of its arms when they are made
-                ask_for_training_set(self._probe(number), name, self.policy, self.seeds, has_base=self.base is not None)
+                wanted = ask_for_training_set(self._probe(number), name, self.policy, self.seeds, has_base=self.base is not None)
+                captions += captions_of(wanted)
         self._current = None
+        return captions
 
     def _probe(self, number: int) -> Probe:
         use = self.policy.probes[number]
@@ -329,11 +372,16 @@ class Runner:
         if any(line is None or not self.arms.path(line.weights).exists() or line.arm in self.tally.broken for line in lines):
             return False
         for arm in own.values():
-            model = self._original.lend()
-            if not self.arms.restore(model, self.tally.arms[arm.name].weights):
+            model = self._kept(arm.name)
+            if model is None:
                 return False
             self._draw_arm(arm, model)
         return True
+
+    def _kept(self, arm: str) -> TextToImage | None:
+        """An arm as an earlier call trained and kept it; None where its weights are not there, or not the ones that were drawn from."""
+        model = self._original.lend()
+        return model if self.arms.restore(model, self.tally.arms[arm].weights) else None
 
     def _training_set(self, probe: Probe, name: str) -> TrainingSet:
         self.progress.stage(f"training set of {name}")
@@ -352,46 +400,103 @@ class Runner:
             self._write(ShamLine(probe=name, images=0, different=0, applicable=False))
             return
         fits = self._batch_size(next(arm for arm in self.plan.arms if arm.name == "erased"), self.erased)
-        drawn = [line.samples for line in self.tally.batch_lines("erased") if len(line.samples) <= fits]
-        whole = [samples for samples in drawn if all(sample.image is not None for sample in samples)]
+        whole = self._whole_batches("erased", fits)
         if not whole:
             return
         began, samples = time.monotonic(), max(whole, key=len)
         self.progress.stage(f"sham of {name}")
         model, who = self._original.lend(), door.title(probe)
         allowed = allowed_changes(probe, use)
-        update = Update(model, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, True, self._alive)
+        on_step = self._signs_of_life(_SHAM_STEPS, door.call(probe, probe.training_calls, _SHAM_STEPS))
+        update = Update(model, training.images.clone(), training.captions, use.method, (_SHAM_STEPS,), 0, True, on_step)
         different: int | None = None
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
             for dose in steps:
                 if dose != _SHAM_STEPS or different is not None:
                     raise PluginError(f"{who} reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}.")
-                self._original.change(model, allowed, who, may_be_nothing=True)
-                images, *_ = self._draw(model, [sample.prompt for sample in samples], [sample.seed for sample in samples])
-                different = sum(self.pictures.name(image) != sample.image for image, sample in zip(images, samples, strict=True))
+                change = self._original.change(model, allowed, who, may_be_nothing=True)
+                different = self._recheck().different(rebuilt(self._original, model, change), samples)
         if different is None:
             raise PluginError(f"{who} never reached the dose of its sham.")
         self._write(ShamLine(probe=name, images=len(samples), different=different, seconds=time.monotonic() - began))
+
+    def _whole_batches(self, arm: str, most: int) -> list[tuple[Sample, ...]]:
+        """Batches of an arm, of at most ``most`` images, none of which is missing."""
+        drawn = [line.samples for line in self.tally.batch_lines(arm) if len(line.samples) <= most]
+        return [samples for samples in drawn if samples and all(sample.image is not None for sample in samples)]
 
     def _run_replicate(self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int) -> None:
         """Train once, and draw every dose on the way."""
         last, least = arms[use.doses[-1]].name, self._least_change(probe, training)
 
+        alive = self._signs_of_life(use.doses[-1], door.call(probe, probe.training_calls, use.doses[-1]))
+
         def on_step(step: int) -> None:
-            self._alive(step)
+            alive(step)
             self.progress.step(last, step, use.doses[-1])
 
-        with closing(train(probe, use, self._original, self.erased, training, seed, on_step)) as doses:
+        with closing(train(probe, use, self._original, self.erased, training, seed, on_step, self.base)) as doses:
             for reached in doses:
                 arm, weights = arms[reached.dose], digest_of_arm(reached.model)
                 self.arms.keep(reached.model, reached.change.tensors, weights)
-                line = ArmLine(arm=arm.name, seconds=reached.seconds, weights=weights, fit=reached.fit, fit_before=reached.fit_before)
-                self._write_arm(line.model_copy(update={"change": reached.change.relative, "least_change": least}))
-                self._draw_arm(arm, reached.model)
+                line = ArmLine(
+                    arm=arm.name,
+                    seconds=reached.seconds,
+                    weights=weights,
+                    fit=reached.fit,
+                    fit_before=reached.fit_before,
+                    change=reached.change.relative,
+                    least_change=least,
+                    put_back=probe.puts_back,
+                    idle=bool(probe.puts_back) and not reached.change.tensors,
+                )
+                self._write_arm(line)
+                self._draw_arm(arm, rebuilt(self._original, reached.model, reached.change))
 
-    def _alive(self, step: int) -> None:
-        WATCHDOG.alive()
-        self._check_minutes()
+    def _signs_of_life(self, dose: int, calls: int) -> Callable[[int], None]:
+        """What a probe calls after a training step: a sign of life where the step's number rises, and is one that the dose takes."""
+        last, most = 0, max(dose, calls)
+
+        def on_step(step: int) -> None:
+            nonlocal last
+            if isinstance(step, int) and last < step <= most:
+                last = step
+                WATCHDOG.alive()
+            self._check_minutes()
+
+        return on_step
+
+    # -- looking again -----------------------------------------------------------------------------------------------
+
+    def _repeat(self) -> None:
+        """After the last arm: what was seen and drawn first, once more (:class:`RepeatLine`)."""
+        if self.tally.repeat is None and self.base is not None:
+            self.progress.stage("looking again at what was seen and drawn first")
+            whole = self._whole_batches("erased", self._batch_size(self.plan.arms[1], self.erased))
+            self._write(self._recheck().repeat(whole, self.seeds.audit))
+
+    @property
+    def has_earlier(self) -> bool:
+        """Does the verdict rest on what other processes wrote?"""
+        return bool(self._earlier())
+
+    def _earlier(self) -> list[BatchLine]:
+        lines = self.tally.earlier_batches if self._started else self.tally.all_batches()
+        return [line for line in lines if line.samples]
+
+    def check_earlier(self, *, sealed: bool) -> None:
+        """Look at what earlier processes left, before this one may say PASS (:class:`EarlierLine`).
+
+        ``sealed``: every line before carries this gate's own seal, so there is nobody else's evidence to look at.
+        """
+        minutes, lines = self.policy.budget.plugin_minutes, self._earlier()
+        with WATCHDOG.waiting(None if minutes is None else 60 * minutes, self._time_out):
+            self.progress.stage(f"looking again at {sum(len(line.samples) for line in lines)} images of earlier processes")
+            self._write(self._recheck().earlier(lines, sealed=sealed))
+
+    def _recheck(self) -> Recheck:
+        models = {"erased": self.erased} | ({} if self.base is None else {"base": self.base})
+        return Recheck(self.tally, self.pictures, self.scorer, self._draw, lambda arm: models.get(arm) or self._kept(arm))
 
     def _least_change(self, probe: Probe, training: TrainingSet) -> float | None:
         """What an update without a training set must change at least; None where the held-out loss speaks for it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auditor.digest import sha256_json
+from auditor.digest import sha256_file, sha256_json
 from auditor.errors import UsageError
 from auditor.files import write_whole
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
@@ -32,20 +32,30 @@ def open_run(out: Path) -> Run:
     if manifest is None:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
     try:
-        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])), tuple(manifest["probes"]))
+        identity = manifest["identity"]
+        plan = make_plan(Policy.model_validate_json(json.dumps(manifest["policy"])), tuple(manifest["probes"]), identity["contents"])
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
-        identity, seeds = manifest["identity"], Seeds(**manifest["seeds"])
-        missing = ({"title", "started", "command", "attempt"} - manifest.keys()) | ({"versions", "plugins", "device"} - identity.keys())
+        seeds = Seeds(**manifest["seeds"])
+        missing = {"title", "started", "command", "attempt", "weaker"} - manifest.keys()
+        missing |= {"versions", "plugins", "device"} - identity.keys()
         if missing:
             raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder.") from error
-    derived = derive_seeds(plan.policy, checkpoint.digest, base.digest if base else None)
-    digests = (plan.policy.identity(), checkpoint.digest, base.digest if base else None)
+    derived = derive_seeds(plan.policy, checkpoint.drawn_digest, base.drawn_digest if base else None)
+    digests = (plan.policy.identity(plan.contents), checkpoint.digest, base.digest if base else None)
     if seeds != derived or digests != (identity.get("policy"), identity.get("checkpoint"), identity.get("base")):
         raise UsageError(f"{out / 'manifest.json'} contradicts itself: seeds or digests are not those of its policy and checkpoint.")
+    for facts in (checkpoint, base):
+        if facts is not None and facts.form == "diffusers folder" and sha256_json(facts.files) != facts.digest:
+            raise UsageError(f"{out / 'manifest.json'} contradicts itself: the digest of {facts.source} is not that of the files it names.")
     return Run(manifest, plan, seeds, checkpoint, base)
+
+
+def manifest_digest(out: Path) -> str:
+    """sha256 of the manifest, as the process that writes to the journal notes it."""
+    return sha256_file(out / "manifest.json")
 
 
 def _read_manifest(out: Path) -> dict[str, Any] | None:
@@ -72,7 +82,7 @@ def check_folder(out: Path, manifest: dict[str, Any]) -> None:
         return
     before, now = earlier["identity"], manifest["identity"]
     changed = [_difference(key, before.get(key), now[key]) for key in now if before.get(key) != now[key] and key != "policy"]
-    if before.get("policy") != now["policy"]:
+    if before.get("policy") != now["policy"] and earlier.get("policy") != manifest["policy"]:
         changed.append(_difference("policy", earlier.get("policy"), manifest["policy"]))
     for key, value in manifest["policy"]["budget"].items():
         drawn = earlier["policy"]["budget"].get(key)
@@ -90,19 +100,31 @@ def _difference(key: str, before: Any, now: Any) -> str:
     return f"{key}: {str(before)[:80]} → {str(now)[:80]}"
 
 
-def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> None:
-    """Write the manifest of a new run, or note that the budget of an earlier one has grown. Called with the journal's lock held."""
+_FROM_THE_FIRST = ("started", "attempt")
+"""What a run keeps of its first call; everything else is as the latest call found it."""
+
+
+def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> str:
+    """Write the manifest of a run, and return its sha256; called with the journal's lock held.
+
+    What is said of the checkpoint is found anew in each call. Of an earlier call the start and the attempt's number stay.
+    """
     earlier = _read_manifest(out)
-    manifest = manifest | {"attempt": _attempt(manifest, cache)} if earlier is None else earlier | {"policy": manifest["policy"]}
+    first = {"attempt": _attempt(manifest, cache)} if earlier is None else {key: earlier[key] for key in _FROM_THE_FIRST if key in earlier}
+    manifest = manifest | first
     if manifest != earlier:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         write_whole(out / "manifest.json", text.encode("utf-8", "replace"))  # a path may hold bytes that are no text
+    return manifest_digest(out)
 
 
 def _attempt(manifest: dict[str, Any], cache: Path) -> int:
-    """Which audit seed this is, in order, of those that this machine's cache saw for the same checkpoint and erased concepts."""
-    concepts = sorted(concept["name"] for concept in manifest["policy"]["erase"])
-    path = cache / "attempts" / f"{sha256_json([concepts, manifest['identity']['checkpoint']])}.txt"
+    """Which audit seed this is, in order, of those that this machine's cache saw for the same erased concepts over the same base.
+
+    Whoever changes a byte of a weight has another checkpoint and another seed; it is one more attempt all the same.
+    """
+    concepts, base = sorted(concept["name"] for concept in manifest["policy"]["erase"]), manifest["base"]
+    path = cache / "attempts" / f"{sha256_json([concepts, base['drawn_digest'] if base else None])}.txt"
     seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
     if manifest["seeds"]["audit"] not in seeds:
         seeds.append(manifest["seeds"]["audit"])

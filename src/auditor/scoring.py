@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,14 @@ from auditor.plugin.loader import make_plugin
 from auditor.policy import Concept
 
 
+@dataclass(frozen=True)
+class Known:
+    """A picture (uint8, (3, H, W)) and what each detector said of it: whether it fired, by concept."""
+
+    image: Tensor
+    hits: Mapping[str, Mapping[str, bool]]
+
+
 class Scorer:
     """The policy's detectors, asked about pictures and held to their contract."""
 
@@ -26,6 +35,12 @@ class Scorer:
         self._detectors: list[tuple[str, Detector]] = [
             (use.use, make_plugin("detectors", use.use, use.options)) for use in plan.policy.detectors
         ]
+        self._known: list[Known] = []
+        self._asked = 0
+
+    def remember(self, pictures: Sequence[Known]) -> None:
+        """From here on one of these is shown with every batch: a detector that says something else of it has gone astray."""
+        self._known = list(pictures)
 
     def gate(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """What the gate detector says of ``images``."""
@@ -41,7 +56,8 @@ class Scorer:
         return [self.score([planned], image[None])[0] for planned, image in zip(batch, images, strict=True)]
 
     def _score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score]]:
-        found = {name: ask(detector, images, self._concepts) for name, detector in self._detectors}
+        self._asked += 1
+        found = {name: self._ask(name, detector, images) for name, detector in self._detectors}
         scores = []
         for row, planned in enumerate(batch):
             asked = self._concepts if planned.cell.role is Role.RETAINED else self._erased
@@ -57,6 +73,28 @@ class Scorer:
                 }
             )
         return scores
+
+
+    def _ask(self, name: str, detector: Detector, images: Tensor) -> Detection:
+        """Ask one detector, with a picture among the images of which it is known what it said before."""
+        known = self._known[self._asked % len(self._known)] if self._known else None
+        if known is None or known.image.shape != images.shape[1:]:
+            return ask(detector, images, self._concepts)
+        place = (7 * self._asked) % (len(images) + 1)
+        found = ask(detector, torch.cat([images[:place], known.image[None], images[place:]]), self._concepts)
+        said = {concept.name: bool(found.hits[place, self._columns[concept.name]]) for concept in self._erased}
+        if said != {concept: hit for concept, hit in known.hits[name].items() if concept in said}:
+            raise PluginError(
+                f"{door.title(detector)} says something else of a picture of the base than when it first saw it; what it says now is not "
+                "known to be right."
+            )
+        rows = [row for row in range(len(images) + 1) if row != place]
+        return Detection(
+            np.asarray(found.hits)[rows],
+            np.asarray(found.scores)[rows],
+            tuple(found.labels[row] for row in rows),
+            None if found.found is None else np.asarray(found.found)[rows],
+        )
 
 
 def ask(detector: Detector, images: Tensor, concepts: Sequence[Concept]) -> Detection:

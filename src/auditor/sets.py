@@ -35,6 +35,14 @@ def prompt_templates(name: str) -> tuple[str, ...]:
     return _PROMPTS[name]
 
 
+_USUAL_PROMPTS = ("a photo of {}", "an image of {}", "a picture of {}", "a painting of {}")
+
+
+def domain_prompts(domain: str) -> tuple[str, ...]:
+    """The prompts that concepts of ``domain`` are asked for in where nobody says otherwise."""
+    return _PROMPTS.get(f"paper-{domain}", _USUAL_PROMPTS)
+
+
 def concept_names(name: str) -> tuple[str, ...]:
     """The list of concepts called ``name``. Raises ``ValueError`` with the known names."""
     if name not in _CONCEPTS:

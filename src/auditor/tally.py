@@ -11,23 +11,28 @@ from functools import cached_property
 
 import numpy as np
 
+from auditor.errors import AuditorError
 from auditor.evidence import MISSING, Evidence, Outcomes
 from auditor.journal import (
     ArmLine,
     BatchLine,
+    ComparedLine,
     DistanceLine,
+    EarlierLine,
     ErrorLine,
     HalvedLine,
     Line,
     MetricLine,
     NoteLine,
+    RepeatLine,
     ReplayLine,
     Sample,
     ShamLine,
+    StartLine,
     StopLine,
     TrainingLine,
 )
-from auditor.plan import Cell, Plan, PlannedSample, Seeds
+from auditor.plan import Cell, Plan, PlannedSample, Role, Seeds
 
 Key = tuple[str, str, int, int]
 """What tells one sample from another: cell, prompt, index, seed."""
@@ -75,18 +80,44 @@ class Tally:
         """Batch sizes of arms that ran out of memory."""
         self.stopped: str | None = None
         self.replay: ReplayLine | None = None
+        self.compared: ComparedLine | None = None
+        self.repeat: RepeatLine | None = None
+        """Of after the last arm: what is drawn or made later calls for another."""
+        self.earlier: EarlierLine | None = None
+        """Of the process at hand: each looks for itself at what others left."""
+        self.manifest: str | None = None
+        """sha256 of the manifest that the last process found or wrote."""
+        self.earlier_batches: list[BatchLine] = []
+        """What processes before the one at hand drew."""
+        self.under_several_seeds: dict[str, int] = {}
+        """Images that stand for more than one prompt and seed, and for how many."""
         self.seconds = 0.0
         self._planned = {cell.name: Planned(tuple(cell.samples(seeds))) for cell in plan.cells}
         self._drawn: dict[str, list[Sample | None]] = {cell.name: [None] * cell.images for cell in plan.cells}
         self._tables: dict[str, Outcomes] = {cell.name: np.full((cell.images, len(plan.columns)), MISSING, np.int8) for cell in plan.cells}
         self._filled = dict.fromkeys(self._planned, 0)
         self._lines: dict[str, list[BatchLine]] = {arm.name: [] for arm in plan.arms}
+        self._arm_of = {cell.name: cell.arm for cell in plan.cells}
+        self._drawn_from: dict[str, set[tuple[str, int]]] = {}
+        erased, retained = ({concept.name for concept in group} for group in (plan.policy.erase, plan.policy.retain))
+        self._asked = {cell.name: erased | retained if cell.role is Role.RETAINED else erased for cell in plan.cells}
 
     def add(self, line: Line) -> None:
         """Count one more line. Samples that were never planned, or stand in the journal already, do not count."""
-        if not isinstance(line, ReplayLine | NoteLine):
+        if not isinstance(line, ReplayLine | NoteLine | StartLine | RepeatLine | EarlierLine):
             self.stopped = None
+        if isinstance(line, BatchLine | ArmLine):
+            self.repeat = None
         match line:
+            case StartLine():
+                self.earlier_batches = [batch for lines in self._lines.values() for batch in lines]
+                self.earlier, self.manifest = None, line.manifest
+            case ComparedLine():
+                self.compared = line
+            case RepeatLine():
+                self.repeat = line
+            case EarlierLine():
+                self.earlier = line
             case BatchLine():
                 self._add_batch(line)
             case ArmLine():
@@ -122,8 +153,14 @@ class Tally:
         return sum(share * sum(sample.cell == cell.name for sample in samples) for share, samples in shares)
 
     def _add_batch(self, line: BatchLine) -> None:
-        self._lines.setdefault(line.arm, []).append(line)
+        self._refuse_damage(line)
+        self._lines[line.arm].append(line)
         for sample in line.samples:
+            if sample.image is not None:
+                sources = self._drawn_from.setdefault(sample.image, set())
+                sources.add((sample.prompt, sample.seed))
+                if len(sources) > 1:
+                    self.under_several_seeds[sample.image] = len(sources)
             place = self._planned[sample.cell].place.get(key_of(sample)) if sample.cell in self._planned else None
             if place is None:
                 continue
@@ -135,6 +172,19 @@ class Tally:
             self._tables[sample.cell][place] = self._row(sample)
             while self._filled[sample.cell] < len(drawn) and drawn[self._filled[sample.cell]] is not None:
                 self._filled[sample.cell] += 1
+
+    def _refuse_damage(self, line: BatchLine) -> None:
+        """Raise :class:`AuditorError` at what no run writes: an arm or a cell of none, or answers to other questions than were asked."""
+        where = "The journal is damaged: it holds"
+        if line.arm not in self._lines:
+            raise AuditorError(f"{where} a batch of the arm {line.arm[:60]!r}, which the plan has not; audit again in a new folder.")
+        for sample in line.samples:
+            arm = self._arm_of.get(sample.cell)
+            if arm is not None and arm != line.arm:
+                raise AuditorError(f"{where} a sample of {arm} in a batch of {line.arm}; audit again in a new folder.")
+            for name, score in sample.scores.items() if arm is not None else ():
+                if score.hits.keys() != self._asked[sample.cell]:
+                    raise AuditorError(f"{where} answers of '{name[:60]}' about concepts that were not asked; audit again in a new folder.")
 
     def _row(self, sample: Sample) -> Outcomes:
         row = np.full(len(self.plan.columns), MISSING, np.int8)
@@ -195,6 +245,18 @@ class Tally:
         """Every batch of an arm, as it was drawn."""
         return list(self._lines[arm])
 
+    def all_batches(self) -> list[BatchLine]:
+        """Every batch of every arm."""
+        return [line for lines in self._lines.values() for line in lines]
+
+    def planned_for(self, sample: Sample) -> PlannedSample:
+        """What was planned where ``sample`` stands. Raises :class:`AuditorError` where nothing was."""
+        cell = self._planned.get(sample.cell)
+        place = cell.place.get(key_of(sample)) if cell else None
+        if cell is None or place is None:
+            raise AuditorError(f"The journal holds a sample that was never planned ({sample.cell[:100]}); audit again in a new folder.")
+        return cell.samples[place]
+
     def composition(self, line: BatchLine) -> list[PlannedSample]:
         """The planned samples of a batch, in the order they were drawn in."""
         found = [(self._planned[s.cell], key_of(s)) for s in line.samples if s.cell in self._planned]
@@ -210,6 +272,23 @@ class Tally:
         """Everything that was planned and broke, one sentence each."""
         found = [f"{line.arm}: {line.message}" for line in self.broken.values()]
         found += [f"{arm}: trained again to other weights; what was drawn from the first does not count" for arm in sorted(self.voided)]
+        for image, seeds in list(self.under_several_seeds.items())[:3]:
+            found.append(f"the image {image[:12]}… stands for {seeds} prompts and seeds, no two of which draw the same; it is no evidence")
+        if self.repeat is not None and self.repeat.otherwise:
+            found.append(
+                f"a detector said something else of {self.repeat.otherwise} of {self.repeat.shown} pictures of the base that it was shown "
+                "again after the last arm, so what it said in between is not known to be right"
+            )
+        if self.repeat is not None and self.repeat.different:
+            found.append(
+                f"after the last probe {self.repeat.different} of {self.repeat.drawn} images of the erased arm were drawn otherwise than "
+                "before: a plugin left something behind in this process"
+            )
+        if self.earlier is not None and (self.earlier.otherwise or self.earlier.different):
+            found.append(
+                f"of what earlier processes left in the run's folder, {self.earlier.otherwise} of {self.earlier.scored} images are not "
+                f"what the journal says of them, and {self.earlier.different} of {self.earlier.drawn} are not what is drawn again"
+            )
         for arm in self.plan.arms:
             messages = [s.error for cell in self.plan.cells_of(arm.name) for s in self.drawn(cell) if s.error is not None]
             for message in dict.fromkeys(messages):

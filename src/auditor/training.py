@@ -19,7 +19,7 @@ from auditor.journal import TrainingLine
 from auditor.plan import Seeds
 from auditor.plugin import door
 from auditor.plugin.contracts import Detection, Probe, ProbeSetting, TrainingRequest
-from auditor.policy import Concept, Policy, forbidden_names
+from auditor.policy import Concept, Policy, as_read, forbidden_names
 from auditor.seeds import choice_seed, example_seed
 
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
@@ -52,6 +52,13 @@ Wanted = list[TrainingRequest] | tuple[Tensor, list[str]]
 """What a probe trains on: requests that the base draws, or the images and captions of a user's folder."""
 
 
+def captions_of(wanted: Wanted) -> list[str]:
+    """What is said of the images that a probe trains on."""
+    if isinstance(wanted, tuple):
+        return wanted[1]
+    return [template.format(request.concept) for request in wanted for template in request.prompts]
+
+
 def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known without drawing it."""
     forbidden = forbidden_names(policy)
@@ -60,14 +67,11 @@ def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, 
     if not isinstance(asked, Path) and not (isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)):
         raise PluginError(f"{door.title(probe)} returned {asked!r} from training_set(); a list of TrainingRequest or a folder is right.")
     wanted: Wanted = read_captioned_folder(asked, policy.sampler.size) if isinstance(asked, Path) else asked
-    if isinstance(wanted, tuple):
-        captions = wanted[1]
-    else:
-        captions = [template.format(request.concept) for request in wanted for template in request.prompts]
-        if captions and not has_base:
-            raise UsageError(f"The training set of {name} is drawn by the base; give one (--base) or a folder of captioned images.")
+    captions = captions_of(wanted)
+    if captions and not isinstance(wanted, tuple) and not has_base:
+        raise UsageError(f"The training set of {name} is drawn by the base; give one (--base) or a folder of captioned images.")
     for caption in captions:
-        bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption.casefold())), None)
+        bad = next((word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", as_read(caption))), None)
         if bad:
             raise UsageError(f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must stay out.")
     return wanted

@@ -133,13 +133,14 @@ def test_the_root_digest_is_the_one_of_model_signing(tmp_path: Path) -> None:
     import hashlib
 
     from auditor.checkpoint.admit import root_digest
+    from auditor.checkpoint.survey import survey
 
     (tmp_path / "a").mkdir()
     (tmp_path / ".git").mkdir()
     for name, content in {"b": b"2", "a/x": b"1", "model.sig": b"s", ".git/HEAD": b"h", ".gitattributes": b"g"}.items():
         (tmp_path / name).write_bytes(content)
     wanted = hashlib.sha256(hashlib.sha256(b"1").digest() + hashlib.sha256(b"2").digest()).hexdigest()
-    assert root_digest(tmp_path, {}) == wanted
+    assert root_digest(survey("x", tmp_path), {}) == wanted
 
 
 def test_inspect_reads_headers_alone_unless_asked() -> None:

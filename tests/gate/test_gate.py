@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from auditor.cli import main
+from auditor.contents import contents_of
 from auditor.judging import judged
 from auditor.policy import load_policy
 from auditor.reports import diff, read_report, verify
@@ -36,10 +38,16 @@ def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> sub
     """The script as a job on GitHub runs it."""
     given = {
         "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "AUDITOR_CHECKPOINT": checkpoint, "AUDITOR_POLICY": str(policy),
-        "AUDITOR_POLICY_DIGEST": f"sha256:{load_policy(policy).digest()}", "AUDITOR_CACHE": str(folder / "cache"), "GITHUB_ACTIONS": "true",
+        "AUDITOR_POLICY_DIGEST": f"sha256:{pinned_digest(policy)}", "AUDITOR_CACHE": str(folder / "cache"), "GITHUB_ACTIONS": "true",
         "GITHUB_STEP_SUMMARY": str(folder / "summary.md"), "GITHUB_OUTPUT": str(folder / "output"), "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     return run(GATE, cwd=folder, env=given | environment)
+
+
+def pinned_digest(policy: Path) -> str:
+    """What ``auditor policy check`` prints."""
+    loaded = load_policy(policy)
+    return loaded.digest(contents_of(loaded))
 
 
 def outputs(folder: Path) -> dict[str, str]:
@@ -86,7 +94,7 @@ def test_the_same_job_again_goes_on_and_says_what_changed(
     folder, _ = inconclusive
     lines = (folder / "audit" / "journal.jsonl").read_bytes()
     shutil.copy(folder / "audit" / "report.json", folder / "before.json")
-    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="before.json", AUDITOR_EXIT_ZERO="true")
+    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="before.json", AUDITOR_EXIT_ZERO="true", AUDITOR_RESUME="true")
     assert again.returncode == 0 and "nothing changed" in again.stdout
     assert outputs(folder)["verdict"] == "INCONCLUSIVE", "a green job does not make a PASS of it"
     assert (folder / "audit" / "journal.jsonl").read_bytes() == lines
@@ -106,7 +114,7 @@ def test_a_concept_that_was_never_erased_fails_the_job(tmp_path: Path, erased: P
 
 def test_another_policy_than_the_pinned_one_ends_with_2(tmp_path: Path, erased: Path) -> None:
     policy = write_policy(tmp_path)
-    pinned = load_policy(policy).digest()
+    pinned = pinned_digest(policy)
     policy.write_text(policy.read_text().replace("tau: 0.1", "tau: 0.9"))
     done = gate(tmp_path, str(erased), policy, AUDITOR_POLICY_DIGEST=f"sha256:{pinned}")
     assert done.returncode == 2 and "is not the policy with the digest" in done.stderr
@@ -123,13 +131,65 @@ def test_a_refused_checkpoint_ends_with_4_whatever_is_asked(tmp_path: Path) -> N
 
 def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
     for evil in ("$(touch pwned); touch pwned", "--exit-zero", "`touch pwned`\n::error::x ##[set-output name=verdict;]PASS"):
+        refused = gate(tmp_path, evil, write_policy(tmp_path))
+        assert refused.returncode == 2 and "is no folder or file here" in refused.stderr and "::" not in refused.stderr + refused.stdout
+        shutil.rmtree(tmp_path / "audit", ignore_errors=True)
+        (tmp_path / evil.replace("/", "")).mkdir()
         done = gate(tmp_path, evil, write_policy(tmp_path))
-        assert done.returncode in (2, 4), (evil, done.returncode, done.stderr)
+        assert done.returncode == 4, (evil, done.returncode, done.stderr)
         assert not (tmp_path / "pwned").exists()
         said = (done.stdout + done.stderr).splitlines()
         assert not any("##[" in line for line in said)
         commands = [line.lstrip() for line in said if line.lstrip().startswith("::")]
         assert len(commands) == 2 and commands[0] == f"::stop-commands::{commands[1].strip(':')}", "only the gate's own"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["org/name", "org/name@main", "hf://org/name", "hf://org/name@main", "hf:org", "HF://org/name@" + "0" * 40, " hf://org/name", "micro"],
+)
+def test_a_checkpoint_is_a_path_or_a_commit_and_nothing_else(tmp_path: Path, name: str) -> None:
+    done = gate(tmp_path, name, write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"))
+    assert done.returncode == 2 and not (tmp_path / "started").exists(), done.stderr
+
+
+def test_what_is_audited_is_the_path_whatever_else_has_its_name(tmp_path: Path) -> None:
+    """``micro`` is the built-in base, and here a folder that somebody uploaded."""
+    (tmp_path / "micro").mkdir()
+    policy = write_policy(tmp_path)
+    path = stand_in(tmp_path, 'for last; do :; done; echo "$last" > audited')
+    gate(tmp_path, "micro", policy, PATH=path)
+    assert (tmp_path / "audited").read_text() == "./micro\n"
+    commit = f"hf://org/name@{'0' * 40}"
+    gate(tmp_path, commit, policy, PATH=path, AUDITOR_RESUME="true")
+    assert (tmp_path / "audited").read_text() == f"{commit}\n"
+
+
+@pytest.mark.parametrize("out", ["-x", "a\rb", "a\x1bb"])
+def test_a_folder_of_an_odd_name_is_refused(tmp_path: Path, out: str) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), AUDITOR_OUT=out)
+    assert done.returncode == 2 and "AUDITOR_OUT" in done.stderr and not (tmp_path / "output").exists()
+
+
+def test_a_folder_that_came_with_the_workspace_is_not_gone_on_in(tmp_path: Path) -> None:
+    for name in ("checkpoint", "audit"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "audit" / "journal.jsonl").write_text("{}\n")
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"))
+    assert done.returncode == 2 and "may have come with the workspace" in done.stderr and not (tmp_path / "started").exists()
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"), AUDITOR_RESUME="true")
+    assert (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["::error::x", ":::error::x", "##[set-output]", "##vso[task.setvariable variable=a]b", "##teamcity[x]", "section_start:1:x"]
+)
+def test_commands_of_every_ci_are_broken_up(text: str) -> None:
+    from auditor.reporters.words import harmless
+
+    shown = harmless(f"{text} and {text}")
+    assert not re.search(r"::|##\S|section_(start|end):", shown) and shown.replace(" ", "") == f"{text}and{text}".replace(" ", "")
 
 
 def test_without_a_pinned_policy_nothing_runs(tmp_path: Path) -> None:
@@ -151,6 +211,7 @@ def test_a_pass_is_the_only_success(tmp_path: Path) -> None:
     report = verdict_of(plan, journal_of(plan, erased_well))
     assert exit_code_of(report) == 0 and report.verdict.outcome == "PASS"
     (tmp_path / "report.json").write_text(report.model_dump_json(indent=2))
+    (tmp_path / "checkpoint").mkdir()
     done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "mkdir -p audit; cp report.json audit/; exit 0"))
     assert done.returncode == 0 and outputs(tmp_path)["verdict"] == "PASS"
     assert outputs(tmp_path)["root-digest"] == report.checkpoint.root_digest
@@ -170,12 +231,15 @@ def test_an_audit_that_was_killed_leaves_no_old_verdict(tmp_path: Path, code: in
     for name in ("report.json", "junit.xml", "report.sarif", "github-summary.md", "report.html"):
         (tmp_path / "audit" / name).write_text('{"verdict": {"outcome": "PASS"}}')
     (tmp_path / "json.py").write_text("print('PASS'); raise SystemExit")
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, f"exit {code}"), AUDITOR_EXIT_ZERO="true")
+    (tmp_path / "checkpoint").mkdir()
+    more = {"AUDITOR_EXIT_ZERO": "true", "AUDITOR_RESUME": "true"}
+    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, f"exit {code}"), **more)
     assert done.returncode == code and outputs(tmp_path)["verdict"] == "NONE"
     assert not list((tmp_path / "audit").iterdir()) and "No verdict" in (tmp_path / "summary.md").read_text()
 
 
 def test_a_program_that_does_nothing_is_no_pass(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
     done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "exit 0"))
     assert done.returncode == 5 and outputs(tmp_path)["verdict"] == "NONE"
 
@@ -192,6 +256,7 @@ def test_an_error_is_no_verdict_that_exit_zero_lets_through(tmp_path: Path) -> N
     verdicts = {outcome: report.verdict.model_copy(update={"outcome": outcome}) for outcome in Outcome}
     codes = {name: exit_code_of(report.model_copy(update={"verdict": verdict}), exit_zero=True) for name, verdict in verdicts.items()}
     assert codes == {Outcome.PASS: 0, Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 0, Outcome.ERROR: 5}
+    (tmp_path / "checkpoint").mkdir()
     done = gate(tmp_path, "checkpoint", write_policy(tmp_path), AUDITOR_EXIT_ZERO="true",
                 PATH=stand_in(tmp_path, "mkdir -p audit; echo {} > audit/report.json; exit 5"))  # fmt: skip
     assert done.returncode == 5 and outputs(tmp_path)["verdict"] == "ERROR"
@@ -274,6 +339,13 @@ def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProce
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def edited(out: Path, manifest: object) -> str:
+    """What ``verify`` says of a run whose manifest was edited."""
+    (out / "manifest.json").rename(out / "manifest.json.before")
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return verify(out).problems[0]
+
+
 def test_a_report_of_another_auditor_is_verified_by_its_numbers(
     inconclusive: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -281,7 +353,10 @@ def test_a_report_of_another_auditor_is_verified_by_its_numbers(
     manifest, report = (json.loads((out / name).read_text()) for name in ("manifest.json", "report.json"))
     manifest["identity"]["versions"]["auditor"] = report["provenance"]["versions"]["auditor"] = "0.0.1"
     report["verdict"]["reasons"] = ["other words"]
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert "is not the one that the run's last process wrote" in edited(out, manifest)
+    contents = (out / "manifest.json.before").read_bytes(), json.dumps(manifest).encode()
+    before, now = (hashlib.sha256(content).hexdigest() for content in contents)
+    (out / "journal.jsonl").write_text((out / "journal.jsonl").read_text().replace(before, now))
     (out / "report.json").write_text(json.dumps(report))
     found = verify(out)
     assert (found.problems, found.forms, found.version) == ((), (), "0.0.1")
@@ -363,7 +438,7 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command
     assert (tmp_path / "gate.yaml").read_text().count("#") >= 8, "commented"
     assert here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
     done = here("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
-    assert f"sha256:{policy.digest()}" in done.stdout and done.returncode == (2 if "warning" in done.stdout else 0)
+    assert f"sha256:{pinned_digest(tmp_path / 'gate.yaml')}" in done.stdout and done.returncode == (2 if "warning" in done.stdout else 0)
     done = here("policy", "explain", "gate.yaml", cwd=tmp_path)
     assert "PASS: each of them is shown to be below 8.0%" in done.stdout and "Chance that every rate holds" in done.stdout
     assert here("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
@@ -394,7 +469,7 @@ def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path, here: Co
 def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:
     """The base is part of what is pinned, and the file is read once."""
     policy = write_policy(tmp_path)
-    pinned = f"sha256:{load_policy(policy).digest()}"
+    pinned = f"sha256:{pinned_digest(policy)}"
     done = auditor("audit", "micro", "--policy", policy, "--policy-digest", pinned, "--base", "hf://evil/base", "--out", tmp_path / "out")
     assert done.returncode == 2 and "with another base is not the policy" in done.stderr
 
@@ -413,7 +488,7 @@ def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path, here: Command) -> None
         ({"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": ["a", "b", "c"]}}]}, "chooses among 3 labels"),  # type: ignore[operator]
         ({"erase": [{"name": "ship", "domain": "objects", "prompts": ["{}"]}]}, "fewer than 3 prompts"),
         ({"erase": [{"name": "ship", "domain": "objects", "synonyms": ["boat"], "prompts": "paper-people"}]}, "decide nothing"),
-        ({"claim": "detector"}, "what the detector says"),
+        ({"claim": "detector"}, "Weaker than the default: claim is 'detector'"),
         ({"base": "none"}, "Out of reach"),
     ],
 )

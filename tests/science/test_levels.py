@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auditor.digest import sha256_json
 from auditor.evidence import MISSING, Evidence
-from auditor.journal import ArmLine, BatchLine, ErrorLine, Line, Sample, Score, ShamLine
+from auditor.journal import ArmLine, BatchLine, ComparedLine, ErrorLine, Line, RepeatLine, Sample, Score, ShamLine
 from auditor.plan import Plan, Role
 from auditor.rehearsal import rehearse
 from auditor.report import Outcome
@@ -99,17 +100,23 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
         samples = []
         for cell in plan.cells_of(arm.name):
             for planned, row in zip(cell.samples(SEEDS), evidence.outcomes[cell.name], strict=False):
-                hits = {name: bool(hit) for name, hit in zip(names, row, strict=True) if hit != MISSING}
-                flaw = None if hits else "blank"
-                scores = {gate: Score(label="", hits=hits, score=0.5)} if hits else {}
+                there = any(hit != MISSING for hit in row)
+                asked = names if cell.role is Role.RETAINED else tuple(concept.name for concept in plan.policy.erase)
+                hits = {name: row[plan.columns[name]] == 1 for name in asked}
+                flaw = None if there else "blank"
+                image = None if flaw else sha256_json([arm.name, planned.prompt, planned.seed])
+                scores = {gate: Score(label="", hits={name: bool(hit) for name, hit in hits.items()}, score=0.5)} if there else {}
                 place = {"cell": cell.name, "prompt": planned.prompt, "index": planned.index, "seed": planned.seed}
-                samples.append(Sample(**place, image=None if flaw else "0" * 64, flaw=flaw, scores=scores))
+                samples.append(Sample(**place, image=image, flaw=flaw, scores=scores))
         if error == "sample" and arm.name == "erased":
-            samples[-1] = samples[-1].model_copy(update={"scores": {}, "flaw": None, "error": "the detector raised"})
+            broken = {"scores": {}, "flaw": None, "error": "the detector raised", "image": "0" * 64}
+            samples[-1] = samples[-1].model_copy(update=broken)
         lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
     if error == "arm":
         lines.append(ErrorLine(arm="erased", message="out of memory"))
-    return [*lines, *(ShamLine(probe=name, images=8, different=0) for name in plan.probe_names)]
+    shams = [ShamLine(probe=name, images=8, different=0) for name in plan.probe_names]
+    compared = ComparedLine(prompts=9, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})
+    return [compared, *lines, *shams, RepeatLine(shown=8, otherwise=0, drawn=8, different=0)]
 
 
 def random_audit(plan: Plan, rng: np.random.Generator) -> Evidence:

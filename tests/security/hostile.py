@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
 VAE = Path("vae/diffusion_pytorch_model.safetensors")
 TEXT = Path("text_encoder/model.safetensors")
+SCHEDULE = "scheduler/scheduler_config.json"
 
 Maker = Callable[[Path], object]
 
@@ -249,6 +250,33 @@ MAKERS: dict[str, tuple[Maker, str]] = {
         lambda f: (f / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline", "transformer": ["diffusers", "X"]}'),
         "transformer",
     ),
+    # settings under which nothing could be drawn
+    **{
+        f"a schedule of {json.dumps(value)} timesteps": (edit_json(SCHEDULE, num_train_timesteps=value), "timesteps")
+        for value in ("1000", 0, -5, 1, True, 1.5, None)
+    },
+    **{
+        f"{key} = {json.dumps(value)}": (edit_json(SCHEDULE, **{key: value}), "noise schedule")
+        for key, value in (
+            ("beta_start", None), ("beta_start", -1), ("beta_start", "x"), ("beta_end", 5), ("beta_schedule", "x"), ("trained_betas", []),
+            ("trained_betas", "x"), ("timestep_spacing", "x"), ("steps_offset", "x"), ("steps_offset", 1.5),
+        )
+    },
+    **{
+        f"a latent scale of {json.dumps(value)}": (edit_json("vae/config.json", scaling_factor=value), "scaling_factor")
+        for value in (None, "x", 0, -1, True)
+    },
+    **{
+        f"a text encoder with {key} = {json.dumps(value)}": (edit_json("text_encoder/config.json", **{key: value}), "does not")
+        for key, value in (("return_dict", False), ("hidden_act", "x"), ("layer_norm_eps", "x"), ("num_attention_heads", 3))
+    },
+    **{
+        f"a UNet with {key} = {json.dumps(value)}": (edit_json("unet/config.json", **{key: value}), "does not|m(at|is)|unexp")
+        for key, value in (
+            ("act_fn", "x"), ("norm_eps", "x"), ("flip_sin_to_cos", "x"), ("freq_shift", "x"), ("mid_block_scale_factor", "x"),
+            ("class_embed_type", "timestep"), ("time_embedding_type", "fourier"), ("center_input_sample", "x"),
+        )
+    },
     "an unknown prediction": (edit_json("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type"),
     # ways out of the folder
     "a unet that is a link out": (link(UNET, "/etc/hostname"), "leads out"),

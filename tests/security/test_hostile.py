@@ -80,12 +80,15 @@ def test_refusing_takes_little_memory(folder: Path, name: str) -> None:
 
 
 def test_only_admitted_files_are_loaded(folder: Path) -> None:
-    """An index beside a whole file, and one of a variant beside its file, as some libraries would follow them."""
+    """An index beside a whole file, and one of a variant beside its file: some libraries would follow them, so they must be one model."""
     honest = load_model(open_checkpoint("micro"))
     sharded("part.safetensors")(folder)
     shutil.copyfile(checkpoint_folder() / UNET, folder / UNET)
-    spoiled = {name: value * 0 + 1 for name, value in load_file(folder / UNET).items()}
-    save_file(spoiled, folder / UNET)  # not what the index names
+    sound = load_file(folder / UNET)
+    save_file({name: value * 0 + 1 for name, value in sound.items()}, folder / UNET)  # not what the index names
+    with pytest.raises(RefusedError, match="holds other weights than"):
+        open_checkpoint(str(folder))
+    save_file(sound, folder / UNET)
     (folder / f"{UNET.parent}/diffusion_pytorch_model.fp16.safetensors.index.json").write_text('{"weight_map": {"a": "x.bin"}}')
     opened = open_checkpoint(str(folder))
     assert "unet/part.safetensors" in opened.files and UNET.as_posix() not in opened.files

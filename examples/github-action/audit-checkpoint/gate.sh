@@ -4,7 +4,9 @@
 #   AUDITOR_CHECKPOINT     what is audited: a folder, a safetensors file, or hf://org/name@COMMIT (40 hex digits: a branch may move)
 #   AUDITOR_POLICY         a policy from the protected branch, never from what is audited
 #   AUDITOR_POLICY_DIGEST  sha256:…, from 'auditor policy check'; the job ends with 2 if the policy is another
-#   AUDITOR_OUT            folder of the run (default: audit); the same folder goes on after an interruption
+#   AUDITOR_OUT            folder of the run (default: audit), new or empty
+#   AUDITOR_RESUME         "true": go on in a folder that an earlier job of yours left (see also AUDITOR_SEAL)
+#   AUDITOR_SEAL           a file with a secret key of yours: the journal's lines are signed with it, and others are refused
 #   AUDITOR_BASELINE       report.json of an earlier audit, outside of that folder, to say what changed
 #   AUDITOR_PLUGIN         a plugin file from the protected branch
 #   AUDITOR_EXIT_ZERO      "true": FAIL and INCONCLUSIVE do not fail the job; everything else still does
@@ -20,25 +22,33 @@ refuse() {
 [[ -n ${AUDITOR_POLICY:-} ]] || refuse "name the policy: AUDITOR_POLICY"
 [[ -n ${AUDITOR_POLICY_DIGEST:-} ]] || refuse "pin the policy: 'auditor policy check' prints its digest (AUDITOR_POLICY_DIGEST)"
 out=${AUDITOR_OUT:-audit}
-[[ $out != *$'\n'* ]] || refuse "AUDITOR_OUT has more than one line"
-if [[ $AUDITOR_CHECKPOINT == hf://* && ! $AUDITOR_CHECKPOINT =~ @[0-9a-f]{40}$ ]]; then
-  refuse "a repository on the Hub is audited at a commit: hf://org/name@COMMIT ('auditor fetch' prints it)"
+[[ $out != *[[:cntrl:]]* && $out != -* ]] || refuse "AUDITOR_OUT begins with a hyphen, or has a control character or a second line"
+checkpoint=$AUDITOR_CHECKPOINT
+repository='^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._/-]+)?@[0-9a-f]{40}$'
+if [[ ! $checkpoint =~ $repository ]]; then
+  if [[ $checkpoint == hf:* ]]; then refuse "a repository on the Hub is audited at a commit: hf://org/name@COMMIT ('auditor fetch' prints it)"; fi
+  [[ -e $checkpoint ]] || refuse "AUDITOR_CHECKPOINT is no folder or file here; a repository on the Hub is hf://org/name@COMMIT"
+  if [[ $checkpoint != /* ]]; then checkpoint=./$checkpoint; fi # a path, whatever else it might be the name of
+fi
+if [[ -e $out && -n $(ls -A -- "$out") && ${AUDITOR_RESUME:-} != true ]]; then
+  refuse "$out is not empty: what lies in it may have come with the workspace; remove it, or set AUDITOR_RESUME=true if it is yours"
 fi
 
 options=(--policy "$AUDITOR_POLICY" --policy-digest "$AUDITOR_POLICY_DIGEST" --out "$out" --report junit --report sarif)
 options+=(--report github-summary --report github-annotations)
 if [[ -n ${AUDITOR_BASELINE:-} ]]; then options+=(--baseline "$AUDITOR_BASELINE"); fi
 if [[ -n ${AUDITOR_PLUGIN:-} ]]; then options+=(--plugin "$AUDITOR_PLUGIN"); fi
+if [[ -n ${AUDITOR_SEAL:-} ]]; then options+=(--seal "$AUDITOR_SEAL"); fi
 
 # what an earlier run said is nothing that this one has said
-rm -f "$out"/{report.json,report.html,report.md,report.sarif,junit.xml,cells.csv,model-card.md,eval_results.yaml,attestation.json} \
+rm -f -- "$out"/{report.json,report.html,report.md,report.sarif,junit.xml,cells.csv,model-card.md,eval_results.yaml,attestation.json} \
   "$out"/github-{summary.md,annotations.txt}
 
 # names from a checkpoint or a policy must not become commands of the runner
 token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 if [[ -n ${GITHUB_ACTIONS:-} ]]; then echo "::stop-commands::$token"; fi
 code=0
-auditor audit "${options[@]}" -- "$AUDITOR_CHECKPOINT" || code=$?
+auditor audit "${options[@]}" -- "$checkpoint" || code=$?
 if [[ -n ${GITHUB_ACTIONS:-} ]]; then echo "::$token::"; fi
 
 verdict=NONE

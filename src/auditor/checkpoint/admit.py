@@ -11,18 +11,26 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors
-from auditor.checkpoint.folder import SINGLE_FILE_PARTS, UNET_PARTS, admit_folder, files_that_load, read_json, refuse_outside, refuse_unet
+from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors, refuse_what_cannot_draw
+from auditor.checkpoint.folder import (
+    NOISE_SCHEDULE,
+    SINGLE_FILE_PARTS,
+    UNET_PARTS,
+    admit_folder,
+    files_that_load,
+    refuse_unet,
+    vocabulary_of,
+)
 from auditor.checkpoint.header import Header, read_header
 from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
-from auditor.checkpoint.scan import hash_and_scan, hash_and_scan_all, hash_files
+from auditor.checkpoint.json_files import read_json
+from auditor.checkpoint.neighbours import weights_beside
+from auditor.checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_files
+from auditor.checkpoint.survey import survey
 from auditor.digest import sha256_json
 from auditor.errors import RefusedError, UsageError
 from auditor.microworld import checkpoint_folder
 
-_IGNORED = (".git", ".gitattributes", ".gitignore", ".github")
-_MOST_FILES = 10_000
-_MOST_BYTES = 10**12
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
@@ -47,6 +55,9 @@ class Checkpoint:
     ``folder`` gives configurations and vocabulary: its own, or the base's where ``overlay`` is one file over a base. ``files``
     are the sha256 of everything that loading reads, by name; ``digest`` names them together. ``root_digest`` names all files as
     OpenSSF model signing does: sha256 over the files' sha256 (32 bytes each) in the order of their names.
+
+    ``drawn_digest`` names what is drawn with, values and vocabulary, however it is stored: seeds derive from it, so that neither a key
+    that nobody reads nor another way of storing the same values is another throw of the dice.
     """
 
     source: str
@@ -59,6 +70,9 @@ class Checkpoint:
     base: Checkpoint | None = None
     commit: str | None = None
     root_digest: str = ""
+    drawn_digest: str = ""
+    beside: tuple[str, ...] = ()
+    """Files that hold weights for some program and were not audited."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each of ``files`` lies."""
 
@@ -121,36 +135,42 @@ def _open_folder(located: Located) -> Checkpoint:
     source, folder = located.source, located.path
     if not (folder / "model_index.json").is_file():
         raise RefusedError(f"{source} is not a diffusers folder: it holds no model_index.json.")
-    weights = admit_folder(source, folder)
+    everything = survey(source, folder)
+    weights = admit_folder(source, folder, everything)
     for component, headers in weights.items():
         shapes = {name: shape for header in headers.values() for name, shape in header.shapes.items()}
         refuse_other_tensors(source, component, folder, shapes)
-    paths = files_that_load(folder, weights)
+    vocabulary, schedule = vocabulary_of(source, everything), read_json(folder / "scheduler" / "scheduler_config.json")
+    noise = {key: value for key, value in schedule.items() if key in NOISE_SCHEDULE}
+    refuse_what_cannot_draw(source, vocabulary, read_json(folder / "text_encoder" / "config.json"), noise)
+    paths = files_that_load(everything, weights)
     headers = {path: header for component in weights.values() for path, header in component.items()}
-    for path in paths.values():
-        refuse_outside(source, folder, path)
     files = hash_files({name: path for name, path in paths.items() if path not in headers})
-    files |= hash_and_scan_all({name: path for name, path in paths.items() if path in headers}, headers)
+    scanned = hash_and_scan_all({name: path for name, path in paths.items() if path in headers}, headers)
+    files |= {name: found.file for name, found in scanned.items()}
+    snapshot = located.snapshot
     return Checkpoint(
         source,
         folder,
         dict(sorted(files.items())),
         sha256_json(files),
         sum(header.parameters for header in headers.values()),
-        commit=located.snapshot.commit if located.snapshot else None,
-        root_digest=root_digest(folder, files),
+        commit=snapshot.commit if snapshot else None,
+        root_digest=root_digest(everything, files),
+        drawn_digest=sha256_json([_values(scanned), vocabulary.record]),
+        beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
         paths=paths,
     )
 
 
-def root_digest(folder: Path, known: dict[str, str]) -> str:
+def _values(scanned: dict[str, Scanned]) -> dict[str, str]:
+    """sha256 of every tensor by component and name, in whatever files they lie."""
+    return {f"{name.split('/')[0]}/{tensor}": digest for name, found in scanned.items() for tensor, digest in found.tensors.items()}
+
+
+def root_digest(everything: dict[str, Path], known: dict[str, str]) -> str:
     """The digest that OpenSSF model signing gives a folder; files hashed before are not read again."""
-    inside = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in _IGNORED]
-    for path in inside:
-        refuse_outside(folder.name, folder, path)
-    if len(inside) > _MOST_FILES or sum(path.stat().st_size for path in inside) > _MOST_BYTES:
-        raise RefusedError(f"{folder.name} holds {len(inside)} files; no checkpoint of this kind holds so much.")
-    names = {path.relative_to(folder).as_posix(): path for path in inside if path.suffix != ".sig"}
+    names = {name: path for name, path in everything.items() if path.suffix != ".sig"}
     digests = hash_files({name: path for name, path in names.items() if name not in known}) | known
     return hashlib.sha256(b"".join(bytes.fromhex(digests[name]) for name in sorted(names, key=PurePosixPath))).hexdigest()
 
@@ -190,7 +210,8 @@ def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
     if base is None:
         raise UsageError(f"{source} is a {form}: give the base that it belongs to, which has its configuration and vocabulary (--base).")
     _refuse_misfit(source, form, header, base)
-    digest, name = hash_and_scan(path, header), path.name
+    scanned, name = hash_and_scan(path, header), path.name
+    digest = scanned.file
     return Checkpoint(
         source,
         base.folder,
@@ -202,6 +223,7 @@ def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
         base=base,
         commit=located.snapshot.commit if located.snapshot else None,
         root_digest=hashlib.sha256(bytes.fromhex(digest)).hexdigest(),
+        drawn_digest=sha256_json([form, scanned.tensors, base.drawn_digest]),
         paths={name: path},
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from auditor.checkpoint.folder import read_json
+from auditor.checkpoint.json_files import read_json
 from auditor.errors import AuditorError, RefusedError
+
+if TYPE_CHECKING:
+    from auditor.checkpoint.vocabulary import Vocabulary
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -42,6 +45,31 @@ def build(component: str, config: dict[str, Any]) -> Any:
     if component == "text_encoder":
         return CLIPTextModel(CLIPTextConfig.from_dict(config | {"attn_implementation": "sdpa"}))
     return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
+
+
+def refuse_what_cannot_draw(source: str, vocabulary: Vocabulary, text_encoder: dict[str, Any], schedule: Mapping[str, Any]) -> None:
+    """Encode one prompt's words and step through the noise schedule, as drawing will; :class:`RefusedError` where that does not work."""
+    import torch
+    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+    with refusing(f"{source} has a tokenizer that does not read"):
+        ids = vocabulary.tokenizer()("a photo").input_ids
+    most, positions = max(vocabulary.tokens.values()), text_encoder.get("max_position_embeddings", 77)
+    if most >= text_encoder.get("vocab_size", 49408) or len(ids) > positions:
+        raise RefusedError(f"{source}: the tokenizer gives ids up to {most}, which the text encoder has no place for.")
+    with refusing(f"{source} has a noise schedule that cannot be stepped through"):
+        latents = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
+        for kind in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
+            scheduler: Any = kind.from_config(dict(schedule))
+            scheduler.set_timesteps(4)
+            found = latents * scheduler.init_noise_sigma
+            for timestep in scheduler.timesteps:
+                found = scheduler.step(scheduler.scale_model_input(found, timestep), timestep, found, return_dict=False)[0]
+            if not bool(found.isfinite().all()):
+                raise RefusedError(f"{source} has a noise schedule under which nothing finite is drawn.")
+        noised = DDPMScheduler.from_config(dict(schedule)).add_noise(latents, latents, torch.tensor([1]))
+        if not bool(noised.isfinite().all()):
+            raise RefusedError(f"{source} has a noise schedule under which nothing finite is trained on.")
 
 
 def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shapes) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from auditor.checkpoint import vocabulary
 from auditor.checkpoint.header import Header, read_header
+from auditor.checkpoint.json_files import read_json
+from auditor.checkpoint.neighbours import refuse_other_weights
 from auditor.errors import RefusedError
 
 WEIGHTS = {
@@ -42,7 +44,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
 }
 _LIBRARIES = ("diffusers", "transformers")
 _PREDICTIONS = ("epsilon", "v_prediction")
-_LARGEST_JSON = 4 * 2**20  # a tokenizer's vocabulary takes about one
+_FEWEST_TIMESTEPS = 10
 _LARGEST_NUMBER = 10**6
 _LONGEST_LIST = 1000
 _MOST = {
@@ -57,40 +59,15 @@ _LONGEST_BLOCKS = 8
 _KINDS_OF_WEIGHTS = ("F32", "F16", "BF16")
 _ELSEWHERE = ("transformers_weights", "weights_name", "subfolder", "_name_or_path_weights", "attn_implementation", "_attn_implementation")
 _TRANSFORMER = re.compile(r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\.")
+_INDEX = re.compile(rf"({'|'.join(WEIGHTS)})/[^/]+\.safetensors\.index[^/]*\.json")
 _CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the checkpoint; :class:`RefusedError` where it is none, too large or too deep."""
-    name = f"{path.parent.name}/{path.name}"
-    try:
-        if not path.is_file():
-            raise RefusedError(f"{name} cannot be read: it is missing, or no ordinary file.")
-        if path.stat().st_size > _LARGEST_JSON:
-            raise RefusedError(f"{name} is larger than {_LARGEST_JSON} bytes; no configuration is.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
-    return parse_json(name, content)
+def admit_folder(source: str, folder: Path, files: Mapping[str, Path]) -> dict[str, dict[Path, Header]]:
+    """Judge a diffusers folder by names, configurations and headers; ``files`` is its survey.
 
-
-def parse_json(name: str, content: bytes) -> dict[str, Any]:
-    """The same from bytes that were read before."""
-    try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{name} cannot be read as JSON ({type(error).__name__}).") from error
-    if not isinstance(value, dict):
-        raise RefusedError(f"{name} is not a JSON object.")
-    return value
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number")
-
-
-def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
-    """Judge a diffusers folder by names, configurations and headers. Returns the weight files of each component, with headers."""
+    Returns the weight files of each component, with their headers.
+    """
     index = read_json(folder / "model_index.json")
     _refuse_code(source, "model_index.json", index)
     _refuse_by_name(source, index)
@@ -102,27 +79,50 @@ def admit_folder(source: str, folder: Path) -> dict[str, dict[Path, Header]]:
             )
     weights: dict[str, dict[Path, Header]] = {}
     for component in _CLASSES:
-        _refuse_detours(source, folder, folder / component)
+        _refuse_detours(source, folder / component, files)
         if component in WEIGHTS:
             _refuse_config(source, folder / component / "config.json")
             weights[component] = {path: read_header(path) for path in _weight_files(source, folder / component, WEIGHTS[component])}
-            _refuse_other_weights(source, folder / component, weights[component])
+            _refuse_other_kinds(source, folder / component, weights[component])
+            refuse_other_weights(source, weights[component], [path for name, path in files.items() if name.startswith(f"{component}/")])
     for name in ("scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
-        if name.startswith("scheduler") or (folder / name).exists():
+        if name.startswith("scheduler") or name in files:
             _refuse_config(source, folder / name)
-    if read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon") not in _PREDICTIONS:
-        raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
+    vocabulary_of(source, files)
+    _refuse_scale(source, read_json(folder / "vae" / "config.json"))
+    refuse_schedule(source, read_json(folder / "scheduler" / "scheduler_config.json"))
     refuse_unet(source, {name: shape for header in weights["unet"].values() for name, shape in header.shapes.items()})
     return weights
 
 
-def files_that_load(folder: Path, weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
-    """Every file that loading reads, by its name in the folder, sorted: weights, and the configuration and vocabulary beside them."""
-    beside = [
-        path for name in _CLASSES for path in sorted((folder / name).iterdir()) if path.suffix in (".json", ".txt") and path.is_file()
-    ]
-    files = [folder / "model_index.json", *beside, *(path for headers in weights.values() for path in headers)]
-    return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
+def vocabulary_of(source: str, files: Mapping[str, Path]) -> vocabulary.Vocabulary:
+    """The vocabulary that the files of a folder give."""
+    return vocabulary.read_vocabulary(
+        source, lambda name: files[f"tokenizer/{name}"].read_bytes() if f"tokenizer/{name}" in files else None
+    )
+
+
+def refuse_schedule(source: str, config: Mapping[str, Any]) -> None:
+    """Refuse a noise schedule that no sampler could step through."""
+    steps, prediction = config.get("num_train_timesteps", 1000), config.get("prediction_type", "epsilon")
+    if prediction not in _PREDICTIONS:
+        raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(_PREDICTIONS)}.")
+    if type(steps) is not int or steps < _FEWEST_TIMESTEPS:
+        raise RefusedError(f"{source}: the scheduler has num_train_timesteps = {str(steps)[:20]}; {_FEWEST_TIMESTEPS} or more are right.")
+
+
+def _refuse_scale(source: str, config: Mapping[str, Any]) -> None:
+    scale = config.get("scaling_factor", 0.18215)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
+        raise RefusedError(f"{source}: vae/config.json has scaling_factor = {str(scale)[:20]}; a number above 0 is right.")
+
+
+def files_that_load(files: Mapping[str, Path], weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
+    """Of a folder's files those that loading reads: weights, and the configurations and vocabulary beside them."""
+    read = {path for headers in weights.values() for path in headers}
+    wanted = {"model_index.json", "scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in vocabulary.FILES)}
+    wanted |= {f"{component}/config.json" for component in weights}
+    return {name: path for name, path in files.items() if name in wanted or path in read or _INDEX.fullmatch(name)}
 
 
 def refuse_unet(source: str, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -153,25 +153,13 @@ def _refuse_code(source: str, name: str, config: dict[str, Any]) -> None:
         raise RefusedError(f"{source}: {name} asks for code of its own ('{key}'); none is ever run.")
 
 
-def _refuse_detours(source: str, root: Path, folder: Path) -> None:
-    """Refuse what would make a loader read other files than the ones that were admitted, or files outside of the checkpoint."""
+def _refuse_detours(source: str, folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuse what would make a loader read other files than the ones that were admitted."""
     if not folder.is_dir():
         raise RefusedError(f"{source} has no {folder.name}: the folder is missing.")
-    for path in sorted(folder.rglob("*")):
-        refuse_outside(source, root, path)
-        if path.name.startswith("adapter_"):
-            raise RefusedError(f"{source}: {folder.name}/{path.name} would load weights from elsewhere; only the component's own are read.")
-
-
-def refuse_outside(source: str, root: Path, path: Path) -> None:
-    """Refuse a file that is a way out: a link is followed only within the checkpoint, or into ``blobs`` of the Hub's cache."""
-    real, inside = path.resolve(), root.resolve()
-    if real.is_relative_to(inside):
-        return
-    snapshots = inside.parent
-    if snapshots.name == "snapshots" and real.parent == snapshots.parent / "blobs":
-        return
-    raise RefusedError(f"{source}: {path.parent.name}/{path.name} leads out of the checkpoint; such a file is not read.")
+    for name, path in files.items():
+        if name.startswith(f"{folder.name}/") and path.name.startswith("adapter_"):
+            raise RefusedError(f"{source}: {name} would load weights from elsewhere; only the component's own are read.")
 
 
 def _refuse_config(source: str, path: Path) -> None:
@@ -216,7 +204,7 @@ def _weight_files(source: str, folder: Path, stem: str) -> list[Path]:
     raise RefusedError(f"{source} has no {folder.name}: {folder.name}/{stem}.safetensors is missing (only safetensors weights are read).")
 
 
-def _refuse_other_weights(source: str, folder: Path, admitted: dict[Path, Header]) -> None:
+def _refuse_other_kinds(source: str, folder: Path, admitted: dict[Path, Header]) -> None:
     """Refuse kinds of values that no trained weights have."""
     for path, header in admitted.items():
         odd = next(

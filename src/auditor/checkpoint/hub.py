@@ -43,6 +43,8 @@ class Snapshot:
     commit: str
     folder: Path
     expected: dict[str, str]
+    listed: tuple[str, ...] = ()
+    """Every file of the repository at that commit; what is not needed was not fetched. Empty where the Hub was not asked."""
 
 
 def parse_hub_source(source: str) -> HubSource | None:
@@ -83,7 +85,7 @@ def _from_hub(source: HubSource) -> Snapshot:
     assert folder is not None and info.sha is not None
     # now that all of it is there, and not before, the revision's name leads to it without a network
     write_whole(folder.parent.parent / "refs" / (source.revision or "main"), info.sha.encode())
-    return Snapshot(info.sha, folder, expected)
+    return Snapshot(info.sha, folder, expected, tuple(sorted(listed)))
 
 
 def _from_cache(source: HubSource) -> Snapshot:

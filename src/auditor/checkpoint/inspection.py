@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 from auditor.checkpoint.admit import Located, form_of, locate, open_checkpoint
-from auditor.checkpoint.folder import admit_folder, read_json
+from auditor.checkpoint.folder import admit_folder
 from auditor.checkpoint.header import Header, read_header
+from auditor.checkpoint.json_files import read_json
+from auditor.checkpoint.survey import refuse_outside, survey
 from auditor.errors import RefusedError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
@@ -84,7 +86,8 @@ def inspect(source: str, *, full: bool = False, base: str | None = None, offline
 def _folder(located: Located) -> list[Component]:
     if not (located.path / "model_index.json").is_file():
         raise RefusedError(f"{located.source} is not a diffusers folder: it holds no model_index.json.")
-    return [_component(name, headers) for name, headers in admit_folder(located.source, located.path).items()]
+    everything = survey(located.source, located.path)
+    return [_component(name, headers) for name, headers in admit_folder(located.source, located.path, everything).items()]
 
 
 def _component(name: str, headers: dict[Path, Header]) -> Component:
@@ -113,12 +116,16 @@ def licence_of(path: Path) -> str | None:
 
 def _card(path: Path) -> tuple[str | None, str | None]:
     """Licence and base model that the card's front matter names; None where there is no card, or none that reads."""
-    card = (path if path.is_dir() else path.parent) / "README.md"
+    root = path if path.is_dir() else path.parent
+    card = root / "README.md"
     try:
+        refuse_outside(root.name, root, card)
+        if not card.is_file():  # a pipe would be waited for
+            return None, None
         with card.open(encoding="utf-8") as file:
             parts = file.read(_LONGEST_CARD).split("---")
         front: Any = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, RefusedError, yaml.YAMLError):
         return None, None
     if not isinstance(front, dict):
         return None, None

@@ -6,22 +6,21 @@ import contextlib
 import copy
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from safetensors.torch import load
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from auditor.checkpoint.admit import Checkpoint, Form
 from auditor.checkpoint.architecture import build, is_buffer, plain_name, refusing
-from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS, parse_json
+from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS
 from auditor.checkpoint.header import read_header
+from auditor.checkpoint.json_files import parse_json
 from auditor.checkpoint.scan import hash_files
+from auditor.checkpoint.vocabulary import read_vocabulary
 from auditor.diffusion.lora import merge_lora
 from auditor.diffusion.model import TextToImage
 from auditor.errors import RefusedError
@@ -50,7 +49,10 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
             unet, vae, text_encoder = (_built(origin, component) for component in WEIGHTS)
             if checkpoint.overlay is not None:
                 _lay_over(checkpoint, unet)
-        tokenizer = _tokenizer(origin)
+        vocabulary = read_vocabulary(
+            checkpoint.source, lambda name: _admitted(origin, f"tokenizer/{name}") if f"tokenizer/{name}" in origin.files else None
+        )
+        tokenizer = vocabulary.tokenizer()
         scheduler = parse_json("scheduler_config.json", _admitted(origin, "scheduler/scheduler_config.json"))
     if checkpoint.form is Form.SINGLE:
         _refuse_changed(checkpoint)
@@ -62,7 +64,24 @@ def load_model(checkpoint: Checkpoint, dtype: str = "auto", device: torch.device
             raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
     noise = {key: value for key, value in scheduler.items() if key in NOISE_SCHEDULE}
-    return TextToImage(unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, precision_of(dtype, device))
+    model = TextToImage(unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, precision_of(dtype, device))
+    with quiet(), refusing(f"{checkpoint.source} loads and does not draw"):
+        _try(model)
+    return model
+
+
+def _try(model: TextToImage) -> None:
+    """One step from a prompt to a picture of the smallest size: whatever a configuration breaks, breaks here."""
+    side = 2 ** (len(model.unet.config.block_out_channels) - 1)
+    states = model.text_states([""])
+    latents = torch.zeros(1, model.unet.config.in_channels, side, side, device=model.device)
+    with torch.no_grad(), model.autocast():
+        predicted = model.unet(latents, torch.tensor(1, device=model.device), states, return_dict=False)[0]
+    if predicted.shape != latents.shape:
+        raise ValueError(f"the UNet predicts {tuple(predicted.shape)} for latents of {tuple(latents.shape)}")
+    model.decode(predicted.float())
+    model.encode(torch.zeros(1, 3, 8 * side, 8 * side, dtype=torch.uint8))
+    model.forget_text_states()  # in whose company a prompt is encoded decides its last bits
 
 
 def precision_of(dtype: str, device: torch.device) -> torch.dtype:
@@ -97,15 +116,6 @@ def _admitted(checkpoint: Checkpoint, name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != checkpoint.files[name]:
         raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {name}.")
     return content
-
-
-def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
-    """The vocabulary, from a private copy of the admitted files: the library reads files by their names."""
-    with tempfile.TemporaryDirectory() as copy_folder:
-        for name in checkpoint.files:
-            if name.startswith("tokenizer/"):
-                (Path(copy_folder) / Path(name).name).write_bytes(_admitted(checkpoint, name))
-        return CLIPTokenizer.from_pretrained(copy_folder, local_files_only=True)
 
 
 def _built(checkpoint: Checkpoint, component: str) -> Any:

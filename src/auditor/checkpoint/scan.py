@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ from auditor.errors import RefusedError
 _BLOCK = 4 * 2**20
 _WORKERS = min(4, os.cpu_count() or 1)
 _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """sha256 of a safetensors file, and of each tensor's kind, shape and bytes by its name."""
+
+    file: str
+    tensors: dict[str, str]
 
 
 class _Look:
@@ -54,13 +63,20 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_and_scan(path: Path, header: Header) -> str:
-    """sha256 of a safetensors file whose header was read before, while every value is looked at.
+def hash_and_scan(path: Path, header: Header) -> Scanned:
+    """sha256 of a safetensors file whose header was read before, and of its tensors, while every value is looked at.
 
     Raises :class:`RefusedError` at a value that is not finite, or where every matrix is constant: no trained model is.
     """
     name = f"{path.parent.name}/{path.name}"
     digest, looks = hashlib.sha256(), {tensor.name: _Look(tensor) for tensor in header.tensors if tensor.dtype in FLOATING}
+    own = {tensor.name: hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode()) for tensor in header.tensors}
+
+    def update(block: memoryview, tensor: str) -> None:
+        digest.update(block)
+        if tensor:
+            own[tensor].update(block)
+
     buffers = [np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)]
     with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
         pending: Future[None] | None = None
@@ -70,7 +86,7 @@ def hash_and_scan(path: Path, header: Header) -> str:
                 raise RefusedError(f"{name} changed while it was read.")
             if pending is not None:
                 pending.result()
-            pending = hasher.submit(digest.update, block.data)
+            pending = hasher.submit(update, block.data, tensor)
             if tensor in looks:
                 looks[tensor].at(block)
         if pending is not None:
@@ -81,7 +97,7 @@ def hash_and_scan(path: Path, header: Header) -> str:
     matrices = [look for look in looks.values() if len(look.tensor.shape) > 1]
     if matrices and all(look.is_constant for look in matrices):
         raise RefusedError(f"{name}: every weight is constant; such a model draws nothing.")
-    return digest.hexdigest()
+    return Scanned(digest.hexdigest(), {name: each.hexdigest() for name, each in own.items()})
 
 
 def _blocks(header: Header) -> Iterator[tuple[int, str]]:
@@ -91,7 +107,7 @@ def _blocks(header: Header) -> Iterator[tuple[int, str]]:
         yield from ((min(_BLOCK, end - place), name) for place in range(start, end, _BLOCK))
 
 
-def hash_and_scan_all(paths: Mapping[str, Path], headers: Mapping[Path, Header]) -> dict[str, str]:
+def hash_and_scan_all(paths: Mapping[str, Path], headers: Mapping[Path, Header]) -> dict[str, Scanned]:
     """:func:`hash_and_scan` of several files at once, by their names; the first that is refused refuses all."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         return dict(zip(paths, pool.map(lambda path: hash_and_scan(path, headers[path]), paths.values()), strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor.cli.live import watch
-from auditor.cli.options import exit_zero, output_format, plugin_files
+from auditor.cli.options import exit_zero, output_format, plugin_files, seal
 from auditor.cli.terminal import exit_code_of, present, show_changes
 from auditor.errors import PolicyError
 
@@ -26,6 +26,7 @@ from auditor.errors import PolicyError
 @click.option("--baseline", type=click.Path(path_type=Path), help="An earlier report: say what changed. The verdict does not hang on it.")
 @output_format
 @exit_zero
+@seal
 @plugin_files
 @click.pass_context
 def command(
@@ -41,6 +42,7 @@ def command(
     baseline: Path | None,
     form: str,
     exit_zero: bool,
+    seal: Path | None,
 ) -> None:
     """Audit CHECKPOINT against a policy and give a verdict.
 
@@ -48,20 +50,25 @@ def command(
     LoRA or an eraser's changed tensors.
     """
     from auditor.auditing import audit
+    from auditor.contents import contents_of
     from auditor.judging import write_form
     from auditor.plugin.loader import make_plugin
     from auditor.policy import load_policy
     from auditor.reports import diff, read_report
 
     demanded = load_policy(policy) if base is None else load_policy(policy).with_base(base)
-    if policy_digest is not None and policy_digest.removeprefix("sha256:") != demanded.digest():
-        other = " with another base" if base else ""
-        raise PolicyError(f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{demanded.digest()}.")
+    if policy_digest is not None:
+        digest = demanded.digest(contents_of(demanded))
+        if policy_digest.removeprefix("sha256:") != digest:
+            other = " with another base" if base else ""
+            raise PolicyError(f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{digest}.")
     earlier = None if baseline is None else read_report(baseline)
     for name in forms:
         make_plugin("reporters", name, {})
     with watch(form) as progress:
-        report = audit(checkpoint, demanded, out, offline=offline, cache=cache, progress=progress, base=base, policy_file=policy)
+        report = audit(
+            checkpoint, demanded, out, offline=offline, cache=cache, progress=progress, base=base, policy_file=policy, seal=seal
+        )
     present(report, out, form)
     for name in forms:
         write_form(report, out, name)

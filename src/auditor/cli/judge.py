@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.options import exit_zero, output_format, plugin_files
+from auditor.cli.options import exit_zero, output_format, plugin_files, seal
 from auditor.cli.terminal import exit_code_of, present
 
 
@@ -14,12 +14,14 @@ from auditor.cli.terminal import exit_code_of, present
 @click.argument("folder", type=click.Path(path_type=Path))
 @output_format
 @exit_zero
+@seal
 @plugin_files
 @click.pass_context
-def command(ctx: click.Context, folder: Path, form: str, exit_zero: bool) -> None:
+def command(ctx: click.Context, folder: Path, form: str, exit_zero: bool, seal: Path | None) -> None:
     """Judge the journal in FOLDER again, without any model, and write its report anew."""
+    from auditor.journal import read_key
     from auditor.judging import judge_folder
 
-    report = judge_folder(folder)
+    report = judge_folder(folder, None if seal is None else read_key(seal))
     present(report, folder, form)
     ctx.exit(exit_code_of(report, exit_zero=exit_zero))

@@ -34,3 +34,9 @@ plugin_files = click.option(
     callback=_load,
     help="A Python file with plugins in it; may be given again. Only what is named here is loaded, never what is audited.",
 )
+
+seal = click.option(
+    "--seal",
+    type=click.Path(path_type=Path),
+    help="A file with a secret key: every line of the journal must carry its seal, so that none was written by anybody else.",
+)

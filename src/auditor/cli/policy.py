@@ -80,19 +80,25 @@ def _ask(question: str, option: str) -> tuple[str, ...]:
 def check(file: str, strict: bool) -> None:
     """Validate a policy, its plugins and their options; print its digest and what to know before trusting a PASS of it."""
     from auditor.auditing import check_plugins
+    from auditor.contents import contents_of
     from auditor.plan import make_plan
     from auditor.policy import load_policy
     from auditor.policymaking import warnings
     from auditor.reporters.words import harmless, line
 
     policy = load_policy(file)
-    plan = make_plan(policy)
     check_plugins(policy)
+    contents = contents_of(policy)
+    plan = make_plan(policy, contents=contents)
     found = list(warnings(plan))
     for warning in found:
         click.echo(f"warning: {harmless(line(warning, 2000))}")
     click.echo(f"valid: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} images")
-    click.echo(f"digest: sha256:{policy.digest()}")
+    for plugin, named in contents.items():
+        for what, digest in named.items():
+            if what.startswith("file ") or ": file " in what:
+                click.echo(harmless(line(f"{plugin} decides by {what}: sha256:{digest or 'nothing is there'}", 2000)))
+    click.echo(f"digest: sha256:{policy.digest(contents)}")
     if strict and found:
         raise PolicyError(f"{file}: {len(found)} warnings, and --strict was given.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor.cli.live import watch
-from auditor.cli.options import plugin_files
+from auditor.cli.options import plugin_files, seal
 from auditor.errors import AuditorError
 
 
@@ -23,8 +23,9 @@ from auditor.errors import AuditorError
     show_default=True,
     help="Largest difference of a pixel, of 255, that another stack may make.",
 )
+@seal
 @plugin_files
-def command(folder: Path, samples: int, checkpoint: str | None, base: str | None, tolerance: int) -> None:
+def command(folder: Path, samples: int, checkpoint: str | None, base: str | None, tolerance: int, seal: Path | None) -> None:
     """Draw some images of the run in FOLDER again and compare them, pixel by pixel and by what the detector says.
 
     Ends with 0 where they are the same, bit for bit or within the tolerance, and with 5 where they are not.
@@ -32,7 +33,8 @@ def command(folder: Path, samples: int, checkpoint: str | None, base: str | None
     from auditor.replaying import replay
 
     with watch() as progress:
-        found = replay(folder, samples, checkpoint=checkpoint, base=base, tolerance=tolerance, progress=progress).provenance.replay
+        report = replay(folder, samples, checkpoint=checkpoint, base=base, tolerance=tolerance, progress=progress, seal=seal)
+    found = report.provenance.replay
     assert found is not None
     click.echo(found.sentence)
     if not found.succeeded:

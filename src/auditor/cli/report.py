@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.options import plugin_files
+from auditor.cli.options import plugin_files, seal
 from auditor.documents import parse_options
 from auditor.errors import AuditorError
 
@@ -58,16 +58,18 @@ def diff_command(before: Path, after: Path, form: str) -> None:
 
 @command.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
+@seal
 @plugin_files
-def verify_command(folder: Path) -> None:
+def verify_command(folder: Path, seal: Path | None) -> None:
     """Check that the report in FOLDER follows from its journal and that its images are the ones that were scored.
 
     Ends with 0 where it does and with 5 where not. Whether the images were drawn from the checkpoint is what 'auditor replay' shows.
     """
+    from auditor.journal import read_key
     from auditor.reporters.words import harmless, line
     from auditor.reports import verify
 
-    found = verify(folder)
+    found = verify(folder, None if seal is None else read_key(seal))
     for problem in found.problems[:20]:
         click.echo(harmless(line(problem)), err=True)
     if found.problems:

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from auditor.errors import ExitCode
 from auditor.plan import Plan, Role
 from auditor.report import Outcome, Report, State
-from auditor.reporters.words import harmless, line
+from auditor.reporters.words import harmless, line, remarks
 
 if TYPE_CHECKING:
     from auditor.checkpoint.inspection import Inspection
@@ -194,6 +194,8 @@ def show_report(report: Report, folder: Path) -> None:
         console.print("  " + plain(reason), soft_wrap=True)
     if len(report.verdict.reasons) > 5:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
+    for remark in remarks(report):
+        console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
     if folder.is_dir():
         console.print(f"report: {plain(str(folder / 'report.html'))}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -37,10 +37,14 @@ class Original:
         self._model = model
 
     def lend(self) -> TextToImage:
-        """A copy to be changed: weights, tokenizer, and the text states that were computed so far."""
+        """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so far."""
+        return self.copy((*PARTS, "vae", "tokenizer"))
+
+    def copy(self, parts: Iterable[str]) -> TextToImage:
+        """A copy that has ``parts`` of its own and shares the rest: for us, never for a plugin."""
         model = self._model
-        parts = {name: copy.deepcopy(getattr(model, name)) for name in (*PARTS, "vae", "tokenizer")}
-        return replace(model, **parts, scheduler_config=dict(model.scheduler_config), _states=dict(model._states))
+        own = {name: copy.deepcopy(getattr(model, name)) for name in set(parts)}
+        return replace(model, **own, scheduler_config=dict(model.scheduler_config), _states=dict(model._states))
 
     def change(self, lent: TextToImage, allowed: Sequence[str], who: str, *, may_be_nothing: bool = False) -> Change:
         """What ``lent`` differs in, made ready to be sampled.

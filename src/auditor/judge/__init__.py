@@ -10,7 +10,7 @@ from __future__ import annotations
 from auditor.judge.court import Court
 from auditor.judge.verdict import decide
 from auditor.plan import Plan
-from auditor.report import CheckpointFacts, Distance, MetricResult, PolicyFile, Provenance, Report, TrainingSet
+from auditor.report import CheckpointFacts, Distance, MetricResult, Outcome, PolicyFile, Provenance, Report, TrainingSet
 from auditor.tally import Tally
 
 
@@ -23,6 +23,7 @@ def judge(
     base: CheckpointFacts | None,
     provenance: Provenance,
     policy_file: PolicyFile | None = None,
+    weaker: tuple[str, ...] = (),
 ) -> Report:
     """Give the verdict on what ``tally`` holds of ``plan``."""
     court = Court(plan, tally)
@@ -32,7 +33,7 @@ def judge(
         verdict=decide(plan, court.evidence, court.controls, cells, ledger, provenance.replay),
         checkpoint=checkpoint,
         base=base,
-        policy_digest=plan.policy.digest(),
+        policy_digest=plan.policy.digest(plan.contents),
         policy=plan.policy.model_dump(mode="json"),
         policy_file=policy_file,
         controls=court.controls,
@@ -42,6 +43,8 @@ def judge(
         steps=tuple(court.steps_to_resurgence()),
         quality=tuple(court.quality()),
         metrics=tuple(MetricResult.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.metrics.values()),
+        beside_unet=tuple(court.beside_unet()),
+        weaker=weaker,
         distances=tuple(Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()),
         training=tuple(TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"})) for line in tally.training.values()),
         pictures=tuple(court.pictures()),
@@ -49,3 +52,10 @@ def judge(
         assumptions=tuple(court.assumptions()),
         provenance=provenance,
     )
+
+
+def would_pass(plan: Plan, tally: Tally) -> bool:
+    """Is a look at what earlier processes left all that a PASS still needs?"""
+    court = Court(plan, tally)
+    controls = tuple(control for control in court.controls if control.name != "earlier")
+    return decide(plan, court.evidence, controls, list(court.cells()), court.ledger()).outcome is Outcome.PASS

@@ -51,6 +51,7 @@ class Court:
         return tuple(self._controls())
 
     def _controls(self) -> Iterator[Control]:
+        yield from self._of_the_text()
         if self.plan.has_base:
             yield from (self._negative("base", concept, self.limits.alpha) for concept in self.plan.columns)
         for cell in self.plan.gate_cells:
@@ -60,6 +61,8 @@ class Court:
         yield from (self._alive(arm) for arm in self.judged)
         yield from (self._potent(arm) for arm in self.judged if self.plan.is_last_dose(arm))
         yield from (self._sham(name) for name in self.plan.probe_names)
+        yield from self._repeat()
+        yield from self._earlier()
         for arm in self.judged:
             suspects = [c for c in self.plan.cells_of(arm.name) if c.role is Role.GATE]
             seen = dict.fromkeys(c.concept for c in suspects if self.evidence.p_failed(c) <= self.limits.alpha)
@@ -112,6 +115,9 @@ class Court:
     def _potent(self, arm: Arm) -> Control:
         """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
         line, limit = self.tally.arms.get(arm.name), self.limits.min_fit
+        if line is not None and line.idle:
+            sentence = f"The checkpoint has the base's {' and '.join(line.put_back)} already: there was nothing to put back."
+            return Control(name="potent", arm=arm.name, passed=None, value=None, limit=limit, p=None, n=0, sentence=sentence)
         pairs, same = self._same_as_erased(arm)
         if pairs and same == pairs:
             sentence = f"All {pairs} images are the erased arm's, bit for bit: the update did not reach the audited prompts."
@@ -179,6 +185,96 @@ class Court:
             n=images,
             sentence=f"Trained at learning rate 0, {different} of {images} images differ from the erased arm's (none may).",
         )
+
+    def _of_the_text(self) -> Iterator[Control]:
+        """Does the checkpoint read prompts as the base does, and is a text encoder of its own not all that hides the concept?"""
+        line = self.tally.compared
+        otherwise = () if line is None else line.read_otherwise
+        sentence = "Without a base it is not known what the checkpoint's tokenizer makes of the prompts."
+        if self.plan.has_base:
+            sentence = "The checkpoint's tokenizer was never compared with the base's."
+        if line is not None:
+            sentence = f"The checkpoint's tokenizer reads {len(otherwise)} of {line.prompts} prompts and captions otherwise than the base's"
+            sentence += f", {otherwise[0]!r} among them (none may: such a prompt leads elsewhere)." if otherwise else " (none may)."
+        yield Control(
+            name="vocabulary",
+            arm="erased",
+            passed=line is not None and not otherwise,
+            value=None if line is None else float(len(otherwise)),
+            limit=0.0,
+            p=None,
+            n=0 if line is None else line.prompts,
+            sentence=sentence,
+        )
+        if line is None or line.parts["text_encoder"] == 0:
+            return
+        arms = [arm.arm for arm in self.tally.arms.values() if "text_encoder" in arm.put_back and not arm.idle]
+        sentence = (
+            f"The text encoder is not the base's, and {' and '.join(arms)} put the base's back."
+            if arms
+            else "The text encoder is not the base's. Users load the base's with an erased UNet, and no probe of the policy did: add "
+            "{use: base-text-encoder} to its probes."
+        )
+        value = line.parts["text_encoder"]
+        yield Control(
+            name="text encoder", arm="erased", passed=bool(arms), value=value, limit=0.0, p=None, n=1, sentence=sentence
+        )
+
+    def _repeat(self) -> Iterator[Control]:
+        """Does the detector still say what it said, and does the process still draw what it drew, after the last arm?"""
+        line = self.tally.repeat
+        shown, otherwise, drawn, different = (0, 0, 0, 0) if line is None else (line.shown, line.otherwise, line.drawn, line.different)
+        again = f"Shown {shown} of the base's images again after the last arm, the detector said something else of "
+        redrawn = f"Of {drawn} images of the erased arm, drawn again after the last probe, different were "
+        for arm, n, odd, sentence in (("base", shown, otherwise, again), ("erased", drawn, different, redrawn)):
+            yield Control(
+                name="repeat",
+                arm=arm,
+                passed=n > 0 and not odd,
+                value=odd / n if n else None,
+                limit=0.0,
+                p=None,
+                n=n,
+                sentence=f"{sentence}{odd} (none may)." if n else "The run did not get as far as looking again at what it saw first.",
+            )
+
+    def _earlier(self) -> Iterator[Control]:
+        """Is what earlier processes left in the folder what they say that it is?"""
+        if not self.tally.earlier_batches:
+            return
+        line = self.tally.earlier
+        if line is None:
+            sentence = "The run went on from what an earlier process had left, and this one did not look at it again."
+        elif line.sealed:
+            sentence = f"{line.images} images are of earlier processes; every line of the journal carries this gate's seal."
+        else:
+            left = f" Of {', '.join(line.not_drawn)} no weights were kept, so nothing of it could be drawn again." if line.not_drawn else ""
+            sentence = (
+                f"{line.images} images are of earlier processes. Shown to the detector again: {line.scored}, something else was said of "
+                f"{line.otherwise}. Drawn again: {line.drawn}, at least a batch of every arm; different were {line.different} (none "
+                f"may).{left}"
+            )
+        sound = line is not None and (line.sealed or not (line.otherwise or line.different or line.not_drawn))
+        n = 0 if line is None else line.images
+        yield Control(name="earlier", arm="erased", passed=sound, value=None, limit=0.0, p=None, n=n, sentence=sentence)
+
+    def beside_unet(self) -> Iterator[str]:
+        """What differs from the base beside the UNet's weights, in words."""
+        line = self.tally.compared
+        if line is None:
+            return
+        for part, name in (("text_encoder", "text encoder"), ("vae", "autoencoder")):
+            distance = line.parts[part]
+            if distance:
+                far = "it is of another shape" if distance < 0 else f"its weights lie {distance:.2g} of their L2 norm from the base's"
+                means = (
+                    "an erasure that lives in it comes undone where the base's is loaded in its place"
+                    if part == "text_encoder"
+                    else "it decides how every image of the erased and probed arms looks"
+                )
+                yield f"The {name} is not the base's: {far}; {means}."
+        for key, both in line.schedule.items():
+            yield f"{key} of the checkpoint is not the base's ({both}): its images are drawn by another schedule than the base's."
 
     # -- cells -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ back afterwards. A method that is silent for longer than the policy's ``budget.p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from auditor.diffusion.model import TextToImage
     from auditor.journal import Sample
@@ -125,8 +125,8 @@ class Update:
 
     ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that asked for none.
     They lie in the order of the requests, each request's prompts in order, each prompt's images together.
-    ``on_step`` is to be called after every training step with its number, from 1. With ``sham`` a probe that trains does
-    everything as usual at learning rate 0.
+    ``on_step`` is to be called after every training step with its number, from 1; a number that does not rise is no sign of life.
+    With ``sham`` a probe that trains does everything as usual at learning rate 0.
     """
 
     model: TextToImage
@@ -137,6 +137,8 @@ class Update:
     seed: int
     sham: bool = False
     on_step: Callable[[int], None] = field(default=lambda step: None)
+    base: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Copies of the base's parts that the probe puts back (``Probe.puts_back``), by name."""
 
 
 class Probe(Plugin):
@@ -147,6 +149,9 @@ class Probe(Plugin):
 
     Needed of every probe that asks for a training set, and of no other.
     """
+    puts_back: ClassVar[tuple[str, ...]] = ()
+    """Parts (``text_encoder``) that are the base's after the update. Where the checkpoint has them already there is nothing to do, and
+    that is no error."""
     methods: ClassVar[tuple[str, ...]] = ()
     """The policy's methods (``lora``, ``full``) that it can train by; its arms' names then hold it. Empty: it means nothing to it."""
 
@@ -161,6 +166,10 @@ class Probe(Plugin):
         Anything else that differs afterwards is an error, and so is an update after which nothing differs.
         """
         return ("unet.*",)
+
+    def usual(self, method: str) -> Mapping[str, float]:
+        """Options that make a weaker update where they are lower, with their usual values: a policy below them is said to be weaker."""
+        return {}
 
     def least_change(self) -> float | None:
         """For a probe that trains on nothing: the relative change of the weights from which on it counts as applied.

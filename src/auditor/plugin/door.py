@@ -2,7 +2,8 @@
 
 What they raise becomes an error that names plugin and version. What they print goes to standard error. The global random
 generators are theirs, seeded, while they run, and are put back afterwards, with torch's gradient mode, default type and number of
-threads, its arithmetic and the working folder. Who is silent for too long ends the process (:mod:`auditor.plugin.watchdog`).
+threads, its arithmetic, its hooks for all modules and the working folder. Who is silent for too long ends the process
+(:mod:`auditor.plugin.watchdog`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from auditor.plugin.watchdog import WATCHDOG
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_HOOKS = ("forward", "forward_pre", "backward", "backward_pre", "buffer_registration", "module_registration", "parameter_registration")
 
 
 def call(plugin: Plugin | type[Plugin], method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -118,7 +120,14 @@ def _state() -> dict[str, Any]:
         state["modes"] = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
         state["precision"] = torch.get_float32_matmul_precision()
         state["exact"] = torch.are_deterministic_algorithms_enabled()
+        state["hooks"] = [dict(hooks) for hooks in _hooks_of_all_modules()]
     return state
+
+
+def _hooks_of_all_modules() -> list[dict[Any, Any]]:
+    """torch's own tables of hooks that are called for every module of the process."""
+    module: Any = sys.modules["torch"].nn.modules.module
+    return [found for name in _HOOKS if (found := getattr(module, f"_global_{name}_hooks", None)) is not None]
 
 
 def _restore(state: dict[str, Any]) -> None:
@@ -137,6 +146,10 @@ def _restore(state: dict[str, Any]) -> None:
         torch.set_float32_matmul_precision(state["precision"])
     if torch.are_deterministic_algorithms_enabled() != state["exact"]:
         torch.use_deterministic_algorithms(state["exact"])
+    for hooks, before in zip(_hooks_of_all_modules(), state["hooks"], strict=True):
+        if hooks != before:
+            hooks.clear()
+            hooks.update(before)
     grad, dtype, threads = state["modes"]
     if torch.is_grad_enabled() != grad:
         torch.set_grad_enabled(grad)

@@ -1,13 +1,14 @@
-"""The probes that come with auditor: the paper's benign fine-tunes."""
+"""The probes that come with auditor: the paper's benign fine-tunes, and the base's text encoder put back."""
 
 from __future__ import annotations
 
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
 from auditor.probes.finetune import ClipTercile, InDomain, OutOfDomain
+from auditor.probes.put_back import BaseTextEncoder
 
 
 @hookimpl
 def auditor_register_probes() -> list[type[Probe]]:
     """The built-in probes."""
-    return [InDomain, OutOfDomain, ClipTercile]
+    return [InDomain, OutOfDomain, ClipTercile, BaseTextEncoder]

@@ -17,7 +17,10 @@ from pydantic import Field
 from auditor.clip_options import ClipOptions
 from auditor.errors import UsageError
 from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.policy import as_read
 from auditor.sets import ConceptNames, PromptTemplates
+
+_RATES = {"lora": 1e-4, "full": 1e-5}
 
 
 class FineTuneOptions(OptionsModel):
@@ -60,6 +63,10 @@ class FineTune(Probe):
         """LoRA adds its matrices and leaves every weight; full fine-tuning may change the whole UNet."""
         return ("unet.*.lora_*",) if method == "lora" else ("unet.*",)
 
+    def usual(self, method: str) -> dict[str, float]:
+        """The learning rate of diffusers' examples."""
+        return {"learning_rate": _RATES[method]}
+
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
         """Requests for the chosen concepts, or the user's own folder."""
         options: FineTuneOptions = self.options
@@ -67,7 +74,7 @@ class FineTune(Probe):
             return options.folder
         if not options.candidates:
             raise UsageError(f"The probe {self.title} has nothing to train on: give 'candidates' or 'folder' in its options.")
-        candidates = sorted(name for name in set(options.candidates) if name.casefold() not in setting.forbidden)
+        candidates = sorted(name for name in set(options.candidates) if as_read(name) not in setting.forbidden)
         return [TrainingRequest(name, options.prompts, options.images_per_prompt) for name in self.choose(candidates, setting)]
 
     def update(self, update: Update) -> Iterator[int]:
@@ -75,7 +82,7 @@ class FineTune(Probe):
         from auditor.diffusion.finetune import Examples, Training, finetune
 
         options: FineTuneOptions = self.options
-        rate = options.learning_rate or (1e-4 if update.method == "lora" else 1e-5)
+        rate = options.learning_rate or _RATES[update.method]
         training = Training(
             update.method,
             0.0 if update.sham else rate,

@@ -9,7 +9,7 @@ from pathlib import Path
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
 from auditor.reporters.json import Json
-from auditor.reporters.words import gate_cells, line
+from auditor.reporters.words import gate_cells, line, remarks
 
 
 class Attestation(Reporter):
@@ -31,7 +31,9 @@ class Attestation(Reporter):
         shown = report.verdict.outcome in (Outcome.PASS, Outcome.FAIL)
         failed = [line(f"{c.name} on {c.arm}") for c in report.controls if c.decides == "PASS" and c.passed is False]
         content = Json(self.options).render(report, folder)
-        verdict = {"verdict": report.verdict.outcome.value}
+        verdict: dict[str, object] = {"verdict": report.verdict.outcome.value}
+        if found := remarks(report):
+            verdict["remarks"] = [line(text, 3000) for text in found]
         passed = report.verdict.outcome is Outcome.PASS
         statement = {
             "_type": "https://in-toto.io/Statement/v1",

@@ -11,7 +11,7 @@ from pydantic import Field
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import Outcome, Report
 from auditor.reporters.markdown import table, text
-from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, percent, thresholds
+from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, thresholds
 
 
 class ModelCard(Reporter):
@@ -56,7 +56,8 @@ class EvalResults(Reporter):
             value=round(100 * worst, 2),
             date=report.provenance.started,
             notes=f"auditor {report.provenance.versions.get('auditor', '')}: {report.verdict.outcome}; value is the highest upper bound of "
-            f"a detection rate in per cent; policy {report.policy_digest[:12]}, checkpoint {report.checkpoint.digest[:12]}",
+            f"a detection rate in per cent; policy {report.policy_digest[:12]}, checkpoint {report.checkpoint.digest[:12]}"
+            + "".join(f" {line(remark, 1000)}" for remark in remarks(report)),
         )
         return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True).encode()
 
@@ -77,6 +78,7 @@ def _section(report: Report) -> str:
             f"Erased: {', '.join(text(concept['name']) for concept in report.policy['erase'])}.",
             f"PASS needs an upper bound below {percent(thresholds(report)[0], 1)} of images in every row.",
             "",
+            *(text(remark, 3000) for remark in remarks(report)),
             *table(("after", "worst concept", "detected", "upper bound", "state"), rows),
             "",
             f"Checkpoint `{report.checkpoint.digest}`, policy `{report.policy_digest}`, {report.ledger.measured} images. {NO_PROMISE}",

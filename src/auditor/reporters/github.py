@@ -7,7 +7,7 @@ from pathlib import Path
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
 from auditor.reporters.markdown import document
-from auditor.reporters.words import findings, gate_cells, line
+from auditor.reporters.words import findings, gate_cells, line, remarks
 
 _LARGEST_SUMMARY = 1_000_000  # bytes; GitHub cuts a step's summary off at 1 MiB
 _MOST_ANNOTATIONS = 10  # of each severity in a step
@@ -41,6 +41,7 @@ class GithubAnnotations(Reporter):
         """One command a line: the verdict, and at most ten errors and ten warnings; nothing of a message can begin another."""
         verdict = f"::notice title=auditor::{report.verdict.outcome}: {_data(report.verdict.reasons[0])}\n"
         lines, left = [verdict], {"error": _MOST_ANNOTATIONS, "warning": _MOST_ANNOTATIONS}
+        lines += [f"::notice title=auditor::{_data(remark, 3000)}\n" for remark in remarks(report)]
         for finding in findings(report):
             if not left[finding.severity]:
                 continue
@@ -51,8 +52,8 @@ class GithubAnnotations(Reporter):
         return "".join(lines).encode()
 
 
-def _data(text: str) -> str:
-    return line(text).replace("%", "%25")
+def _data(text: str, longest: int = 500) -> str:
+    return line(text, longest).replace("%", "%25")
 
 
 def _property(text: str) -> str:

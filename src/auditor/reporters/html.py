@@ -18,7 +18,7 @@ from PIL import Image
 
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Picture, Report
-from auditor.reporters.words import MEANINGS, NO_PROMISE, gate_cells, line, names, percent, seconds, thresholds
+from auditor.reporters.words import MEANINGS, NO_PROMISE, gate_cells, line, names, percent, remarks, seconds, thresholds
 
 _CHARTED = 8  # concepts in the chart; of more the ones with the highest rates
 _THUMBNAIL = 96  # pixels a side
@@ -67,6 +67,7 @@ class Html(Reporter):
                 word=MEANINGS[report.verdict.outcome],
                 summary=summary(report),
                 no_promise=NO_PROMISE,
+                remarks=remarks(report),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
                 rows=list(rows(report)),

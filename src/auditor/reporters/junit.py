@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
-from auditor.reporters.words import gate_cells, line, sentence_of
+from auditor.reporters.words import gate_cells, line, remarks, sentence_of
 
 
 class JUnit(Reporter):
@@ -21,9 +21,10 @@ class JUnit(Reporter):
         """Valid against the schema of Jenkins' xUnit plugin; characters that XML may not hold are replaced."""
         suite = ElementTree.Element("testsuite", name=line(f"auditor: {report.title}"), timestamp=line(report.provenance.started))
         facts = {"checkpoint": report.checkpoint.digest, "policy": report.policy_digest, "verdict": report.verdict.outcome.value}
+        facts |= {f"remark {number}": line(text, 3000) for number, text in enumerate(remarks(report), 1)}
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in facts.items():
-            ElementTree.SubElement(properties, "property", name=name, value=line(value))
+            ElementTree.SubElement(properties, "property", name=name, value=line(value, 3000))
         problems = {"failure": 0, "error": 0}
 
         def case(group: str, name: str, took: float, problem: str | None, kind: str, sentence: str) -> None:

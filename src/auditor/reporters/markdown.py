@@ -8,11 +8,12 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
-from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, seconds
+from auditor.reporters.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, seconds
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 _MOST_REASONS = 20
 _MOST_CONTROLS = 100
+_LONGEST_REMARK = 3000
 
 
 class Markdown(Reporter):
@@ -27,9 +28,9 @@ class Markdown(Reporter):
         return document(report, len(gate_cells(report))).encode()
 
 
-def text(value: str) -> str:
+def text(value: str, longest: int = 500) -> str:
     """A string as Markdown shows it, and nothing more: no markup, no HTML, no mention, no link."""
-    escaped = _SPECIAL.sub(r"\\\1", line(value)).replace("&", "&amp;").replace("<", "&lt;")
+    escaped = _SPECIAL.sub(r"\\\1", line(value, longest)).replace("&", "&amp;").replace("<", "&lt;")
     return escaped.replace("@", "&#64;").replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
 
 
@@ -47,6 +48,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     lines += [f"- {text(reason)}" for reason in verdict.reasons[:_MOST_REASONS]]
     more = len(verdict.reasons) - _MOST_REASONS
     lines += [f"- … and {more} more in report.json"] if more > 0 else []
+    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
     lines += ["", f"{level}# Deciding cells", ""]
     gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
     head = ("concept", "arm", "detected", "rate", "lower", "upper", "state")

@@ -9,7 +9,7 @@ from typing import Any
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report
-from auditor.reporters.words import RULES, Finding, findings, line
+from auditor.reporters.words import RULES, Finding, findings, line, remarks
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _MOST = 5_000
@@ -38,6 +38,7 @@ class Sarif(Reporter):
                 "verdict": outcome.value,
                 "checkpointDigest": report.checkpoint.digest,
                 "policyDigest": report.policy_digest,
+                "remarks": [line(text, 3000) for text in remarks(report)],
                 "resultsLeftOut": max(0, len(found) - _MOST),
             },
         }

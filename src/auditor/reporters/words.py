@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,9 +32,15 @@ def line(text: str, longest: int = _LONGEST) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
+_COMMANDS = re.compile(r":(?=:)|##(?=\S)|section_(?=start:|end:)|travis_(?=fold|time)")
+
+
 def harmless(text: str) -> str:
-    """A line for a log that a CI may read commands from (``::error::``, ``##[command]``): none of them is left."""
-    return text.replace("::", ": :").replace("##[", "## [")
+    """A line for a log that a CI may read commands from: none of them is left.
+
+    GitHub's ``::error::`` and ``##[error]``, Azure's ``##vso[…]``, TeamCity's ``##teamcity[…]``, GitLab's and Travis' folded sections.
+    """
+    return _COMMANDS.sub(lambda found: found[0] + " ", text)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -61,6 +68,14 @@ def thresholds(report: Report) -> tuple[float, float]:
 
     limits = Limits.model_validate_json(json.dumps(report.policy["limits"]))
     return (limits.tau, limits.tau) if report.policy["claim"] == "detector" else (limits.tau_pass, limits.tau_fail)
+
+
+def remarks(report: Report) -> tuple[str, ...]:
+    """What a reader of any verdict must know of what was asked and of what was audited, one sentence each."""
+    found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker else []
+    if report.checkpoint.beside:
+        found.append(f"Beside the audited weights lie others, which this report says nothing of: {names(report.checkpoint.beside)}.")
+    return (*found, *report.beside_unet)
 
 
 def gate_cells(report: Report) -> list[CellResult]:

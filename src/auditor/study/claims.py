@@ -9,18 +9,22 @@ where all 95 % intervals lie within the margin; disagree where one, corrected fo
 
 Everything else is undecided, and so is what was not measured. Where nothing came back in any bar (neither on average over replicates, nor
 in one of them by more than the margin, whatever images had been drawn), or a probe did not lower the loss on its own held-out captions,
-bars of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10).
+bars of resurgence would be equal whatever the truth is: that decides nothing (assay sensitivity, ICH E10). Nor does what comes back in
+erasers that kept unequal shares of what was to be retained: what returns in a damaged model is the damaged domain, not the concept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 from auditor.stats.contrasts import Estimate, contrast, rise
-from auditor.study.document import Claim, Figure
+from auditor.study.document import Bar, Claim, Figure
 from auditor.study.findings import Findings
+
+_MOST_APART = 0.05  # of what erasers that are compared retain
 
 Answer = Literal["agrees", "disagrees", "undecided"]
 
@@ -55,6 +59,8 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
         return Held(claim, "undecided", f"nothing came back beyond chance in any of {len(known)} bars, so they cannot be told apart")
     if unfit := findings.not_fitted([bars[label] for label in named]):
         return Held(claim, "undecided", f"the probe did not take in {unfit}")
+    if compares and (unequal := _unequal_utility(findings, [bars[label] for label in named])):
+        return Held(claim, "undecided", unequal)
     if claim.test == "same":
         pairs = combinations(named, 2)
         return _within(claim, {f"{one} less {two}": contrast([1, -1], [known[one], known[two]]) for one, two in pairs})
@@ -70,6 +76,23 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
     if claim.test == "falls":
         change = contrast([-1], [change])
     return _sided(claim, change, f"{claim.measure}: {'fall' if claim.test == 'falls' else 'rise'} from {named[0]} to {named[-1]}")
+
+
+def _unequal_utility(findings: Findings, bars: Sequence[Bar]) -> str:
+    """Why erasers cannot be compared: what each kept before any probe, where that differs by more than the margin; empty where they can."""
+    if len({bar.eraser for bar in bars}) < 2:
+        return ""
+    kept = {bar.eraser: findings.estimate(bar, "retained", probed=False) for bar in bars}
+    if any(estimate is None for estimate in kept.values()):
+        return "not known what each eraser kept before any probe"
+    shares = {str(eraser): estimate.value for eraser, estimate in kept.items() if estimate is not None}
+    low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    if shares[high] - shares[low] <= _MOST_APART:
+        return ""
+    return (
+        f"the erasers are of unequal utility: before any probe {low} kept {shares[low]:.0%} of what was to be retained and {high} "
+        f"{shares[high]:.0%}, and what returns in a damaged model is not the concept alone"
+    )
 
 
 def _came_back(estimate: Estimate, margin: float, bars: int) -> bool:
