@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from auditor.errors import UsageError
 from auditor.examples import read_captioned_folder
@@ -73,4 +76,63 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path, line: str, senten
 
 def test_a_folder_without_metadata_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no metadata.jsonl"):
+        read_captioned_folder(tmp_path, 8)
+
+
+def _eps(path: Path) -> None:
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n")
+
+
+def _bomb(path: Path) -> None:
+    Image.new("1", (13_000, 13_000)).save(path, format="PNG")
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**10)
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a program for Ghostscript": (_eps, "cannot be read as an image"),
+    "a pipe": (os.mkfifo, "is no ordinary file"),
+    "a folder": (lambda path: path.mkdir(), "is no ordinary file"),
+    "a bomb of pixels": (_bomb, "13000 x 13000 pixels"),
+    "ten gigabytes": (_sparse, "bytes; at most"),
+    "a link out": (lambda path: path.symlink_to("/etc/hostname"), "must lie inside the folder"),
+    "a link in a circle": (lambda path: path.symlink_to(path.name), "cannot be read|must lie inside"),
+    "a TIFF": (lambda path: Image.new("RGB", (8, 8)).save(path, format="TIFF"), "PNG, JPEG, WEBP are"),
+    "half a picture": (lambda path: path.write_bytes(to_png(NOISE)[:40]), "cannot be read as an image"),
+    "nothing": (lambda path: path.write_bytes(b""), "cannot be read as an image"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_training_folder_may_not_hold(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program is started, nothing hangs, and the sentence names file and line."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch '{tmp_path / 'canary'}'\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    make, words = HOSTILE[name]
+    make(folder / "x.png")
+    (folder / "metadata.jsonl").write_text('\n{"file_name": "x.png", "text": "x"}\n')
+    with pytest.raises(UsageError, match=words) as caught:
+        read_captioned_folder(folder, 8)
+    assert "metadata.jsonl:2" in str(caught.value) and not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000 + "]" * 100_000, '{"file_name": "a\\u0000.png", "text": "x"}', '{"file_name": 5, "text": "x"}', "[]", "null"]
+)
+def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metadata.jsonl").write_text(f"{line}\n")
+    with pytest.raises(UsageError, match=r"metadata.jsonl:1: "):
+        read_captioned_folder(tmp_path, 8)
+
+
+def test_metadata_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metadata.jsonl")
+    with pytest.raises(UsageError, match="no ordinary file"):
         read_captioned_folder(tmp_path, 8)

@@ -65,9 +65,16 @@ def _entries(folder: Path) -> Iterator[tuple[str, Path, str]]:
             name, caption = entry["file_name"], entry["text"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{where}: expected an object with file_name and text.") from error
-        if not isinstance(caption, str) or not isinstance(name, str) or "\0" in name or not (folder / name).resolve().is_relative_to(root):
+        if not isinstance(caption, str) or not isinstance(name, str) or "\0" in name or not _is_inside(root, folder / name):
             raise UsageError(f"{where}: text must be a string and file_name must lie inside the folder.")
         yield where, folder / name, caption
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link in a circle
+        return False
 
 
 def _picture(where: str, path: Path, size: int) -> Tensor:

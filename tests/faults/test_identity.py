@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(folder: Pat
     out, larger = tmp_path / "run", {"images_per_cell": 30, "retained_per_arm": 10}
     limits = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3}
     changes = {"sequential": True, "sampler": QUICK, "limits": limits}
-    before = auditor.audit(str(erased), short_policy(budget=SMALL | {"images_per_cell": 15}, **changes), out, cache=folder / "cache")
+    before = auditor.audit(str(erased), short_policy(budget=SMALL | {"images_per_cell": 5}, **changes), out, cache=folder / "cache")
     journal = (out / "journal.jsonl").read_bytes()
     after = auditor.audit(str(erased), short_policy(budget=larger, **changes), out, cache=folder / "cache")
     assert (out / "journal.jsonl").read_bytes().startswith(journal)
@@ -181,3 +182,40 @@ def test_pictures_of_the_base_that_were_changed_are_drawn_again(folder: Path, er
 def test_two_audits_cannot_write_to_one_folder(folder: Path, erased: Path) -> None:
     with Journal(folder / "run" / "journal.jsonl"), pytest.raises(UsageError, match="Another audit is writing"):
         auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+
+
+# -- nobody rolls again ----------------------------------------------------------------------------------------------------
+
+
+def copied(erased: Path, to: Path) -> Path:
+    return Path(shutil.copytree(erased, to))
+
+
+def test_a_key_that_nobody_reads_is_no_other_throw(folder: Path, erased: Path, tmp_path: Path) -> None:
+    """Another digest of the files, the same tensors and vocabulary: the same images."""
+    copy = copied(erased, tmp_path / "copy")
+    for name in ("model_index.json", "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
+        content = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(content | {"_note": "another throw"}, indent=7))
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(save(load_file(weights), {"format": "pt", "note": "another throw"}))
+    before, after = open_checkpoint(str(erased)), open_checkpoint(str(copy))
+    assert before.digest != after.digest and before.drawn_digest == after.drawn_digest
+    policy = short_policy(budget=SMALL, sampler=QUICK)
+    report = auditor.audit(str(copy), policy, tmp_path / "run", cache=folder / "cache")
+    first = auditor.judge_folder(folder / "run")
+    assert report.provenance.audit_seed == first.provenance.audit_seed
+    assert report.provenance.attempt == first.provenance.attempt, "no other throw, so no other attempt"
+
+
+def test_attempts_are_counted_by_concepts_and_base(folder: Path, erased: Path, tmp_path: Path) -> None:
+    """Whoever changes a weight has other seeds, and one more attempt."""
+    copy = copied(erased, tmp_path / "copy")
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_in.bias"] += 1e-6
+    weights.write_bytes(save(tensors))
+    cache = tmp_path / "cache"
+    policy = short_policy(budget=SMALL, sampler=QUICK)
+    attempts = [auditor.audit(str(path), policy, tmp_path / path.name / "run", cache=cache).provenance for path in (erased, copy)]
+    assert [each.attempt for each in attempts] == [1, 2] and attempts[0].audit_seed != attempts[1].audit_seed

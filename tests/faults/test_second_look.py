@@ -161,8 +161,8 @@ def detector(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["goes-blind", "blind-in-between"])
 def test_a_detector_that_goes_blind_is_an_error(plugins: None, tmp_path: Path, name: str) -> None:
     report = audit(never_erased(tmp_path / "x"), tmp_path, detectors=detector(name))
-    assert report.verdict.outcome is Outcome.ERROR
-    assert any("something else of a picture of the base" in reason for reason in report.verdict.reasons), report.verdict.reasons
+    assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL), "a FAIL that was proven before outranks it"
+    assert any("something else of a picture of the base" in error for error in report.ledger.errors), report.ledger.errors
 
 
 def test_what_it_says_at_the_end_is_compared_too(plugins: None, erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def hidden_in_the_text_encoder(folder: Path) -> Path:
     from auditor.checkpoint.load import load_model
 
     ids = load_model(open_checkpoint("micro")).tokenizer("Borin Talvek").input_ids[1:-1]
-    tensors[name][ids] = tensors[name][words["person</w>"]]
+    tensors[name][ids] = tensors[name][words["person</w>"]].clone()
     save_file(tensors, file)
     return folder
 

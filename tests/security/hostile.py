@@ -273,8 +273,8 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     **{
         f"a UNet with {key} = {json.dumps(value)}": (edit_json("unet/config.json", **{key: value}), "does not|m(at|is)|unexp")
         for key, value in (
-            ("act_fn", "x"), ("norm_eps", "x"), ("flip_sin_to_cos", "x"), ("freq_shift", "x"), ("mid_block_scale_factor", "x"),
-            ("class_embed_type", "timestep"), ("time_embedding_type", "fourier"), ("center_input_sample", "x"),
+            ("act_fn", "x"), ("norm_eps", "x"), ("freq_shift", "x"), ("mid_block_scale_factor", "x"),
+            ("class_embed_type", "timestep"), ("time_embedding_type", "fourier"),
         )
     },
     "an unknown prediction": (edit_json("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type"),

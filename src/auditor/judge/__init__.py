@@ -28,9 +28,10 @@ def judge(
     """Give the verdict on what ``tally`` holds of ``plan``."""
     court = Court(plan, tally)
     cells, ledger = list(court.cells()), court.ledger()
+    unseen = sum(len(line.samples) for line in tally.earlier_batches) if tally.earlier is None else 0
     return Report(
         title=title,
-        verdict=decide(plan, court.evidence, court.controls, cells, ledger, provenance.replay),
+        verdict=decide(plan, court.evidence, court.controls, cells, ledger, provenance.replay, unseen),
         checkpoint=checkpoint,
         base=base,
         policy_digest=plan.policy.digest(plan.contents),
@@ -57,5 +58,4 @@ def judge(
 def would_pass(plan: Plan, tally: Tally) -> bool:
     """Is a look at what earlier processes left all that a PASS still needs?"""
     court = Court(plan, tally)
-    controls = tuple(control for control in court.controls if control.name != "earlier")
-    return decide(plan, court.evidence, controls, list(court.cells()), court.ledger()).outcome is Outcome.PASS
+    return decide(plan, court.evidence, court.controls, list(court.cells()), court.ledger()).outcome is Outcome.PASS

@@ -239,13 +239,11 @@ class Court:
             )
 
     def _earlier(self) -> Iterator[Control]:
-        """Is what earlier processes left in the folder what they say that it is?"""
-        if not self.tally.earlier_batches:
-            return
+        """Is what earlier processes left in the folder what they say that it is? Asked where a PASS rests on it."""
         line = self.tally.earlier
         if line is None:
-            sentence = "The run went on from what an earlier process had left, and this one did not look at it again."
-        elif line.sealed:
+            return
+        if line.sealed:
             sentence = f"{line.images} images are of earlier processes; every line of the journal carries this gate's seal."
         else:
             left = f" Of {', '.join(line.not_drawn)} no weights were kept, so nothing of it could be drawn again." if line.not_drawn else ""
@@ -254,9 +252,8 @@ class Court:
                 f"{line.otherwise}. Drawn again: {line.drawn}, at least a batch of every arm; different were {line.different} (none "
                 f"may).{left}"
             )
-        sound = line is not None and (line.sealed or not (line.otherwise or line.different or line.not_drawn))
-        n = 0 if line is None else line.images
-        yield Control(name="earlier", arm="erased", passed=sound, value=None, limit=0.0, p=None, n=n, sentence=sentence)
+        sound = line.sealed or not (line.otherwise or line.different or line.not_drawn)
+        yield Control(name="earlier", arm="erased", passed=sound, value=None, limit=0.0, p=None, n=line.images, sentence=sentence)
 
     def beside_unet(self) -> Iterator[str]:
         """What differs from the base beside the UNet's weights, in words."""

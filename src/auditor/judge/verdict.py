@@ -32,8 +32,12 @@ def decide(
     cells: Sequence[CellResult],
     ledger: Ledger,
     replay: Replay | None = None,
+    unseen: int = 0,
 ) -> Verdict:
-    """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE."""
+    """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE.
+
+    ``unseen`` images are of earlier processes, and the last one did not look at them again: no PASS rests on them.
+    """
     gate = [cell for cell in cells if cell.role == Role.GATE]
     failed = [cell for cell in gate if cell.state is State.FAILED]
     if failed:
@@ -53,6 +57,8 @@ def decide(
     if replay is not None and not replay.succeeded:
         doubts.append(f"The run does not replay. {replay.sentence}")
     doubts += ledger.skipped_because if doubts else ()
+    if unseen and not doubts:
+        doubts.append(f"{unseen} images are of earlier processes and were not looked at again; run the same audit once more.")
     if doubts:
         return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
     worst = max(gate, key=lambda cell: cell.upper or 0)

@@ -36,6 +36,6 @@ class BaseTextEncoder(Probe):
         """Copy the weights."""
         if "text_encoder" not in update.base:
             raise UsageError("The probe base-text-encoder needs the base; give one (--base).")
-        update.model.text_encoder.load_state_dict(update.base["text_encoder"].state_dict())
+        update.model.text_encoder.load_state_dict(update.base["text_encoder"].state_dict(), assign=True)  # copies, made for this probe
         update.model.forget_text_states()
         yield from update.doses
