@@ -25,14 +25,15 @@ from typing import Any
 
 import yaml
 
-from tests.faults.passing import document, edit_lines, gradients, never_erased
+from tests.faults.passing import LOOSE, document, edit_lines, gradients, never_erased
 
 RESULTS = Path(__file__).parents[2] / "build" / "mutations.jsonl"
 COUNTS = {"run": 200, "checkpoint": 200, "policy": 100}
 _PATIENCE = 240.0  # seconds of one audit
 _ERASED = "Borin Talvek"
 _QUICK = {
-    "sampler": {"scheduler": "dpm-solver++", "steps": 6, "guidance": 4.0, "size": 32, "batch": 16},
+    "sampler": {"scheduler": "dpm-solver++", "steps": 10, "guidance": 4.0, "size": 32, "batch": 16},
+    "limits": LOOSE | {"tau": 0.4},
     "budget": {"images_per_cell": 15, "retained_per_arm": 20, "plugin_minutes": 1},
 }
 
