@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from auditor.bundled import bundled_policy
 from auditor.erasers.mace.options import MaceOptions
 from auditor.erasing import read_options
 from auditor.errors import PolicyError, UsageError
@@ -13,7 +14,6 @@ from auditor.plan import make_plan
 from auditor.plugin.contracts import ProbeSetting
 from auditor.plugin.loader import make_plugin
 from auditor.policy import Base, Policy, forbidden_names, load_policy
-from auditor.sets import bundled_policy
 
 GOOD = """\
 version: 1

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from auditor.bundled import bundled_policy
 from auditor.checkpoint.admit import DELTA_BASE
 from auditor.checkpoint.folder import LICENCES
 from auditor.checkpoint.inspection import licence_of
@@ -34,7 +35,6 @@ from auditor.plugin.contracts import Eraser, Erasure
 from auditor.plugin.loader import find_plugin, make_plugin
 from auditor.plugin.watchdog import WATCHDOG
 from auditor.policy import Policy, load_policy
-from auditor.sets import bundled_policy
 from auditor.signals import stoppable
 
 if TYPE_CHECKING:

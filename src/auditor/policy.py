@@ -22,10 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from auditor.bundled import bundled_policy
 from auditor.digest import sha256_json
 from auditor.documents import entries_of, read_yaml
 from auditor.promptfile import read_prompts
-from auditor.sets import bundled_policy, prompt_templates, resolve_names
+from auditor.sets import prompt_templates, resolve_names
 
 
 def _tuple(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from auditor.bundled import policies_folder
 from auditor.errors import UsageError
 from auditor.forecast import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor.plan import Plan
@@ -107,7 +108,7 @@ def new_policy(
         "detector": preset.detector.replace("LABELS", labels),
     }
     templates = jinja2.Environment(  # noqa: S701 - YAML, in which every string is quoted as JSON
-        loader=jinja2.PackageLoader("auditor", "policies"), trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(policies_folder()), trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
     templates.filters["yaml"] = _yaml
     return templates.get_template("init.yaml.j2").render(context)

@@ -1,8 +1,7 @@
-"""Named sets that policies may refer to: prompt sets, lists of concepts, bundled policies."""
+"""Named sets that policies may refer to: prompt sets, lists of concepts."""
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,12 +47,6 @@ def concept_names(name: str) -> tuple[str, ...]:
     if name not in _CONCEPTS:
         raise ValueError(f"no set of concepts is called '{name}'; there are {', '.join(_CONCEPTS)}, or give a list of names")
     return _CONCEPTS[name]
-
-
-def bundled_policy(name: str) -> Path | None:
-    """The path of a policy that comes with the package, by its name without ``.yaml``."""
-    file = Path(str(resources.files("auditor") / "policies" / f"{name}.yaml"))
-    return file if file.exists() else None
 
 
 def resolve_names(value: Any) -> Any:

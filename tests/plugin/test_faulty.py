@@ -17,7 +17,7 @@ import yaml
 import auditor
 from auditor.errors import PluginError, PolicyError
 from auditor.journal import read_journal
-from auditor.plugin import loader
+from auditor.plugin import entries, loader
 from auditor.plugin.loader import add_file, find_plugin, load_plugins
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, short_policy
@@ -77,12 +77,12 @@ def entries_of(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, 
     for name, code in faults.items():
         module = f"faulty_{name.replace('-', '_')}"
         (folder / f"{module}.py").write_text(f"{HEAD}\n{code}\n")
-        entry = EntryPoint(name=name, value=module, group=loader.ENTRY_POINT_GROUP)
+        entry = EntryPoint(name=name, value=module, group=entries.ENTRY_POINT_GROUP)
         vars(entry).update(dist=SimpleNamespace(name=f"dist-{name}", version="1.2"))
         found.append(entry)
     other = EntryPoint(name="tomorrow", value="tomorrow", group="auditor.v99")
     vars(other).update(dist=SimpleNamespace(name="dist-tomorrow", version="9"))
-    monkeypatch.setattr(loader, "_entry_points", lambda: [*found, other])
+    monkeypatch.setattr(entries, "all_entries", lambda: [*found, other])
     load_plugins.cache_clear()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from auditor.errors import PluginError, PolicyError
 from auditor.plugin import door, hookimpl
-from auditor.plugin.loader import ENTRY_POINT_GROUP, find_plugin, load_plugins, make_plugin
+from auditor.plugin.entries import ENTRY_POINT_GROUP
+from auditor.plugin.loader import find_plugin, load_plugins, make_plugin
 from auditor.probes.finetune import InDomain
 
 
@@ -17,7 +18,7 @@ from auditor.probes.finetune import InDomain
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Entry points to fill in; the loader forgets what it knew before and after."""
     found: list[object] = []
-    monkeypatch.setattr("auditor.plugin.loader._entry_points", lambda: found)
+    monkeypatch.setattr("auditor.plugin.entries.all_entries", lambda: found)
     load_plugins.cache_clear()
     yield found  # type: ignore[misc]
     load_plugins.cache_clear()

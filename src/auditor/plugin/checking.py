@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor.errors import PluginError, PolicyError, UsageError
-from auditor.plugin.loader import SINGULAR, PluginRecord, canonical, load_plugins, make_plugin
+from auditor.plugin.entries import canonical
+from auditor.plugin.loader import SINGULAR, PluginRecord, load_plugins, make_plugin
 
 
 def check_distribution(distribution: str) -> Iterator[str]:

@@ -12,12 +12,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +26,7 @@ from pydantic import ValidationError
 
 from auditor.documents import sentence_of
 from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
-from auditor.plugin import API_VERSION, door, hookspecs
+from auditor.plugin import API_VERSION, door, entries, hookspecs
 from auditor.plugin.contracts import Detector, Eraser, MaskSource, Metric, OptionsModel, Plugin, Probe, Reporter
 
 CONTRACTS: dict[str, type[Plugin]] = {
@@ -42,8 +41,6 @@ KINDS = tuple(CONTRACTS)
 SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS}
 """``probes`` → ``probe``."""
 OBSERVERS = ("auditor_run_started", "auditor_arm_ready", "auditor_batch_measured", "auditor_report_written")
-ENTRY_POINT_GROUP = f"auditor.v{API_VERSION}"
-LOAD_ONLY = "AUDITOR_LOAD_PLUGINS"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _files: list[Path] = []
 
@@ -119,40 +116,26 @@ def _sources() -> Iterator[tuple[Callable[[], object], str, str, str]]:
     """(how to load it, distribution, version, name) of every module that may hold plugins."""
     for kind in KINDS:
         yield functools.partial(importlib.import_module, f"auditor.{kind}"), "auditor", version("auditor"), kind
-    wanted = os.environ.get(LOAD_ONLY)
-    chosen = None if wanted is None else {canonical(name) for name in wanted.split(",")} - {"", "none"}
-    seen = set[str]()
-    for entry in sorted(_entry_points(), key=lambda entry: (entry.dist.name if entry.dist else "", entry.name)):
-        distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
-        seen.add(canonical(distribution))
-        if chosen is None or canonical(distribution) in chosen:
-            yield functools.partial(_load_entry, entry), distribution, release, entry.name
-    for name in sorted((chosen or set()) - seen):
+    for entry in entries.plugin_entries():
+        release = entry.dist.version if entry.dist else "unknown"
+        yield functools.partial(_load_entry, entry), entries.distribution_of(entry), release, entry.name
+    installed = {entries.canonical(entries.distribution_of(entry)) for entry in entries.all_entries()}
+    for name in sorted((entries.chosen_distributions() or set()) - installed):
         yield functools.partial(_missing, name), name, "not installed", name
     for path in _files:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         yield functools.partial(_load_file, path, digest), path.name, f"sha256:{digest[:16]}", path.stem
 
 
-def canonical(name: str) -> str:
-    """A distribution's name as the packaging specifications compare it."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def _entry_points() -> list[EntryPoint]:
-    groups = [group for group in entry_points().groups if re.fullmatch(r"auditor(\.v\d+)?", group)]
-    return [entry for group in sorted(groups) for entry in entry_points(group=group)]
-
-
 def _load_entry(entry: EntryPoint) -> object:
-    if entry.group != ENTRY_POINT_GROUP:
+    if entry.group != entries.ENTRY_POINT_GROUP:
         spoken = entry.group.removeprefix("auditor.v") if "." in entry.group else "none"
         raise PluginError(f"it speaks API {spoken} (entry points '{entry.group}'), and this auditor speaks {API_VERSION}.")
     return entry.load()
 
 
 def _missing(name: str) -> object:
-    raise PluginError(f"{LOAD_ONLY} names it, and it is not installed or registers nothing.")
+    raise PluginError(f"{entries.LOAD_ONLY} names it, and it is not installed or registers nothing.")
 
 
 def _load_file(path: Path, digest: str) -> ModuleType:

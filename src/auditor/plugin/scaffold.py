@@ -10,7 +10,8 @@ import jinja2
 
 from auditor.errors import UsageError
 from auditor.files import room_on_disk, write_whole
-from auditor.plugin.loader import CONTRACTS, ENTRY_POINT_GROUP, SINGULAR
+from auditor.plugin.entries import ENTRY_POINT_GROUP
+from auditor.plugin.loader import CONTRACTS, SINGULAR
 
 
 def write_package(one: str, name: str, out: Path | None = None) -> Path:

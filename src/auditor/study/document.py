@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from auditor.bundled import bundled_policy
 from auditor.digest import sha256_json
 from auditor.documents import read_mapping
 from auditor.plugin.loader import make_plugin
 from auditor.policy import Base, Concepts, DetectorUse, Limits, MetricUse, Policy, ProbeUse, Sampler, StrictModel
-from auditor.sets import ConceptNames, PromptTemplates, bundled_policy
+from auditor.sets import ConceptNames, PromptTemplates
 
 
 def _tuple(value: Any) -> Any:
