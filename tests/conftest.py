@@ -62,7 +62,8 @@ def journal_of(
 
     Erased concepts are never seen in retained images, unless the hit is given as such by the test itself.
     """
-    lines: list[Line] = [ComparedLine(prompts=9, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})]
+    parts = {"text_encoder": 0.0, "vae": 0.0}
+    lines: list[Line] = [ComparedLine(prompts=9, same_vocabulary=True, read_otherwise=(), parts=parts, schedule={})]
     erased = [concept.name for concept in plan.policy.erase]
     gate = plan.policy.detectors[0].use
     for arm in plan.arms:

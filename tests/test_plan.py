@@ -55,7 +55,7 @@ def test_gated_synonyms_are_cells_and_reported_ones_are_not() -> None:
 @pytest.mark.parametrize(
     ("probes", "sentence"),
     [
-        ([{"use": "in-domian"}], "no probe called 'in-domian'; known: base-text-encoder, clip-tercile, in-domain, "),
+        ([{"use": "in-domian"}], "no probe called 'in-domian'; known: base-autoencoder, base-text-encoder, clip-tercile, in-domain, "),
         ([{"use": "in-domain", "options": {"name": 3}}], "unknown key 'name'; did you mean 'names'"),
         ([{"use": "in-domain"}, {"use": "in-domain"}], "stands twice"),
         ([{"use": "clip-tercile", "options": {"tercile": 4}}], "'tercile': input should be 1, 2 or 3"),

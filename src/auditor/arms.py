@@ -26,7 +26,7 @@ _SPARE = 2  # a file is kept only where the disk has this many times its size
 
 
 def digest_of_arm(model: TextToImage) -> str:
-    """sha256 of the weights of UNet and text encoder."""
+    """sha256 of the weights of UNet, text encoder and autoencoder."""
     return sha256_json([digest_of_weights(getattr(model, part)) for part in PARTS])
 
 
@@ -51,16 +51,16 @@ def put_into(model: TextToImage, tensors: Mapping[str, Tensor], adapters: Mappin
         model.forget_text_states()
 
 
-def rebuilt(original: Original, made: TextToImage, change: Change) -> TextToImage:
+def rebuilt(original: Original, made: TextToImage, change: Change, digest: str) -> TextToImage:
     """The arm as it is drawn: the tensors that were found in ``made`` put into a fresh copy of the erased model.
 
-    Whatever else a plugin left on the model it was lent (a module's setting, a configuration, a buffer that is no tensor of its state, a
-    changed tokenizer) is not in it. Raises :class:`PluginError` where the copy does not hold the same weights.
+    ``digest`` is that of ``made``. Whatever else a plugin left on the model it was lent (a module's setting, a configuration, a buffer that
+    is no tensor of its state, a changed tokenizer) is not in it. Raises :class:`PluginError` where the copy does not hold the same weights.
     """
     tensors = {name: value.detach() for name, value in change.tensors.items()}
     model = original.copy([name.split(".")[0] for name in tensors] + (["unet"] if adapters_of(made) else []))
     put_into(model, tensors, adapters_of(made))
-    if digest_of_arm(model) != digest_of_arm(made):
+    if digest_of_arm(model) != digest:
         raise PluginError("What the update left behind cannot be put into a fresh copy of the erased model; an arm is its weights alone.")
     return model
 

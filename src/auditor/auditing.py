@@ -29,7 +29,7 @@ from auditor.plugin.observers import Observers
 from auditor.policy import Base, Policy, concept_lines, load_policy
 from auditor.progress import Progress
 from auditor.report import Report
-from auditor.runfolder import check_folder, write_manifest
+from auditor.runfolder import check_folder, seal_of, write_manifest
 from auditor.signals import stoppable
 from auditor.weaker import weaker_than_default
 
@@ -88,7 +88,7 @@ def audit(
     with room_on_disk(out), stoppable():
         check_folder(out, manifest)
         out.mkdir(parents=True, exist_ok=True)
-        with Journal(out / "journal.jsonl", key) as journal:
+        with Journal(out / "journal.jsonl", seal_of(manifest, key)) as journal:
             written = write_manifest(out, manifest, cache)
             progress.stage("loading models")
             erased = load_model(opened, policy.sampler.dtype)
@@ -100,7 +100,7 @@ def audit(
             if runner.has_earlier and would_pass(plan, counted):
                 runner.check_earlier(sealed=key is not None)
         refuse_changed(policy, plan.contents)
-        report = judge_folder(out)
+        report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
@@ -188,6 +188,7 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "root_digest": opened.root_digest,
         "drawn_digest": opened.drawn_digest,
         "beside": list(opened.beside),
+        "beside_known": opened.beside_known,
         "parameters": opened.parameters,
         "files": opened.files,
     }

@@ -5,7 +5,9 @@ Part of the digest to pin and of a run's identity: a policy whose label file has
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from auditor.digest import sha256_json, sha256_tree
@@ -43,7 +45,7 @@ def _contents(plugin: Plugin) -> dict[str, str]:
     found = {name: sha256_json(value) for name, value in sorted(options.items())}
     for file in door.call(plugin, plugin.files):
         try:
-            if sum(path.stat().st_size for path in file.rglob("*") if path.is_file()) > _MOST_BYTES:
+            if _size_of(file) > _MOST_BYTES:
                 raise UsageError(f"{door.title(plugin)} decides by {file}, which holds more than {_MOST_BYTES / 1e9:.0f} GB.")
             found[f"file {file}"] = sha256_tree(file)
         except OSError as error:
@@ -53,3 +55,18 @@ def _contents(plugin: Plugin) -> dict[str, str]:
             raise PluginError(f"{door.title(plugin)} returned {type(part).__name__} from parts(); plugins are right.")
         found |= {f"{part.name} {number}: {name}": digest for name, digest in _contents(part).items()}
     return found
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder, through links, as they are hashed."""
+    if not path.is_dir():
+        return path.stat().st_size if path.is_file() else 0
+    total, seen = 0, set[str]()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        total += sum(_size_of(Path(folder, name)) for name in files)
+    return total

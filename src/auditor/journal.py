@@ -7,6 +7,7 @@ import hmac
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -77,12 +78,15 @@ class ComparedLine(Record):
     kind: Literal["compared"] = "compared"
     prompts: int
     """Audited prompts and training captions that both tokenizers were given."""
+    same_vocabulary: bool
+    """Is the whole vocabulary the base's, also for words that nobody asks for?"""
     read_otherwise: tuple[str, ...]
     """Those that became other token ids."""
     parts: dict[str, float]
-    """``text_encoder`` and ``vae``: L2 norm of the difference over the base's; 0 where they are the same, -1 where shapes differ."""
+    """``text_encoder`` and ``vae``: L2 norm of the difference over the base's; 0 where they are the same, -1 where shapes or
+    configurations differ."""
     schedule: dict[str, str]
-    """Keys of the noise schedule that differ, with both values."""
+    """Keys of the noise schedule, and of the UNet's configuration, that differ, with both values."""
 
 
 class RepeatLine(Record):
@@ -269,16 +273,42 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind
 _SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"}$')
 
 
-def read_journal(path: Path, key: bytes | None = None) -> list[Line]:
+@dataclass(frozen=True)
+class Seal:
+    """A secret key, and the run (the digest of its identity) whose lines it signs: those of another run are not its own."""
+
+    key: bytes
+    run: str
+
+    def of(self, before: bytes, text: bytes) -> bytes:
+        """HMAC-SHA256 (RFC 2104) of a line and of the seal before it: a line that is changed, doubled or moved breaks the chain, and one
+        that is dropped, unless it is the last."""
+        return hmac.new(self.key, before + b"\n" + text, "sha256").hexdigest().encode()
+
+    def last(self, path: Path, lines: Sequence[bytes]) -> bytes:
+        """The seal of the last line. Raises :class:`UsageError` at the first that does not follow from key, run and the lines before."""
+        seal = self.run.encode()
+        for number, text in enumerate(lines, 1):
+            found = _SEAL.search(text)
+            seal = self.of(seal, _SEAL.sub(b"}", text))
+            if found is None or not hmac.compare_digest(found[1], seal):
+                raise UsageError(
+                    f"{path}:{number} does not carry the seal of this key for this run: somebody else wrote it, or it is another audit's; "
+                    "audit in a new folder."
+                )
+        return seal
+
+
+def read_journal(path: Path, seal: Seal | None = None) -> list[Line]:
     """The lines of a journal. A torn last line is dropped; a line torn elsewhere raises :class:`AuditorError`.
 
-    With ``key`` every line must carry the seal of that key, else :class:`UsageError`.
+    With ``seal`` every line must carry it, else :class:`UsageError`.
     """
     if not path.exists():
         return []
     whole_lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was torn while it was written
-    if key is not None:
-        _last_seal(path, whole_lines, key)
+    if seal is not None:
+        seal.last(path, whole_lines)
     lines: list[Line] = []
     for number, text in enumerate(whole_lines, 1):
         try:
@@ -290,22 +320,6 @@ def read_journal(path: Path, key: bytes | None = None) -> list[Line]:
                 f"{path}:{number}: this line of the journal is damaged ({where}: {first['msg']}); audit again in a new folder."
             ) from error
     return lines
-
-
-def _last_seal(path: Path, lines: Sequence[bytes], key: bytes) -> bytes:
-    """The seal of the last line. Raises :class:`UsageError` at the first that does not follow from ``key`` and the lines before."""
-    seal = b""
-    for number, text in enumerate(lines, 1):
-        found = _SEAL.search(text)
-        seal = _seal(key, seal, _SEAL.sub(b"}", text))
-        if found is None or not hmac.compare_digest(found[1], seal):
-            raise UsageError(f"{path}:{number} does not carry the seal of this key: somebody else wrote it; audit in a new folder.")
-    return seal
-
-
-def _seal(key: bytes, before: bytes, text: bytes) -> bytes:
-    """HMAC-SHA256 (RFC 2104) of a line and of the seal before it: a line that is changed, dropped, doubled or moved breaks the chain."""
-    return hmac.new(key, before + b"\n" + text, "sha256").hexdigest().encode()
 
 
 def read_key(path: Path) -> bytes:
@@ -322,7 +336,7 @@ def read_key(path: Path) -> bytes:
 class Journal:
     """Appends lines to a journal, each on the disk before the call returns. One process at a time."""
 
-    def __init__(self, path: Path, key: bytes | None = None) -> None:
+    def __init__(self, path: Path, seal: Seal | None = None) -> None:
         self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -333,10 +347,10 @@ class Journal:
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
         lines = content.split(b"\n")[:-1]
-        self._key = key
+        self._seal = seal
         try:
-            self._seal = b"" if key is None else _last_seal(path, lines, key)
-            if key is None and lines and _SEAL.search(lines[0]):
+            self._last = b"" if seal is None else seal.last(path, lines)
+            if seal is None and lines and _SEAL.search(lines[0]):
                 raise UsageError(f"{path.parent} is sealed with a key; give it (--seal), or audit in a new folder.")
         except UsageError:
             self._file.close()
@@ -345,12 +359,12 @@ class Journal:
     def write(self, line: Line) -> None:
         """Append one line and wait until it is on the disk. What a full disk tears off is dropped when the journal is next read."""
         text = line.model_dump_json().encode()
-        seal = b"" if self._key is None else _seal(self._key, self._seal, text)
-        rest = (text if self._key is None else text[:-1] + b',"seal":"' + seal + b'"}') + b"\n"
+        last = b"" if self._seal is None else self._seal.of(self._last, text)
+        rest = (text if self._seal is None else text[:-1] + b',"seal":"' + last + b'"}') + b"\n"
         while rest:
             rest = rest[self._file.write(rest) :]
         os.fsync(self._file.fileno())
-        self._seal = seal
+        self._last = last
 
     def __enter__(self) -> Self:
         return self

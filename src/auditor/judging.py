@@ -13,7 +13,7 @@ from auditor.plugin import door
 from auditor.plugin.contracts import Reporter
 from auditor.plugin.loader import make_plugin
 from auditor.report import PolicyFile, Provenance, Replay, Report
-from auditor.runfolder import manifest_digest, open_run
+from auditor.runfolder import manifest_digest, open_run, seal_of
 from auditor.tally import Tally, tally
 
 REPORTERS = ("json", "html")
@@ -42,7 +42,7 @@ def judged(out: Path, key: bytes | None = None) -> Report:
     Raises :class:`AuditorError` where the manifest is not the one that the process which wrote last had.
     """
     run = open_run(out)
-    lines = read_journal(out / "journal.jsonl", key)
+    lines = read_journal(out / "journal.jsonl", seal_of(run.manifest, key))
     manifest, counted = run.manifest, tally(run.plan, run.seeds, lines)
     if lines and counted.manifest != manifest_digest(out):
         raise AuditorError(f"{out / 'manifest.json'} is not the one that the run's last process wrote; audit again in a new folder.")

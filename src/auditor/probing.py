@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from auditor.diffusion.finetune import Examples, denoising_losses
-from auditor.diffusion.model import TextToImage, digest_of_weights
+from auditor.diffusion.model import TextToImage, configuration_of, digest_of_weights
 from auditor.diffusion.original import PARTS, Change, Original
 from auditor.errors import PluginError
 from auditor.plugin import door
@@ -84,8 +84,11 @@ def train(
 def _check_put_back(probe: Probe, model: TextToImage, base: TextToImage | None) -> None:
     """Raise :class:`PluginError` where a part that a probe says it puts back is not the base's afterwards."""
     for part in probe.puts_back:
-        if part not in PARTS or base is None or digest_of_weights(getattr(model, part)) != digest_of_weights(getattr(base, part)):
+        known = part in PARTS and base is not None
+        if not known or digest_of_weights(getattr(model, part)) != digest_of_weights(getattr(base, part)):
             raise PluginError(f"{door.title(probe)} says that it puts the base's {part} back, and it is not the base's afterwards.")
+        if configuration_of(getattr(model, part)) != configuration_of(getattr(base, part)):
+            raise PluginError(f"The {part} is of another configuration than the base's, which cannot be put in its place.")
 
 
 def _held_out_losses(erased: TextToImage, training: TrainingSet, seed: int) -> Callable[[TextToImage], tuple[float, ...]]:

@@ -22,7 +22,7 @@ from auditor.pictures import PictureStore, from_png
 from auditor.plan import PlannedSample
 from auditor.progress import Progress
 from auditor.report import Report
-from auditor.runfolder import open_run
+from auditor.runfolder import open_run, seal_of
 from auditor.scoring import Scorer
 from auditor.tally import Tally, tally
 
@@ -46,7 +46,8 @@ def replay(
     """
     run, progress = open_run(out), progress or Progress()
     key = None if seal is None else read_key(seal)
-    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", key))
+    signed = seal_of(run.manifest, key)
+    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", signed))
     dtype = run.plan.policy.sampler.dtype
     opened_base = None if run.base is None else _open(base or run.base.source, run.base.digest)
     erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint.digest, opened_base), dtype)
@@ -66,10 +67,10 @@ def replay(
         found.add(line, counted.composition(line), images)
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")
-    with Journal(out / "journal.jsonl", key) as journal:
+    with Journal(out / "journal.jsonl", signed) as journal:
         versions = {name: version(name) for name in ("auditor", *STACK)}
         journal.write(found.line(tolerance, versions, device_name()))
-    return judge_folder(out)
+    return judge_folder(out, key)
 
 
 def _open(source: str, digest: str, base: Checkpoint | None = None) -> Checkpoint:

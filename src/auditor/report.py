@@ -57,6 +57,8 @@ class CheckpointFacts(ReportModel):
     """Of what is drawn with, values and vocabulary, however it is stored: what seeds derive from."""
     beside: tuple[str, ...] = ()
     """Files that hold weights for some program and were not audited."""
+    beside_known: bool = True
+    """False for a repository that was taken from the Hub's cache: what else it holds was not asked."""
 
 
 class PromptCount(ReportModel):
@@ -104,7 +106,9 @@ class CellResult(ReportModel):
 class Control(ReportModel):
     """A control with its own null hypothesis."""
 
-    name: Literal["vocabulary", "text encoder", "negative", "positive", "assay", "alive", "potent", "sham", "repeat", "earlier"]
+    name: Literal[
+        "vocabulary", "text encoder", "autoencoder", "negative", "positive", "assay", "alive", "potent", "sham", "repeat", "earlier"
+    ]
     arm: str
     concept: str | None = None
     decides: Literal["PASS", "FAIL"] = "PASS"

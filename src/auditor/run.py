@@ -8,6 +8,7 @@ PASS is out of reach. What to draw next depends on the journal alone, so a run t
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -97,6 +98,7 @@ class Runner:
         self.measurer = Measurer(plan, self.pictures)
         self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")] + [erased.device.type]
         self._began = time.monotonic()
+        self._captions: list[str] = []
         self._current: str | None = None
         """The arm that is being made or drawn."""
         self._beside: str | None = None
@@ -117,14 +119,9 @@ class Runner:
         return self.tally
 
     def _run_arms(self) -> None:
-        captions = self._check_requests()
+        self._captions = self._check_requests()
+        self._compare()
         arms = {arm.name: arm for arm in self.plan.arms}
-        if self.base is not None:
-            compared = base_beside(self.base, self.erased, self.plan, captions)
-            if compared.read_otherwise:
-                self.progress.stage(f"out of reach: PASS: the tokenizer reads {compared.read_otherwise[0]!r} otherwise than the base's")
-            if self.tally.compared != compared:
-                self._write(compared)
         if self.base is not None and not self.tally.distances:
             distances = weight_distances(self.base.unet, self.erased.unet)
             if distances["unet"][0] == 0 and digest_of_weights(self.base.text_encoder) == digest_of_weights(self.erased.text_encoder):
@@ -180,6 +177,16 @@ class Runner:
 
     def _timed_out(self, arm: Arm) -> bool:
         return self.tally.timed_out(arm.name, WATCHDOG.patience)
+
+    def _compare(self) -> None:
+        """Hold the checkpoint's text side against the base's, for every prompt and caption that is known so far."""
+        if self.base is None:
+            return
+        compared = base_beside(self.base, self.erased, self.plan, self._captions)
+        if compared.read_otherwise:
+            self.progress.stage(f"out of reach: PASS: the tokenizer reads {compared.read_otherwise[0]!r} otherwise than the base's")
+        if self.tally.compared != compared:
+            self._write(compared)
 
     def _check_requests(self) -> list[str]:
         """Refuse before anything is drawn what can be known to be wrong with a probe's training set (:class:`UsageError`).
@@ -392,6 +399,10 @@ class Runner:
             raise UsageError(f"The training set of {name} changed since the run began; audit again in a new folder.")
         if before is None:
             self._write(line)
+        new = {*training.captions, *training.held_out_captions} - set(self._captions)
+        if new:  # of a probe that could not be asked before
+            self._captions += sorted(new)
+            self._compare()
         return training
 
     def _run_sham(self, probe: Probe, name: str, use: ProbeUse, training: TrainingSet) -> None:
@@ -415,7 +426,8 @@ class Runner:
                 if dose != _SHAM_STEPS or different is not None:
                     raise PluginError(f"{who} reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}.")
                 change = self._original.change(model, allowed, who, may_be_nothing=True)
-                different = self._recheck().different(rebuilt(self._original, model, change), samples)
+                fresh = rebuilt(self._original, model, change, digest_of_arm(model))
+                different = self._recheck().different(fresh, samples)
         if different is None:
             raise PluginError(f"{who} never reached the dose of its sham.")
         self._write(ShamLine(probe=name, images=len(samples), different=different, seconds=time.monotonic() - began))
@@ -445,13 +457,13 @@ class Runner:
                     weights=weights,
                     fit=reached.fit,
                     fit_before=reached.fit_before,
-                    change=reached.change.relative,
+                    change=reached.change.relative if math.isfinite(reached.change.relative) else None,
                     least_change=least,
                     put_back=probe.puts_back,
                     idle=bool(probe.puts_back) and not reached.change.tensors,
                 )
                 self._write_arm(line)
-                self._draw_arm(arm, rebuilt(self._original, reached.model, reached.change))
+                self._draw_arm(arm, rebuilt(self._original, reached.model, reached.change, weights))
 
     def _signs_of_life(self, dose: int, calls: int) -> Callable[[int], None]:
         """What a probe calls after a training step: a sign of life where the step's number rises, and is one that the dose takes."""

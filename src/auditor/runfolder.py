@@ -10,6 +10,7 @@ from typing import Any
 from auditor.digest import sha256_file, sha256_json
 from auditor.errors import UsageError
 from auditor.files import write_whole
+from auditor.journal import Seal
 from auditor.plan import Plan, Seeds, derive_seeds, make_plan
 from auditor.policy import Policy
 from auditor.report import CheckpointFacts
@@ -51,6 +52,11 @@ def open_run(out: Path) -> Run:
         if facts is not None and facts.form == "diffusers folder" and sha256_json(facts.files) != facts.digest:
             raise UsageError(f"{out / 'manifest.json'} contradicts itself: the digest of {facts.source} is not that of the files it names.")
     return Run(manifest, plan, seeds, checkpoint, base)
+
+
+def seal_of(manifest: dict[str, Any], key: bytes | None) -> Seal | None:
+    """What signs the lines of the run that ``manifest`` names; None where there is no key."""
+    return None if key is None else Seal(key, sha256_json(manifest["identity"]))
 
 
 def manifest_digest(out: Path) -> str:

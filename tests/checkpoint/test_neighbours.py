@@ -56,6 +56,31 @@ def test_a_rounding_that_hides_a_change_is_no_rounding(folder: Path) -> None:
         open_checkpoint(str(folder))
 
 
+def test_a_part_of_a_model_is_another_model(folder: Path) -> None:
+    save_file({"conv_in.bias": tensors(folder, "unet")["conv_in.bias"].to(torch.int8)}, folder / "unet" / "x.safetensors")
+    with pytest.raises(RefusedError, match=r"the first is conv_in\.bias"):
+        open_checkpoint(str(folder))
+
+
+def test_buffers_and_older_names_are_no_difference(folder: Path) -> None:
+    own = tensors(folder, "text_encoder")
+    older = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in own.items()}
+    buffer = {"text_model.embeddings.position_ids": torch.arange(16).view(1, 16)}
+    save_file(older | buffer, folder / "text_encoder" / "model.fp16.safetensors")
+    assert open_checkpoint(str(folder)).beside == ("text_encoder/model.fp16.safetensors",)
+
+
+def test_another_way_to_store_the_same_values_is_no_other_throw(folder: Path) -> None:
+    before = open_checkpoint(str(folder))
+    for part, stem in STEMS.items():
+        own = {name: value.float() for name, value in tensors(folder, part).items()}
+        if part == "text_encoder":
+            own["text_model.embeddings.position_ids"] = torch.tensor([[7] * 16])
+        save_file(own, folder / part / f"{stem}.safetensors")
+    after = open_checkpoint(str(folder))
+    assert before.digest != after.digest and before.drawn_digest == after.drawn_digest
+
+
 def test_one_file_and_its_index_are_one_set_only_where_they_agree(folder: Path) -> None:
     part = folder / "text_encoder"
     own = tensors(folder, "text_encoder")

@@ -87,6 +87,20 @@ def test_what_published_configurations_hold_is_read(folder: Path) -> None:
     assert read(folder).length is None
 
 
+def words(folder: Path) -> dict[str, int]:
+    """The vocabulary; "bor" is the beginning of the first name's word."""
+    found: dict[str, int] = json.loads((folder / "vocab.json").read_text())
+    return found
+
+
+def test_stable_diffusion_2_pads_with_an_exclamation_mark_as_libraries_do(folder: Path) -> None:
+    """Its two files differ in the pad token; libraries take that of special_tokens_map.json."""
+    assert "!" in words(folder)
+    edit("special_tokens_map.json", pad_token="!")(folder)
+    assert read(folder).special["pad_token"] == "!"
+    assert ids(read(folder).tokenizer()) == ids(CLIPTokenizer.from_pretrained(folder))
+
+
 def swap(folder: Path) -> None:
     saved(folder)
     words = json.loads((folder / "vocab.json").read_text())
@@ -107,6 +121,26 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "more special tokens": (edit("tokenizer_config.json", extra_special_tokens={"x": "borin"}), "extra_special_tokens"),
     "special tokens as a word": (edit("tokenizer_config.json", extra_special_tokens="x"), "extra_special_tokens"),
     "a token that is added": (edit("added_tokens.json", **{"borin": 1003}), "adds the token 'borin'"),
+    "a token of the vocabulary that is added": (lambda f: edit("added_tokens.json", **{"bor": words(f)["bor"]})(f), "adds the token 'bor'"),
+    "one that is decoded": (
+        lambda f: edit("tokenizer_config.json", added_tokens_decoder={str(words(f)["bor"]): {"content": "bor"}})(f), "adds the token 'bor'"
+    ),
+    "one in the other file": (
+        lambda f: saved(f, added_tokens=[{"id": words(f)["bor"], "content": "bor"}]), "adds the token 'bor'"
+    ),
+    "a word as unknown token": (
+        lambda f: [edit(name, unk_token="bor")(f) for name in ("tokenizer_config.json", "special_tokens_map.json")], "unk_token is 'bor'"
+    ),
+    "two ends": (edit("special_tokens_map.json", eos_token="<|startoftext|>"), "two eos_tokens"),
+    "two pads, and added tokens laid out": (
+        lambda f: [
+            edit("special_tokens_map.json", pad_token="!")(f),
+            edit("tokenizer_config.json", added_tokens_decoder={"1003": {"content": "<|endoftext|>"}})(f),
+        ],
+        "two pad_tokens",
+    ),
+    "added tokens that are a number": (lambda f: saved(f, added_tokens=5), "added_tokens"),
+    "a truncation that is a word": (lambda f: saved(f, truncation="x"), "truncation"),
     "a token that is decoded": (edit("tokenizer_config.json", added_tokens_decoder={"5": {"content": "Borin"}}), "adds the token 'Borin'"),
     "tokens that are no map": (edit("tokenizer_config.json", added_tokens_decoder=[1]), "is 'None'; a string"),
     "a beginning of its own": (edit("tokenizer_config.json", bos_token="borin</w>"), "two bos_tokens"),
@@ -130,9 +164,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another end": (lambda f: saved(f, post_processor=None), "post_processor"),
     "chance in the merges": (lambda f: saved(f, model=lambda m: m | {"dropout": 0.5}), r"model\.dropout"),
     "padding on the left in the other file": (lambda f: saved(f, padding={"direction": "Left"}), "padding"),
-    "a token added in the other file": (lambda f: saved(f, added_tokens=[{"id": 7, "content": "Borin"}]), "added_tokens"),
+    "a token added in the other file": (lambda f: saved(f, added_tokens=[{"id": 7, "content": "Borin"}]), "adds the token 'Borin'"),
     "a vocabulary of words": (lambda f: saved(f, model={"type": "WordLevel", "vocab": {}}), "no BPE"),
-    "a pad token that is no token": (edit("special_tokens_map.json", pad_token="nothing"), "two pad_tokens"),
+    "a pad token that is no token": (edit("special_tokens_map.json", pad_token="nothing"), "pad_token is 'nothing'"),
 }
 
 

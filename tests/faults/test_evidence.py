@@ -14,11 +14,12 @@ import torch
 
 import auditor
 from auditor.errors import AuditorError, UsageError
-from auditor.journal import EarlierLine, RepeatLine, StartLine
+from auditor.journal import EarlierLine, RepeatLine, StartLine, read_key
 from auditor.judging import judge_folder
 from auditor.pictures import from_png, to_png
 from auditor.report import Outcome, Report
 from auditor.reports import verify
+from auditor.sets import concept_names
 from tests.faults.passing import edit_lines, policy_that_can_pass
 from tests.faults.runs import lines_of
 
@@ -28,9 +29,9 @@ ERASED = "Borin Talvek"
 class Home:
     """One audit that ended in PASS, with all that it takes to go on with a copy of it."""
 
-    def __init__(self, folder: Path, erased: Path) -> None:
+    def __init__(self, folder: Path, erased: Path, **changes: Any) -> None:
         self.folder, self.erased = folder, erased
-        self.policy = policy_that_can_pass(folder)
+        self.policy = policy_that_can_pass(folder, **changes)
 
     def audit(self, out: Path, **options: Any) -> Report:
         return auditor.audit(str(self.erased), self.policy, out, cache=self.folder / "cache", **options)
@@ -209,7 +210,8 @@ def test_pictures_that_are_gone_or_swapped_are_found_before_a_pass(home: Home, r
     images = sorted((run / "images").iterdir())
     images[0].write_bytes(images[1].read_bytes())
     images[2].unlink()
-    assert len(verify(run).problems) == 2
+    found = {problem.split(".png ")[1] for problem in verify(run).problems if ".png " in problem}
+    assert found == {"is gone.", "is not the image that was scored."}
     report = home.audit(run)
     assert report.verdict.outcome is Outcome.ERROR and "2 of 110 images are not" in report.verdict.reasons[0]
 
@@ -279,7 +281,7 @@ def test_sealed_evidence_is_the_gates_own(home: Home, sealed: Path, key: Path, t
     report = home.audit(copy, seal=key)
     (control,) = [control for control in report.controls if control.name == "earlier"]
     assert report.verdict.outcome is Outcome.PASS and "carries this gate's seal" in control.sentence
-    assert not verify(copy, key.read_bytes()).problems and not verify(copy).problems
+    assert not verify(copy, read_key(key)).problems and not verify(copy).problems
 
 
 SEALED_EDITS: dict[str, Callable[[list[str]], list[str]]] = {
@@ -300,7 +302,7 @@ def test_a_line_of_somebody_else_is_refused(home: Home, sealed: Path, key: Path,
     with pytest.raises(UsageError, match="does not carry the seal of this key"):
         home.audit(copy, seal=key)
     with pytest.raises(UsageError, match="seal"):
-        judge_folder(copy, key.read_bytes())
+        judge_folder(copy, read_key(key))
 
 
 def test_a_sealed_run_goes_on_with_its_key_alone(home: Home, sealed: Path, run: Path, key: Path, tmp_path: Path) -> None:
@@ -315,6 +317,20 @@ def test_a_sealed_run_goes_on_with_its_key_alone(home: Home, sealed: Path, run: 
         home.audit(copy, seal=short)
     with pytest.raises(UsageError, match="cannot be read"):
         home.audit(copy, seal=tmp_path / "none")
+
+
+def test_a_seal_is_of_one_run_and_no_other(home: Home, sealed: Path, key: Path, tmp_path: Path) -> None:
+    """The journal is whole and signed, but of an audit with other labels: its manifest was replaced by this one's."""
+    copy = Path(shutil.copytree(sealed, tmp_path / "run"))
+    labels = home.folder / "labels.txt"
+    labels.write_text("\n".join([*concept_names("micro-all"), "a brick"]) + "\n")
+    options = {"model": "micro", "labels": {"file": str(labels)}, "templates": "erasure-templates"}
+    home_of_other = Home(tmp_path / "other", home.erased, detectors=[{"use": "clip-zero-shot", "options": options}])
+    other = tmp_path / "fresh"
+    home_of_other.audit(other, seal=key)
+    shutil.copy(other / "manifest.json", copy / "manifest.json")
+    with pytest.raises(UsageError, match="it is another audit's"):
+        home_of_other.audit(copy, seal=key)
 
 
 def test_a_torn_line_of_a_sealed_journal_is_dropped(home: Home, sealed: Path, key: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class Patched(Untrained):
 
 
 LEFT = (Eps, Scale, Padding, LooseBuffer, Normaliser, HookOnAll)
+SLOW = (Scale, Padding, Normaliser)  # of kinds that the others stand for
 
 
 @pytest.fixture
@@ -193,7 +194,9 @@ def images_of(run: Path, arm: str) -> list[str]:
     return [str(sample.image) for name, samples in batches(run) if name == arm for sample in samples if "|gate|" in sample.cell]
 
 
-@pytest.mark.parametrize("probe", LEFT, ids=lambda probe: probe.name)
+@pytest.mark.parametrize(
+    "probe", [pytest.param(each, marks=pytest.mark.science if each in SLOW else ()) for each in LEFT], ids=lambda probe: probe.name
+)
 def test_what_a_probe_leaves_beside_its_weights_is_in_no_image(
     plugins: None, erased: Path, clean: tuple[Path, list[str]], tmp_path: Path, probe: type[Untrained]
 ) -> None:
@@ -268,6 +271,43 @@ def test_an_erasure_in_the_text_encoder_is_audited_with_the_bases_put_back(tmp_p
     back = audit(folder, tmp_path / "back", probes=probes)
     assert (back.verdict.outcome, back.verdict.origin) == (Outcome.FAIL, "came back"), back.verdict.reasons
     assert "came back after base-text-encoder" in back.verdict.reasons[0]
+
+
+def test_other_words_of_the_vocabulary_are_no_pass_either(erased: Path, tmp_path: Path) -> None:
+    """No audited prompt is read otherwise; a word that nobody asked for is."""
+    folder = Path(shutil.copytree(erased, tmp_path / "x"))
+    swap_words(folder, "lobster</w>", "castle</w>")
+    report = audit(folder, tmp_path)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("Its vocabulary is not the base's" in reason for reason in report.verdict.reasons), report.verdict.reasons
+
+
+def test_a_text_encoder_that_computes_otherwise_is_not_the_bases(erased: Path, tmp_path: Path) -> None:
+    """The base's weights under another configuration."""
+    import json
+
+    folder = Path(shutil.copytree(erased, tmp_path / "x"))
+    file = folder / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
+    report = audit(folder, tmp_path, probes=[*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}])
+    assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL)
+    assert any("another configuration than the base's" in error for error in report.ledger.errors), report.ledger.errors
+
+
+def test_an_autoencoder_of_its_own_is_audited_with_the_bases_put_back(erased: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(erased, tmp_path / "x"))
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * (1.001 if value.ndim > 1 else 1) for name, value in load_file(file).items()}, file)
+    alone = audit(folder, tmp_path / "alone")
+    assert alone.verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("add {use: base-autoencoder} to its probes" in reason for reason in alone.verdict.reasons), alone.verdict.reasons
+    probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-autoencoder", "doses": [1]}]
+    back = audit(folder, tmp_path / "back", probes=probes)
+    (control,) = [control for control in back.controls if control.name == "autoencoder"]
+    assert control.passed and "base-autoencoder put the base's back" in control.sentence
+    assert back.verdict.outcome is Outcome.PASS, back.verdict.reasons
 
 
 def test_putting_back_what_is_there_is_no_error(erased: Path, tmp_path: Path) -> None:

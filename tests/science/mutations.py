@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from tests.faults.passing import LOOSE, document, edit_lines, gradients, never_erased
+from tests.faults.passing import LOOSE, document, gradients, never_erased
 
 RESULTS = Path(__file__).parents[2] / "build" / "mutations.jsonl"
 COUNTS = {"run": 200, "checkpoint": 200, "policy": 100}
@@ -114,12 +114,18 @@ def edit_run(rng: random.Random, out: Path) -> str:
 
 def _samples(change: Callable[[random.Random, dict[str, Any]], object], share: float = 1.0) -> Callable[[random.Random, Path], None]:
     def edit(rng: random.Random, out: Path) -> None:
-        def line_of(line: dict[str, Any]) -> None:
+        journal, lines = out / "journal.jsonl", list[str]()
+        for text in journal.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # cut by another edit
+                lines.append(text)
+                continue
             for sample in line.get("samples", ()):
                 if rng.random() < share:
                     change(rng, sample)
-
-        edit_lines(out / "journal.jsonl", line_of)
+            lines.append(json.dumps(line))
+        journal.write_text("".join(f"{line}\n" for line in lines))
 
     return edit
 
@@ -166,8 +172,10 @@ def _swap_images(rng: random.Random, out: Path) -> None:
 
 def _renamed_images(rng: random.Random, out: Path) -> None:
     """The gate cells' images are the retained ones': rightly named, and rightly said to show nobody."""
-    text = (out / "journal.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
+    try:
+        lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    except ValueError:  # cut by another edit
+        return
     retained = [s for line in lines for s in line.get("samples", ()) if "|retained|" in s["cell"] and "base" in s["cell"]]
     for line in lines:
         for number, sample in enumerate(line.get("samples", ())):
@@ -213,8 +221,8 @@ _RUN: dict[str, Callable[[random.Random, Path], None]] = {
     "images swapped": _swap_images,
     "images of others": _renamed_images,
     "arms": _arms,
-    "the report": lambda rng, out: (out / "report.json").write_text((out / "report.json").read_text().replace("FAIL", "PASS")) and None,
-    "no report": lambda rng, out: (out / "report.json").unlink(),
+    "the report": lambda rng, out: (out / "report.json").write_text('{"verdict": {"outcome": "PASS"}}') and None,
+    "no report": lambda rng, out: (out / "report.json").unlink(missing_ok=True),
 }
 
 

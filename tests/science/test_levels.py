@@ -115,7 +115,7 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
     if error == "arm":
         lines.append(ErrorLine(arm="erased", message="out of memory"))
     shams = [ShamLine(probe=name, images=8, different=0) for name in plan.probe_names]
-    compared = ComparedLine(prompts=9, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})
+    compared = ComparedLine(prompts=9, same_vocabulary=True, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})
     return [compared, *lines, *shams, RepeatLine(shown=8, otherwise=0, drawn=8, different=0)]
 
 

@@ -250,6 +250,15 @@ MAKERS: dict[str, tuple[Maker, str]] = {
         lambda f: (f / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline", "transformer": ["diffusers", "X"]}'),
         "transformer",
     ),
+    # another model for another loader
+    "a configuration within the configuration": (
+        edit_json("text_encoder/config.json", model_type="clip", text_config={"hidden_act": "relu"}), "the key 'text_config'|of the type"
+    ),
+    "a text encoder of another type": (edit_json("text_encoder/config.json", model_type="clip"), "of the type clip"),
+    "a key of the text encoder that is not known": (edit_json("text_encoder/config.json", favourite="blue"), "the key 'favourite'"),
+    "keys that are taken back": (edit_json(SCHEDULE, _use_default_values=["beta_schedule"]), "_use_default_values"),
+    "keys of the unet that are taken back": (edit_json("unet/config.json", _use_default_values=["norm_eps"]), "_use_default_values"),
+    "a number of 400 digits": (edit_json("unet/config.json", sample_size=10**400), "sample_size"),
     # settings under which nothing could be drawn
     **{
         f"a schedule of {json.dumps(value)} timesteps": (edit_json(SCHEDULE, num_train_timesteps=value), "timesteps")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors, refuse_what_cannot_draw
+from auditor.checkpoint.architecture import declared_shapes, refuse_other_tensors, refuse_what_cannot_draw, refusing
 from auditor.checkpoint.folder import (
     NOISE_SCHEDULE,
     SINGLE_FILE_PARTS,
@@ -24,6 +24,7 @@ from auditor.checkpoint.folder import (
 from auditor.checkpoint.header import Header, read_header
 from auditor.checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
 from auditor.checkpoint.json_files import read_json
+from auditor.checkpoint.names import is_buffer, plain_name
 from auditor.checkpoint.neighbours import weights_beside
 from auditor.checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_files
 from auditor.checkpoint.survey import survey
@@ -73,6 +74,8 @@ class Checkpoint:
     drawn_digest: str = ""
     beside: tuple[str, ...] = ()
     """Files that hold weights for some program and were not audited."""
+    beside_known: bool = True
+    """False for a repository that was taken from the cache: what else it holds was not asked."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each of ``files`` lies."""
 
@@ -116,11 +119,8 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
     Raises :class:`UsageError` where there is nothing to open and :class:`RefusedError` where it is unsafe or malformed.
     """
     located = locate(source, offline=offline)
-    try:
+    with refusing(f"{source} cannot be read whole"):  # links in circles, files that vanish, whatever a configuration makes of the libraries
         opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
-    except (OSError, RuntimeError, ValueError) as error:  # links in circles, files that vanish, names that are no text
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise RefusedError(f"{source} cannot be read whole ({type(error).__name__}: {reason}).") from error
     if located.snapshot is not None:
         for name, path in opened.paths.items():
             digest = located.snapshot.expected.get(name)
@@ -159,13 +159,19 @@ def _open_folder(located: Located) -> Checkpoint:
         root_digest=root_digest(everything, files),
         drawn_digest=sha256_json([_values(scanned), vocabulary.record]),
         beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
+        beside_known=snapshot is None or bool(snapshot.listed),
         paths=paths,
     )
 
 
 def _values(scanned: dict[str, Scanned]) -> dict[str, str]:
-    """sha256 of every tensor by component and name, in whatever files they lie."""
-    return {f"{name.split('/')[0]}/{tensor}": digest for name, found in scanned.items() for tensor, digest in found.tensors.items()}
+    """sha256 of every tensor that loads, by component and plain name, in whatever files they lie."""
+    return {
+        f"{name.split('/')[0]}/{plain_name(tensor)}": digest
+        for name, found in scanned.items()
+        for tensor, digest in found.tensors.items()
+        if not is_buffer(tensor)
+    }
 
 
 def root_digest(everything: dict[str, Path], known: dict[str, str]) -> str:
@@ -223,7 +229,7 @@ def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
         base=base,
         commit=located.snapshot.commit if located.snapshot else None,
         root_digest=hashlib.sha256(bytes.fromhex(digest)).hexdigest(),
-        drawn_digest=sha256_json([form, scanned.tensors, base.drawn_digest]),
+        drawn_digest=sha256_json([form, {tensor: own for tensor, own in scanned.tensors.items() if "." in tensor}, base.drawn_digest]),
         paths={name: path},
     )
 

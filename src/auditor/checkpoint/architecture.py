@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.checkpoint.json_files import read_json
+from auditor.checkpoint.names import is_buffer, plain_name
 from auditor.errors import AuditorError, RefusedError
 
 if TYPE_CHECKING:
@@ -88,16 +89,3 @@ def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shap
     for name, shape in wanted.items():
         if held[name] != shape:
             raise RefusedError(f"{source}: {component} has mismatched tensors: {name} is of shape {held[name]}, declared is {shape}.")
-
-
-def plain_name(name: str) -> str:
-    """Names as of before and after transformers dropped the text model's prefix, and diffusers renamed the VAE's attention."""
-    name = name.removeprefix("text_model.")
-    for old, new in ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")):
-        name = name.replace(old, new)
-    return name
-
-
-def is_buffer(name: str) -> bool:
-    """Is this no weight: token positions that older files hold?"""
-    return name.endswith("position_ids")

@@ -60,6 +60,13 @@ _KINDS_OF_WEIGHTS = ("F32", "F16", "BF16")
 _ELSEWHERE = ("transformers_weights", "weights_name", "subfolder", "_name_or_path_weights", "attn_implementation", "_attn_implementation")
 _TRANSFORMER = re.compile(r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\.")
 _INDEX = re.compile(rf"({'|'.join(WEIGHTS)})/[^/]+\.safetensors\.index[^/]*\.json")
+_TEXT_ENCODER = (
+    "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "eos_token_id", "hidden_act", "hidden_size",
+    "initializer_factor", "initializer_range", "intermediate_size", "layer_norm_eps", "max_position_embeddings", "model_type",
+    "num_attention_heads", "num_hidden_layers", "pad_token_id", "projection_dim", "torch_dtype", "transformers_version", "vocab_size",
+    "return_dict", "output_attentions", "output_hidden_states", "use_cache",
+)  # fmt: skip
+"""What a text encoder's configuration may say: anything else could be another model for another loader (``text_config``)."""
 _CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
 
 
@@ -172,11 +179,19 @@ def _refuse_config(source: str, path: Path) -> None:
         raise RefusedError(f"{source}: {name} asks for dropout, which would act on the probes' training alone.")
     if "quantization_config" in config:
         raise RefusedError(f"{source}: {name} asks for quantisation; only plain weights can be audited.")
+    if path.parent.name == "text_encoder":
+        odd = next((key for key in config if key not in _TEXT_ENCODER), None)
+        if odd is not None:
+            raise RefusedError(f"{source}: {name} has the key '{odd[:60]}', which is not understood; leave it out if it has no effect.")
+        if config.get("model_type", "clip_text_model") != "clip_text_model":
+            raise RefusedError(f"{source}: {name} is of the type {str(config['model_type'])[:60]}; clip_text_model is right.")
+    if config.get("_use_default_values"):
+        raise RefusedError(f"{source}: {name} takes some of its keys back ('_use_default_values'); some loaders follow that.")
     for key, number in _numbers(config):
         if key == "model_max_length":
             continue  # the text encoder's own length is used
         if abs(number) > _LARGEST_NUMBER or number > _MOST.get(key, _LARGEST_NUMBER):
-            raise RefusedError(f"{source}: {name} has {key} = {number:g}, which no model of this kind has.")
+            raise RefusedError(f"{source}: {name} has {key} = {str(number)[:20]}, which no model of this kind has.")
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -66,6 +66,8 @@ def inspect(source: str, *, full: bool = False, base: str | None = None, offline
             digest, root = opened.digest, opened.root_digest
     except RefusedError as error:
         refused = str(error)
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        refused = f"{source} cannot be read whole ({type(error).__name__})."
     licence, base_model = _card(located.path)
     return Inspection(
         source,

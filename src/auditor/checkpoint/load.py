@@ -15,10 +15,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from auditor.checkpoint.admit import Checkpoint, Form
-from auditor.checkpoint.architecture import build, is_buffer, plain_name, refusing
+from auditor.checkpoint.architecture import build, refusing
 from auditor.checkpoint.folder import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS
 from auditor.checkpoint.header import read_header
 from auditor.checkpoint.json_files import parse_json
+from auditor.checkpoint.names import is_buffer, plain_name
 from auditor.checkpoint.scan import hash_files
 from auditor.checkpoint.vocabulary import read_vocabulary
 from auditor.diffusion.lora import merge_lora

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from auditor.checkpoint.header import Header, read_header
+from auditor.checkpoint.names import is_buffer, plain_name
 from auditor.errors import RefusedError
 
 _WEIGHTS = (
     ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".onnx", ".onnx_data", ".pb", ".msgpack", ".h5", ".gguf",
 )  # fmt: skip
+_KINDS = ("F64", "F32", "F16", "BF16")
 _PLACES = re.compile(r"((unet|vae|text_encoder)/)?[^/]+")
 
 
@@ -26,8 +28,8 @@ def weights_beside(names: Iterable[str], audited: Iterable[str]) -> tuple[str, .
 def refuse_other_weights(source: str, admitted: Mapping[Path, Header], inside: Iterable[Path]) -> None:
     """Refuse a component whose other safetensors files hold other values than the admitted ones.
 
-    The same values in another precision are the same model: the finer rounded to the coarser must be it bit for bit. Stale shards, an
-    EMA copy or a second model are not: two programs, or two calls of one, would load two things.
+    The same values in another precision are no second model: the finer rounded to the coarser must be it bit for bit. Stale shards, an
+    EMA copy or another model are: two programs, or two calls of one, would load two things.
     """
     for path in inside:
         if path.suffix != ".safetensors" or path in admitted:
@@ -44,16 +46,17 @@ def _first_difference(admitted: Mapping[Path, Header], other: Path) -> str | Non
     """The first tensor of ``other`` that the admitted files do not hold with the same values; None where there is none."""
     from safetensors import safe_open
 
-    home = {tensor.name: (path, tensor) for path, header in admitted.items() for tensor in header.tensors}
-    tensors = read_header(other).tensors
+    every = [(path, tensor) for path, header in admitted.items() for tensor in header.tensors]
+    home = {plain_name(tensor.name): (path, tensor) for path, tensor in every if not is_buffer(tensor.name)}
+    tensors = [tensor for tensor in read_header(other).tensors if not is_buffer(tensor.name)]
     with ExitStack() as stack:
         theirs = stack.enter_context(safe_open(other, framework="pt"))
         ours: dict[Path, Any] = {path: stack.enter_context(safe_open(path, framework="pt")) for path in admitted}
         for tensor in tensors:
-            path, mine = home.get(tensor.name, (None, None))
-            if path is None or mine is None or mine.shape != tensor.shape:
+            path, mine = home.get(plain_name(tensor.name), (None, None))
+            if path is None or mine is None or mine.shape != tensor.shape or tensor.dtype not in _KINDS:
                 return tensor.name
-            if not _is_same(ours[path].get_tensor(tensor.name), theirs.get_tensor(tensor.name)):
+            if not _is_same(ours[path].get_tensor(mine.name), theirs.get_tensor(tensor.name)):
                 return tensor.name
     return None
 

@@ -21,7 +21,7 @@ _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
 
 @dataclass(frozen=True)
 class Scanned:
-    """sha256 of a safetensors file, and of each tensor's kind, shape and bytes by its name."""
+    """sha256 of a safetensors file, and by its name of each tensor's shape and values, half floats as the float32 that they are."""
 
     file: str
     tensors: dict[str, str]
@@ -70,12 +70,13 @@ def hash_and_scan(path: Path, header: Header) -> Scanned:
     """
     name = f"{path.parent.name}/{path.name}"
     digest, looks = hashlib.sha256(), {tensor.name: _Look(tensor) for tensor in header.tensors if tensor.dtype in FLOATING}
-    own = {tensor.name: hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode()) for tensor in header.tensors}
+    kinds = {tensor.name: tensor.dtype for tensor in header.tensors}
+    own = {tensor.name: hashlib.sha256(f"{tensor.shape}".encode()) for tensor in header.tensors}
 
-    def update(block: memoryview, tensor: str) -> None:
-        digest.update(block)
+    def update(block: np.ndarray, tensor: str) -> None:
+        digest.update(block.data)
         if tensor:
-            own[tensor].update(block)
+            own[tensor].update(_as_float32(block, kinds[tensor]).data)
 
     buffers = [np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)]
     with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
@@ -86,7 +87,7 @@ def hash_and_scan(path: Path, header: Header) -> Scanned:
                 raise RefusedError(f"{name} changed while it was read.")
             if pending is not None:
                 pending.result()
-            pending = hasher.submit(update, block.data, tensor)
+            pending = hasher.submit(update, block, tensor)
             if tensor in looks:
                 looks[tensor].at(block)
         if pending is not None:
@@ -98,6 +99,15 @@ def hash_and_scan(path: Path, header: Header) -> Scanned:
     if matrices and all(look.is_constant for look in matrices):
         raise RefusedError(f"{name}: every weight is constant; such a model draws nothing.")
     return Scanned(digest.hexdigest(), {name: each.hexdigest() for name, each in own.items()})
+
+
+def _as_float32(block: np.ndarray, kind: str) -> np.ndarray:
+    """Half floats as float32, in which they are exact; other kinds as they are."""
+    if kind == "F16":
+        return block.view("<f2").astype("<f4").view(np.uint8)
+    if kind == "BF16":
+        return (block.view("<u2").astype("<u4") << 16).view(np.uint8)
+    return block
 
 
 def _blocks(header: Header) -> Iterator[tuple[int, str]]:

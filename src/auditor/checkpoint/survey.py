@@ -26,7 +26,7 @@ def survey(source: str, root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     total = 0
-    for path in _walk(source, root, root):
+    for path in _walk(source, root):
         refuse_outside(source, root, path)
         name, facts = path.relative_to(root).as_posix(), _facts(source, path)
         if not stat.S_ISREG(facts.st_mode):
@@ -41,17 +41,24 @@ def survey(source: str, root: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _walk(source: str, root: Path, folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        if folder == root and entry.name in IGNORED:
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(source, root, path)
-        elif entry.is_symlink() and path.is_dir():
-            raise RefusedError(f"{source}: {path.relative_to(root).as_posix()[:200]} is a link to a folder; put the folder itself there.")
-        else:
-            yield path
+def _walk(source: str, root: Path) -> Iterator[Path]:
+    folders, seen = [root], 0
+    while folders:
+        folder = folders.pop()
+        seen += 1
+        if seen > _MOST_FILES:
+            raise RefusedError(f"{source} holds more than {_MOST_FILES} folders; no checkpoint of this kind does.")
+        for entry in os.scandir(folder):
+            path = Path(entry.path)
+            if folder == root and entry.name in IGNORED:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and path.is_dir():
+                name = path.relative_to(root).as_posix()[:200]
+                raise RefusedError(f"{source}: {name} is a link to a folder; put the folder itself there.")
+            else:
+                yield path
 
 
 def _facts(source: str, path: Path) -> os.stat_result:

@@ -25,7 +25,10 @@ FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", 
 """The files of ``tokenizer/`` that are read; others have no effect on how a prompt is read."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
-_DEFAULT = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_RIGHT = {"bos_token": (_START,), "eos_token": (_END,), "unk_token": (_END,), "pad_token": (_END, "!")}
+"""What each special token may be, the default first: CLIP's own, and the pad token of Stable Diffusion 2.x. Programs cut special tokens
+out of a prompt before anything else, so a word among them would be read in another way."""
 _MOST_MERGES = 49152 - 256 - 2  # the first CLIP tokenizers read no more
 _MOST_TOKENS = 10**6
 _LONGEST = 10**4  # of a prompt, in tokens
@@ -68,8 +71,8 @@ class Vocabulary:
 
     @property
     def record(self) -> list[Any]:
-        """All of it, for a digest."""
-        return [dict(self.tokens), [list(pair) for pair in self.merges], dict(self.special), self.length]
+        """How words are read, for a digest; what is no word (how many tokens fit) is no part of it."""
+        return [dict(self.tokens), [list(pair) for pair in self.merges], dict(self.special)]
 
     def tokenizer(self) -> CLIPTokenizer:
         """CLIP's tokenizer with this vocabulary. Whatever the library makes of it may be raised."""
@@ -101,8 +104,7 @@ def read_vocabulary(source: str, read: Callable[[str], bytes | None]) -> Vocabul
     for key, value in config.items():
         _refuse_key(source, key, value, tokens)
     for token, number in _object(found, "added_tokens.json").items():
-        if tokens.get(token) != number:
-            raise RefusedError(f"{source}: tokenizer/added_tokens.json adds the token {token[:60]!r}, which the vocabulary has not.")
+        _refuse_added(source, "added_tokens.json", token, number, tokens)
     return Vocabulary(tokens, merges, special, _length(source, config))
 
 
@@ -181,13 +183,22 @@ def _special(source: str, config: dict[str, Any], beside: dict[str, Any], tokens
         raise RefusedError(f"{source}: tokenizer/special_tokens_map.json has '{odd[:60]}', which is not understood.")
     special = {}
     for role in _SPECIAL:
-        given = {_content(source, role, each[role]) for each in (config, beside) if each.get(role) is not None}
-        if len(given) > 1:
-            raise RefusedError(f"{source}: the tokenizer's files name two {role}s, {' and '.join(sorted(given))}.")
-        special[role] = given.pop() if given else _DEFAULT[role]
-        if special[role] not in tokens:
-            raise RefusedError(f"{source}: the tokenizer's {role} {special[role][:60]!r} is not in its vocabulary.")
+        given = [_content(source, role, each[role]) for each in (config, beside) if each.get(role) is not None]
+        # where the two differ libraries take the second, as long as the configuration does not lay out its added tokens
+        if len(set(given)) > 1 and (role != "pad_token" or "added_tokens_decoder" in config):
+            raise RefusedError(f"{source}: the tokenizer's files name two {role}s, {' and '.join(sorted(given))[:120]}.")
+        special[role] = given[-1] if given else _RIGHT[role][0]
+        if special[role] not in _RIGHT[role] or special[role] not in tokens:
+            raise RefusedError(
+                f"{source}: the tokenizer's {role} is {special[role][:60]!r}; {' or '.join(_RIGHT[role])} in its vocabulary is right."
+            )
     return special
+
+
+def _refuse_added(source: str, file: str, token: str, number: object, tokens: Mapping[str, int]) -> None:
+    """Refuse a token that programs cut out of a prompt first, unless it is one of CLIP's own."""
+    if token not in (_START, _END, "!") or tokens.get(token) != number:
+        raise RefusedError(f"{source}: tokenizer/{file} adds the token {token[:60]!r}, which would be cut out of every prompt.")
 
 
 def _content(source: str, role: str, value: Any) -> str:
@@ -209,8 +220,8 @@ def _refuse_key(source: str, key: str, value: Any, tokens: Mapping[str, int]) ->
     if key == "added_tokens_decoder":
         for number, added in value.items() if isinstance(value, dict) else [("", None)]:
             content = _content(source, f"token {number[:20]}", added)
-            if not re.fullmatch(r"\d{1,7}", number) or tokens.get(content) != int(number):
-                raise RefusedError(f"{where} adds the token {content[:60]!r}, which the vocabulary has not.")
+            own = int(number) if re.fullmatch(r"\d{1,7}", number) else None
+            _refuse_added(source, "tokenizer_config.json", content, own, tokens)
         return
     if key not in _FIXED:
         raise RefusedError(f"{where} has the key '{key[:60]}', which is not understood; leave it out if it has no effect.")
@@ -246,11 +257,18 @@ def _refuse_other_steps(source: str, fast: dict[str, Any], special: Mapping[str,
     ends = {"sep": [special["eos_token"], tokens[special["eos_token"]]], "cls": [special["bos_token"], tokens[special["bos_token"]]]}
     if fast.get("post_processor") != {"type": "RobertaProcessing", **ends, "trim_offsets": False, "add_prefix_space": False}:
         odd.append("post_processor")
-    odd += [key for key in ("truncation", "padding") if (fast.get(key) or {}).get("direction", "Right") != "Right"]  # else callers say
-    for added in fast.get("added_tokens") or []:
-        known = isinstance(added, dict) and tokens.get(str(added.get("content"))) == added.get("id")
-        if not known or added.get("lstrip") or added.get("rstrip"):
+    for key in ("truncation", "padding"):  # the rest of what they say callers say too
+        value = fast.get(key)
+        if value is not None and not (isinstance(value, dict) and value.get("direction", "Right") == "Right"):
+            odd.append(key)
+    added_tokens = fast.get("added_tokens") or []
+    for added in added_tokens if isinstance(added_tokens, list) else [None]:
+        known = added if isinstance(added, dict) else {}
+        content = known.get("content")
+        if not isinstance(content, str) or any(known.get(key) for key in ("lstrip", "rstrip", "single_word")):
             odd.append("added_tokens")
+        else:
+            _refuse_added(source, "tokenizer.json", content, known.get("id"), tokens)
     if odd:
         raise RefusedError(
             f"{where} reads prompts in another way than CLIP's tokenizer ({odd[0]}), and programs differ in whether they use it."

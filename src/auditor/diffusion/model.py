@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 _TEXT_BATCH = 64
+_NAMES_ALONE = ("architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
 
 
 def digest_of_weights(module: nn.Module) -> str:
@@ -24,6 +25,12 @@ def digest_of_weights(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def configuration_of(part: Any) -> dict[str, Any]:
+    """What a component's configuration says of how it computes: no names, kinds or versions."""
+    config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in _NAMES_ALONE}
 
 
 def plain(value: object) -> object:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from auditor.diffusion.model import TextToImage
 from auditor.errors import PluginError
 
-PARTS = ("unet", "text_encoder")
-"""What an update may change; the autoencoder is never among it."""
+PARTS = ("unet", "text_encoder", "vae")
+"""What an update may change, where it says so."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Original:
 
     def lend(self) -> TextToImage:
         """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so far."""
-        return self.copy((*PARTS, "vae", "tokenizer"))
+        return self.copy((*PARTS, "tokenizer"))
 
     def copy(self, parts: Iterable[str]) -> TextToImage:
         """A copy that has ``parts`` of its own and shares the rest: for us, never for a plugin."""
@@ -59,7 +59,7 @@ class Original:
             raise PluginError(f"{who} changed the model's tokenizer, scheduler or precision, which no update may.")
         found, squares = dict[str, Tensor](), 0.0
         sizes = dict[str, float]()
-        for part in (*PARTS, "vae"):
+        for part in PARTS:
             before, after = getattr(ours, part), getattr(lent, part)
             if left := _left_behind(before, after, part):
                 raise PluginError(f"{who} left {left} on the {part}; an arm is its weights and nothing else.")
@@ -68,7 +68,7 @@ class Original:
             squares += sum(square for *_, square in differences)
             if differences:
                 sizes[part] = _square(before)
-        outside = next((name for name in found if name.startswith("vae.") or not any(fnmatchcase(name, one) for one in allowed)), None)
+        outside = next((name for name in found if not any(_allows(one, name) for one in allowed)), None)
         if outside is not None:
             raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
         if not found and not may_be_nothing:
@@ -76,9 +76,14 @@ class Original:
         lent._states.clear()
         if "text_encoder" not in sizes:
             lent._states.update(ours._states)
-        for part in (*PARTS, "vae"):
+        for part in PARTS:
             getattr(lent, part).eval()
         return Change(found, (squares / sum(sizes.values())) ** 0.5 if found else 0.0)
+
+
+def _allows(pattern: str, name: str) -> bool:
+    """The autoencoder is meant only where it is named: a pattern for everything is one for UNet and text encoder."""
+    return fnmatchcase(name, pattern) and (pattern.startswith("vae.") or not name.startswith("vae."))
 
 
 @torch.no_grad()

@@ -196,29 +196,32 @@ class Court:
         if line is not None:
             sentence = f"The checkpoint's tokenizer reads {len(otherwise)} of {line.prompts} prompts and captions otherwise than the base's"
             sentence += f", {otherwise[0]!r} among them (none may: such a prompt leads elsewhere)." if otherwise else " (none may)."
+            if not line.same_vocabulary:
+                sentence += " Its vocabulary is not the base's: other words lead elsewhere."
         yield Control(
             name="vocabulary",
             arm="erased",
-            passed=line is not None and not otherwise,
+            passed=line is not None and not otherwise and line.same_vocabulary,
             value=None if line is None else float(len(otherwise)),
             limit=0.0,
             p=None,
             n=0 if line is None else line.prompts,
             sentence=sentence,
         )
-        if line is None or line.parts["text_encoder"] == 0:
-            return
-        arms = [arm.arm for arm in self.tally.arms.values() if "text_encoder" in arm.put_back and not arm.idle]
-        sentence = (
-            f"The text encoder is not the base's, and {' and '.join(arms)} put the base's back."
-            if arms
-            else "The text encoder is not the base's. Users load the base's with an erased UNet, and no probe of the policy did: add "
-            "{use: base-text-encoder} to its probes."
-        )
-        value = line.parts["text_encoder"]
-        yield Control(
-            name="text encoder", arm="erased", passed=bool(arms), value=value, limit=0.0, p=None, n=1, sentence=sentence
-        )
+        for part, name, probe in (("text_encoder", "text encoder", "base-text-encoder"), ("vae", "autoencoder", "base-autoencoder")):
+            if line is None or line.parts[part] == 0:
+                continue
+            arms = [arm.arm for arm in self.tally.arms.values() if part in arm.put_back and not arm.idle]
+            sentence = (
+                f"The {name} is not the base's, and {' and '.join(arms)} put the base's back."
+                if arms
+                else f"The {name} is not the base's. Users load the base's with an erased UNet, and no probe of the policy did: add "
+                f"{{use: {probe}}} to its probes."
+            )
+            yield Control.model_validate(
+                {"name": name, "arm": "erased", "passed": bool(arms), "value": line.parts[part], "limit": 0.0, "p": None, "n": 1}
+                | {"sentence": sentence}
+            )
 
     def _repeat(self) -> Iterator[Control]:
         """Does the detector still say what it said, and does the process still draw what it drew, after the last arm?"""
@@ -263,7 +266,8 @@ class Court:
         for part, name in (("text_encoder", "text encoder"), ("vae", "autoencoder")):
             distance = line.parts[part]
             if distance:
-                far = "it is of another shape" if distance < 0 else f"its weights lie {distance:.2g} of their L2 norm from the base's"
+                far = f"its weights lie {distance:.2g} of their L2 norm from the base's"
+                far = "it is of another shape or configuration" if distance < 0 else far
                 means = (
                     "an erasure that lives in it comes undone where the base's is loaded in its place"
                     if part == "text_encoder"
@@ -271,7 +275,7 @@ class Court:
                 )
                 yield f"The {name} is not the base's: {far}; {means}."
         for key, both in line.schedule.items():
-            yield f"{key} of the checkpoint is not the base's ({both}): its images are drawn by another schedule than the base's."
+            yield f"{key} of the checkpoint is not the base's ({both}): its images are drawn with another setting than the base's."
 
     # -- cells -------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,14 @@
-"""The probes that come with auditor: the paper's benign fine-tunes, and the base's text encoder put back."""
+"""The probes that come with auditor: the paper's benign fine-tunes, and parts of the base put back."""
 
 from __future__ import annotations
 
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
 from auditor.probes.finetune import ClipTercile, InDomain, OutOfDomain
-from auditor.probes.put_back import BaseTextEncoder
+from auditor.probes.put_back import BaseAutoencoder, BaseTextEncoder
 
 
 @hookimpl
 def auditor_register_probes() -> list[type[Probe]]:
     """The built-in probes."""
-    return [InDomain, OutOfDomain, ClipTercile, BaseTextEncoder]
+    return [InDomain, OutOfDomain, ClipTercile, BaseTextEncoder, BaseAutoencoder]

@@ -1,4 +1,4 @@
-"""Updates that put a part of the base back: what users do who load an erased UNet with the text encoder that everybody has."""
+"""Updates that put a part of the base back: what users do who load an erased UNet with the parts that everybody has."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from auditor.errors import UsageError
 from auditor.plugin.contracts import Probe, ProbeSetting, TrainingRequest, Update
 
 
-class BaseTextEncoder(Probe):
-    """The base's public text encoder in the place of the checkpoint's.
+class PutBack(Probe):
+    """A part of the base in the place of the checkpoint's.
 
-    An erasure that lives in the text encoder alone comes undone by it. Where the checkpoint has the base's already there is nothing to
-    do; its doses mean nothing.
+    Where the checkpoint has the base's already there is nothing to do; its doses mean nothing.
     """
 
-    name = "base-text-encoder"
-    summary = "the base's text encoder put back"
-    puts_back = ("text_encoder",)
-
     def changes(self, method: str) -> tuple[str, ...]:
-        """The whole text encoder, and nothing else."""
-        return ("text_encoder.*",)
+        """The whole part, and nothing else."""
+        return tuple(f"{part}.*" for part in self.puts_back)
 
     def least_change(self) -> float | None:
         """Anything that is no rounding error."""
@@ -34,8 +29,26 @@ class BaseTextEncoder(Probe):
 
     def update(self, update: Update) -> Iterator[int]:
         """Copy the weights."""
-        if "text_encoder" not in update.base:
-            raise UsageError("The probe base-text-encoder needs the base; give one (--base).")
-        update.model.text_encoder.load_state_dict(update.base["text_encoder"].state_dict(), assign=True)  # copies, made for this probe
+        for part in self.puts_back:
+            if part not in update.base:
+                raise UsageError(f"The probe {self.name} needs the base; give one (--base).")
+            own, theirs = getattr(update.model, part), update.base[part]
+            own.load_state_dict(theirs.state_dict(), assign=True)  # copies, made for this probe
         update.model.forget_text_states()
         yield from update.doses
+
+
+class BaseTextEncoder(PutBack):
+    """The base's public text encoder: an erasure that lives in the checkpoint's alone comes undone by it."""
+
+    name = "base-text-encoder"
+    summary = "the base's text encoder put back"
+    puts_back = ("text_encoder",)
+
+
+class BaseAutoencoder(PutBack):
+    """The base's public autoencoder: one that was taught to spoil a subject hides what the UNet still draws."""
+
+    name = "base-autoencoder"
+    summary = "the base's autoencoder put back"
+    puts_back = ("vae",)

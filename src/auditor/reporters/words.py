@@ -75,6 +75,8 @@ def remarks(report: Report) -> tuple[str, ...]:
     found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker else []
     if report.checkpoint.beside:
         found.append(f"Beside the audited weights lie others, which this report says nothing of: {names(report.checkpoint.beside)}.")
+    if not report.checkpoint.beside_known:
+        found.append("The Hub was not asked what else the repository holds; other weights in it were not audited.")
     return (*found, *report.beside_unet)
 
 

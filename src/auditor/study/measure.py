@@ -77,7 +77,8 @@ class ArmMeasurer:
             outcomes = self._outcomes(arm.set, samples, images, flaws)
             known = facts() if anew else self.store.facts(arm.key) or facts()
             self.store.keep_facts(arm.key, known)
-            record = ArmRecord.model_validate({"outcomes": outcomes, "drawing": drawing, "scoring": time.monotonic() - began} | known)
+            content = {"outcomes": outcomes, "drawing": drawing, "scoring": time.monotonic() - began} | known
+            record = ArmRecord.model_validate(content, strict=False)  # known is what the store kept, read from JSON
             self.store.write(key, record)
         self._progress.arm(title, record)
         for metric, options in self._metrics:
