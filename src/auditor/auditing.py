@@ -35,6 +35,7 @@ from auditor.weaker import weaker_than_default
 
 if TYPE_CHECKING:
     from auditor.checkpoint import Checkpoint
+    from auditor.run import Runner
 
 STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
 
@@ -94,11 +95,7 @@ def audit(
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, progress, observers, written)
-            arms = tuple(arm.name for arm in plan.arms)
-            started = RunStarted(manifest["title"], opened.digest, policy.digest(plan.contents), arms, out)
-            counted = runner.run(journal, read_journal(out / "journal.jsonl"), started)
-            if runner.has_earlier and would_pass(plan, counted):
-                runner.check_earlier(sealed=key is not None)
+            _measure(runner, journal, out, manifest, sealed=key is not None)
         refuse_changed(policy, plan.contents)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
@@ -106,6 +103,16 @@ def audit(
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
         keep_rate(cache, device_name(), denoiser_calls(plan, runner.drawn) * call_cost(plan, opened), runner.drawing)
     return report
+
+
+def _measure(runner: Runner, journal: Journal, out: Path, manifest: dict[str, Any], *, sealed: bool) -> None:
+    """Draw what is open; where a PASS would then rest on what earlier processes left, look at that again."""
+    plan, arms = runner.plan, tuple(arm.name for arm in runner.plan.arms)
+    digest = manifest["identity"]["checkpoint"]
+    started = RunStarted(manifest["title"], digest, plan.policy.digest(plan.contents), arms, out)
+    counted = runner.run(journal, read_journal(out / "journal.jsonl"), started)
+    if runner.has_earlier and would_pass(plan, counted):
+        runner.check_earlier(sealed=sealed)
 
 
 def _open(checkpoint: str, base: Base | Literal["none"], *, offline: bool) -> tuple[Checkpoint, Checkpoint | None]:

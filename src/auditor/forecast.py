@@ -144,7 +144,7 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
         most=denoiser_calls(plan, plan.images) * once,
         least=denoiser_calls(plan, images_if_well(plan)) * once,
         training=training_calls(plan) * once,
-        peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained),
+        peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained + unet),  # the arm is drawn from a copy of its UNet
     )
 
 
