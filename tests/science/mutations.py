@@ -4,7 +4,7 @@ The checkpoint was never erased, so no PASS is right. ``run``: a finished run's 
 ``checkpoint``: text side, configurations, schedule, neighbours and weights are edited and it is audited. ``policy``: the audit is cut
 off after the base arm, policy or files that it names are edited, and the same command is given again.
 
-    python -m tests.science.mutations [--most N]      # what is measured is kept in build/mutations.jsonl
+    python -m tests.science.mutations [--most N] [--part I OF]      # what is measured is kept in build/mutations.jsonl
 """
 
 from __future__ import annotations
@@ -472,11 +472,11 @@ def attempt(kind: str, number: int, world: World) -> dict[str, Any]:
     return {"kind": kind, "number": number, "edit": what, "canary": world.canary.exists(), **found}
 
 
-def run(most: int | None = None) -> list[dict[str, Any]]:
-    """Everything that is not in the results yet. Returns all results."""
+def run(most: int | None = None, part: tuple[int, int] = (0, 1)) -> list[dict[str, Any]]:
+    """Everything that is not in the results yet; of two processes each may take a part, (0, 2) and (1, 2). Returns all results."""
     RESULTS.parent.mkdir(exist_ok=True)
     done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    left = [(kind, number) for kind, count in COUNTS.items() for number in range(count)]
+    left = [(kind, number) for kind, count in COUNTS.items() for number in range(count) if number % part[1] == part[0]]
     left = [each for each in left if each not in {(row["kind"], row["number"]) for row in done}]
     random.Random(1).shuffle(left)
     import auditor.clip
@@ -508,4 +508,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--most", type=int)
-    sys.stdout.write(table(run(parser.parse_args().most)) + "\n")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "OF"))
+    given = parser.parse_args()
+    sys.stdout.write(table(run(given.most, tuple(given.part))) + "\n")
