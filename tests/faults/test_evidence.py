@@ -67,20 +67,6 @@ def test_a_pass_that_is_asked_for_again_is_looked_at_again(home: Home, run: Path
     assert judge_folder(run).verdict.outcome is Outcome.PASS, "and the judge finds it in the journal"
 
 
-def not_seen(line: dict[str, Any]) -> None:
-    for sample in line.get("samples", ()):
-        for score in sample["scores"].values():
-            score["hits"][ERASED] = score["hits"][ERASED] and "|gate|" not in sample["cell"]
-
-
-def seen(line: dict[str, Any]) -> None:
-    """Turn a run that passed into one with a hit that was taken out: its picture shows the person."""
-    for sample in line.get("samples", ()):
-        if "|positive|" in sample["cell"]:
-            for score in sample["scores"].values():
-                score["hits"][ERASED] = not score["hits"][ERASED]
-
-
 def no_pictures(line: dict[str, Any]) -> None:
     for sample in line.get("samples", ()):
         sample["image"] = None
@@ -164,14 +150,8 @@ def test_one_picture_under_many_seeds_is_no_evidence(run: Path) -> None:
     assert report.verdict.outcome is Outcome.ERROR and "prompts and seeds" in report.verdict.reasons[0]
 
 
-FALSE: dict[str, Callable[[dict[str, Any]], object]] = {"what was said of a picture": seen, "labels and hits": lambda line: seen(line)}
-
-
-@pytest.mark.parametrize("how", FALSE)
-def test_false_words_about_true_pictures_are_found_before_a_pass(home: Home, run: Path, how: str) -> None:
-    """They make the judge say PASS or not; the audit that goes on asks the detector itself."""
-    for path in list((run / "images").iterdir())[:0]:
-        path.unlink()
+def test_false_words_about_true_pictures_are_found_before_a_pass(home: Home, run: Path) -> None:
+    """The audit that goes on asks the detector itself; one false line is enough."""
     flipped = {"left": 1}
 
     def flip(line: dict[str, Any]) -> None:
