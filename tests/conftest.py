@@ -1,4 +1,5 @@
-"""Fixtures: the real micro world, a short policy, an erased checkpoint, and journals written by hand for the judge."""
+"""Fixtures: the real micro world, a short policy, an erased checkpoint, and journals written by hand for
+the judge."""
 
 from __future__ import annotations
 
@@ -8,17 +9,58 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+import auditor
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from auditor.digest import sha256_json
-from auditor.journal import ArmLine, BatchLine, ComparedLine, Line, RepeatLine, Sample, Score, ShamLine
-from auditor.plan import Plan, PlannedSample, Role, Seeds, make_plan
+from auditor._audit.cells import PlannedSample, Role, Seeds
+from auditor._audit.evidence.counts import tally
+from auditor._audit.plan import Plan, make_plan
+from auditor._audit.verdict.assemble import report_of
+from auditor._files.digest import sha256_json
+from auditor._journal.lines import (
+    ArmLine,
+    BatchLine,
+    ComparedLine,
+    Line,
+    RepeatLine,
+    Sample,
+    Score,
+    ShamLine,
+)
 from auditor.policy import Policy
+from auditor.report import CheckpointFacts, Provenance, Report
 
 SEEDS = Seeds("audit", "shared")
+FACTS = CheckpointFacts(
+    source="x",
+    form="diffusers folder",
+    commit=None,
+    digest="0" * 64,
+    root_digest="0" * 64,
+    parameters=1,
+    files={},
+)
+PROVENANCE = Provenance(
+    versions={},
+    plugins={},
+    audit_seed="audit",
+    shared_seed="shared",
+    seed_derivation="",
+    attempt=1,
+    replay=None,
+    started="2026-01-01T00:00:00+00:00",
+    device="cpu",
+    command="",
+    seconds=0,
+)
 
-DETECTOR = {"use": "clip-zero-shot", "options": {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}}
+DETECTOR = {
+    "use": "clip-zero-shot",
+    "options": {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"},
+}
 
 
 def short_policy(**changes: object) -> Policy:
@@ -34,8 +76,13 @@ def short_policy(**changes: object) -> Policy:
     document = {
         "version": 1,
         "base": {"source": "micro"},
-        "erase": [{"name": "Borin Talvek", "domain": "people", "mapping": "a person", "prompts": "paper-people"}],
-        "retain": [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Zelda Mirkov", "Dorval Quint")],
+        "erase": [
+            {"name": "Borin Talvek", "domain": "people", "mapping": "a person", "prompts": "paper-people"}
+        ],
+        "retain": [
+            {"name": name, "domain": "people", "prompts": "paper-people"}
+            for name in ("Zelda Mirkov", "Dorval Quint")
+        ],
         "sampler": {"scheduler": "dpm-solver++", "steps": 5, "guidance": 4.0, "size": 32},
         "probes": [{"use": "in-domain", "method": "lora", "doses": [3], "options": options}],
         "detectors": [DETECTOR],
@@ -56,26 +103,37 @@ Rate = Callable[[PlannedSample], bool | None]
 
 
 def journal_of(
-    plan: Plan, hit: Rate, *, fit: tuple[float, ...] = (0.5, 0.52, 0.51), skip: Callable[[PlannedSample], bool] | None = None
+    plan: Plan,
+    hit: Rate,
+    *,
+    fit: tuple[float, ...] = (0.5, 0.52, 0.51),
+    skip: Callable[[PlannedSample], bool] | None = None,
 ) -> list[Line]:
-    """A journal in which every planned sample was drawn; ``hit`` says whether its own concept was seen (None: missing).
+    """A journal in which every planned sample was drawn; ``hit`` says whether its own concept was seen (None:
+    missing).
 
     Erased concepts are never seen in retained images, unless the hit is given as such by the test itself.
     """
     parts = {"text_encoder": 0.0, "vae": 0.0}
-    lines: list[Line] = [ComparedLine(prompts=9, same_vocabulary=True, read_otherwise=(), parts=parts, schedule={})]
+    lines: list[Line] = [
+        ComparedLine(prompts=9, same_vocabulary=True, read_otherwise=(), parts=parts, schedule={})
+    ]
     erased = [concept.name for concept in plan.policy.erase]
     gate = plan.policy.detectors[0].use
     for arm in plan.arms:
         if arm.probe is not None:
-            lines.append(ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=fit, fit_before=(1.0, 1.02, 1.01)))
+            lines.append(
+                ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=fit, fit_before=(1.0, 1.02, 1.01))
+            )
         samples = []
         for planned in samples_of(plan, arm.name):
             if skip is not None and skip(planned):
                 continue
             seen = hit(planned)
             own = planned.concept
-            retained = [concept.name for concept in plan.policy.retain] if planned.cell.role is Role.RETAINED else []
+            retained = (
+                [concept.name for concept in plan.policy.retain] if planned.cell.role is Role.RETAINED else []
+            )
             hits = dict.fromkeys([*erased, *retained], False) | {own: bool(seen)}
             score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
             samples.append(
@@ -99,6 +157,13 @@ def samples_of(plan: Plan, arm: str) -> list[PlannedSample]:
     return [sample for cell in plan.cells_of(arm) for sample in cell.samples(SEEDS)]
 
 
+def verdict_of(plan: Plan, lines: list[Line]) -> Report:
+    """The report on a journal, as if its checkpoint had been audited."""
+    return report_of(
+        plan, tally(plan, SEEDS, lines), title="x", checkpoint=FACTS, base=FACTS, provenance=PROVENANCE
+    )
+
+
 def erased_well(planned: PlannedSample) -> bool:
     """The base shows everything, every arm shows what was retained, nothing shows what was erased."""
     return planned.cell.role in (Role.POSITIVE, Role.PICTURE, Role.RETAINED)
@@ -113,7 +178,30 @@ def plan(policy: Policy) -> Plan:
 @pytest.fixture(scope="session")
 def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkpoint that was really erased, by a short MACE."""
-    from auditor.erasing import erase, read_options
+    from auditor._erase.erase import erase, read_options
 
     folder = tmp_path_factory.mktemp("erased") / "mace"
-    yield erase("micro", short_policy(), "mace", folder, options=read_options("micro-mace", ()) | {"steps": 5, "images": 4})
+    yield erase(
+        "micro",
+        short_policy(),
+        "mace",
+        folder,
+        options=read_options("micro-mace", ()) | {"steps": 5, "images": 4},
+    )
+
+
+SMALL = {"images_per_cell": 10, "retained_per_arm": 10}
+
+
+def policy_file(folder: Path, **changes: object) -> Path:
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(short_policy(**changes).model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """One short audit, run once for this module."""
+    folder = tmp_path_factory.mktemp("audit")
+    out = folder / "run"
+    return auditor.audit(str(erased), policy_file(folder, budget=SMALL), out, cache=folder / "cache"), out

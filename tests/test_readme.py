@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import torch
 
-from auditor.cli import cli
+from auditor._cli import cli
 from auditor.plugin.contracts import Detection
 from auditor.policy import load_policy
 

@@ -1,4 +1,5 @@
-"""What is published works where it is installed: sdist, the wheel built from it, and a fresh environment outside of the checkout."""
+"""What is published works where it is installed: sdist, the wheel built from it, and a fresh environment
+outside of the checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from auditor.bundled import bundled_names
+from auditor._files.bundled import bundled_names
 from tests.faults.passing import document, gradients
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +21,8 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if (path / "pypro
 
 
 class Installed:
-    """An environment that holds the wheels and, beside them, the libraries of this one (but not this checkout)."""
+    """An environment that holds the wheels and, beside them, the libraries of this one (but not this
+    checkout)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.work = folder, folder / "work"
@@ -32,14 +34,42 @@ class Installed:
         self.python = folder / "env" / "bin" / "python"
         beside = Path(sysconfig.get_path("purelib"))
         site = next((folder / "env" / "lib").glob("python*/site-packages"))
-        (site / "beside.pth").write_text(f"{beside}\n")  # its own .pth files, and so this checkout, are not read
-        self._call(sys.executable, "-m", "pip", "--python", self.python, "install", "--no-deps", "--no-index", "-q", *built.glob("*.whl"))
+        (site / "beside.pth").write_text(
+            f"{beside}\n"
+        )  # its own .pth files, and so this checkout, are not read
+        self._call(
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            self.python,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "-q",
+            *built.glob("*.whl"),
+        )
 
-    def _call(self, *command: str | Path, seconds: float = 500, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AUDITOR"))}
-        environment |= {"HF_HUB_OFFLINE": "1", "AUDITOR_CACHE": str(self.folder / "cache"), "COLUMNS": "200", **more}
+    def _call(
+        self, *command: str | Path, seconds: float = 500, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AUDITOR"))
+        }
+        environment |= {
+            "HF_HUB_OFFLINE": "1",
+            "AUDITOR_CACHE": str(self.folder / "cache"),
+            "COLUMNS": "200",
+            **more,
+        }
         done = subprocess.run(
-            [str(part) for part in command], cwd=self.work, capture_output=True, text=True, check=False, timeout=seconds, env=environment
+            [str(part) for part in command],
+            cwd=self.work,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env=environment,
         )
         return done
 
@@ -61,7 +91,9 @@ def test_the_first_minute(installed: Installed) -> None:
     assert done.returncode == 0 and "cells decide" in done.stdout, done.stderr
     listed = installed.auditor("plugins").stdout
     assert all(name in listed for name in ("uce", "sequence", "clip-zero-shot")), listed
-    with pytest.raises(subprocess.TimeoutExpired) as caught:  # it erases and audits for minutes; that it gets there is what is asked
+    with pytest.raises(
+        subprocess.TimeoutExpired
+    ) as caught:  # it erases and audits for minutes; that it gets there is what is asked
         installed.auditor("demo", "--out", "demo", seconds=45)
     said = (caught.value.stderr or b"") + (caught.value.stdout or b"")
     text = said.decode() if isinstance(said, bytes) else str(said)
@@ -82,7 +114,18 @@ def test_every_bundled_policy_is_found_by_name(installed: Installed) -> None:
 
 
 def test_a_policy_is_written(installed: Installed) -> None:
-    options = ["--erase", "Borin Talvek", "--retain", "Zelda Mirkov", "--retain", "Dorval Quint", "--domain", "people", "--base", "micro"]
+    options = [
+        "--erase",
+        "Borin Talvek",
+        "--retain",
+        "Zelda Mirkov",
+        "--retain",
+        "Dorval Quint",
+        "--domain",
+        "people",
+        "--base",
+        "micro",
+    ]
     done = installed.auditor("policy", "init", "gate.yaml", *options)
     assert done.returncode == 0, done.stderr
     assert installed.auditor("policy", "check", "gate.yaml").returncode == 0
@@ -92,7 +135,16 @@ def test_a_plugin_is_begun(installed: Installed) -> None:
     done = installed.auditor("plugins", "new", "probe", "x")
     assert done.returncode == 0, done.stderr
     package = next(path for path in installed.work.iterdir() if (path / "pyproject.toml").is_file())
-    done = installed._call(installed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", package, PYTHONPATH=str(package / "src"))
+    done = installed._call(
+        installed.python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        package,
+        PYTHONPATH=str(package / "src"),
+    )
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -101,12 +153,25 @@ def test_erase_and_audit(installed: Installed) -> None:
     gradients(installed.work / "examples")
     found = document(Path("examples"))
     (installed.work / "tiny.yaml").write_text(yaml.safe_dump(found))
-    done = installed.auditor("erase", "micro", "--policy", "tiny.yaml", "--eraser", "uce", "--options", "micro-uce", "--out", "erased")
+    done = installed.auditor(
+        "erase",
+        "micro",
+        "--policy",
+        "tiny.yaml",
+        "--eraser",
+        "uce",
+        "--options",
+        "micro-uce",
+        "--out",
+        "erased",
+    )
     assert done.returncode == 0, done.stderr
     done = installed.auditor("audit", "erased", "--policy", "tiny.yaml", "--out", "run")
     assert done.returncode in (0, 1, 3) and (installed.work / "run" / "report.html").is_file(), done.stderr
     assert installed.auditor("report", "verify", "run").returncode == 0
-    assert installed.auditor("audit", "nowhere", "--policy", "no-such-policy", "--out", "run2").returncode == 2
+    assert (
+        installed.auditor("audit", "nowhere", "--policy", "no-such-policy", "--out", "run2").returncode == 2
+    )
 
 
 def test_the_sdist_is_complete(installed: Installed) -> None:

@@ -8,21 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from auditor.auditing import audit
-    from auditor.erasing import erase
-    from auditor.judging import judge_folder
+    from auditor._audit.audit import audit
+    from auditor._audit.judge import judge_folder
+    from auditor._audit.replay import replay
+    from auditor._erase.erase import erase
     from auditor.policy import Policy, load_policy
     from auditor.report import Report
 
-__all__ = ["Policy", "Report", "audit", "erase", "judge_folder", "load_policy"]
+__all__ = ["Policy", "Report", "audit", "erase", "judge_folder", "load_policy", "replay"]
 
 _HOMES = {
     "Policy": "auditor.policy",
     "Report": "auditor.report",
-    "audit": "auditor.auditing",
-    "erase": "auditor.erasing",
-    "judge_folder": "auditor.auditing",
+    "audit": "auditor._audit.audit",
+    "erase": "auditor._erase.erase",
+    "judge_folder": "auditor._audit.judge",
     "load_policy": "auditor.policy",
+    "replay": "auditor._audit.replay",
 }
 
 

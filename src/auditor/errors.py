@@ -6,7 +6,8 @@ AuditorError                  5   something broke while measuring
 ├─ RefusedError               4   the checkpoint is unsafe or malformed; it was not loaded
 └─ PluginError                5   a plugin raised, or returned what its contract forbids
 
-InterruptedRunError     130/143   stopped by a signal; the same command goes on (no Exception: nothing may swallow it)
+InterruptedRunError     130/143   stopped by a signal; the same command goes on (no Exception: nothing may
+swallow it)
 
 The message is one sentence for a person, with the next step in it.
 """
@@ -54,7 +55,8 @@ class PluginError(AuditorError):
 
 
 class InterruptedRunError(BaseException):
-    """A signal stopped the run; everything measured so far is in the journal. No ``except Exception`` of a plugin swallows it."""
+    """A signal stopped the run; everything measured so far is in the journal. No ``except Exception`` of a
+    plugin swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("Stopped by a signal; run the same command again to go on from here.")

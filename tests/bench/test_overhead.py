@@ -1,4 +1,5 @@
-"""What our loops cost beside the bare model calls they wrap, each ratio measured in one run. ``make bench`` prints them."""
+"""What our loops cost beside the bare model calls they wrap, each ratio measured in one run. ``make
+bench`` prints them."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
-from auditor.diffusion.finetune import Examples, Training, finetune
-from auditor.diffusion.model import TextToImage
-from auditor.diffusion.sampling import batch_size, draw
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.finetune import Examples, Training, finetune
+from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.sampling import batch_size, draw
 from auditor.policy import Sampler
 
 pytestmark = pytest.mark.bench
@@ -36,11 +37,11 @@ def ratio(ours: Callable[[], object], bare: Callable[[], object], repeats: int =
 
 
 @pytest.fixture(scope="module")
-def model() -> TextToImage:
+def model() -> DiffusionModel:
     return load_model(open_checkpoint("micro"))
 
 
-def test_sampling_costs_little_more_than_its_unet_calls(model: TextToImage) -> None:
+def test_sampling_costs_little_more_than_its_unet_calls(model: DiffusionModel) -> None:
     count = batch_size(model, SAMPLER)
     prompts = [f"a photo of the {name}" for name in ("ship", "dog", "cat", "lamp")] * (count // 4)
     latents, states = torch.randn(2 * count, 4, 8, 8), model.text_states(prompts * 2)
@@ -56,7 +57,7 @@ def test_sampling_costs_little_more_than_its_unet_calls(model: TextToImage) -> N
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_training_step_costs_little_more_than_the_bare_one(model: TextToImage, method: str) -> None:
+def test_a_training_step_costs_little_more_than_the_bare_one(model: DiffusionModel, method: str) -> None:
     batch, steps = 16, 10
     images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
     examples = Examples.of(model, images, ["a photo of the dog"] * batch)
@@ -66,13 +67,17 @@ def test_a_training_step_costs_little_more_than_the_bare_one(model: TextToImage,
 
     def ours() -> float:
         marks: list[float] = []
-        for _ in finetune(model, examples, training, [steps + 1], 1, on_step=lambda step: marks.append(time.perf_counter())):
+        for _ in finetune(
+            model, examples, training, [steps + 1], 1, on_step=lambda step: marks.append(time.perf_counter())
+        ):
             noisy, times = torch.randn(batch, 4, 8, 8), torch.randint(0, 1000, (batch,))
             parameters = [p for p in model.unet.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
             for _ in range(steps):
                 began = time.perf_counter()
-                functional.mse_loss(model.unet(noisy, times, examples.states, return_dict=False)[0], noisy).backward()
+                functional.mse_loss(
+                    model.unet(noisy, times, examples.states, return_dict=False)[0], noisy
+                ).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 bare_seconds.append(time.perf_counter() - began)

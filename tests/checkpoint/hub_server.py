@@ -1,4 +1,5 @@
-"""A Hub on the loopback: metadata, redirects to large files, ranges, and faults on demand. The client is the real one."""
+"""A Hub on the loopback: metadata, redirects to large files, ranges, and faults on demand. The client is
+the real one."""
 
 from __future__ import annotations
 
@@ -46,8 +47,12 @@ class Hub:
 
     def push(self, branch: str, files: dict[str, bytes]) -> str:
         """A new commit on ``branch``."""
-        names = json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in files.items()}, sort_keys=True)
-        sha = hashlib.sha1(f"{branch} {len(self.commits)} {names}".encode(), usedforsecurity=False).hexdigest()
+        names = json.dumps(
+            {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}, sort_keys=True
+        )
+        sha = hashlib.sha1(
+            f"{branch} {len(self.commits)} {names}".encode(), usedforsecurity=False
+        ).hexdigest()
         self.commits[sha] = Commit(sha, files)
         self.branches[branch] = sha
         return sha
@@ -55,7 +60,9 @@ class Hub:
 
 def folder_files(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def is_large(name: str) -> bool:
@@ -109,9 +116,18 @@ class _Handler(BaseHTTPRequestHandler):
         for name, content in commit.files.items():
             entry: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob_id(content)}
             if is_large(name):
-                entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 130,
+                }
             siblings.append(entry)
-        self._send(200, json.dumps({"id": "org/model", "modelId": "org/model", "sha": commit.sha, "siblings": siblings}).encode())
+        self._send(
+            200,
+            json.dumps(
+                {"id": "org/model", "modelId": "org/model", "sha": commit.sha, "siblings": siblings}
+            ).encode(),
+        )
         self.hub.on_metadata(self.hub)
         return None
 
@@ -122,11 +138,20 @@ class _Handler(BaseHTTPRequestHandler):
         content = commit.files[name]
         headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{digest_of(name, content)}"'}
         if is_large(name):
-            location = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/large/{commit.sha}/{name}"  # another host, as on the Hub
-            linked = {"X-Linked-ETag": f'"{digest_of(name, content)}"', "X-Linked-Size": str(len(content)), "Location": location}
+            # another host, as on the Hub
+            location = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/large/{commit.sha}/{name}"
+            linked = {
+                "X-Linked-ETag": f'"{digest_of(name, content)}"',
+                "X-Linked-Size": str(len(content)),
+                "Location": location,
+            }
             return self._send(302, b"", headers | linked)
         delivered = self.hub.spoil(name, content)
-        return self._send(200, delivered if body else b"", headers | ({} if body else {"Content-Length": str(len(delivered))}))
+        return self._send(
+            200,
+            delivered if body else b"",
+            headers | ({} if body else {"Content-Length": str(len(delivered))}),
+        )
 
     def _large(self, name: str, commit: Commit, body: bool) -> None:
         content = self.hub.spoil(name, commit.files[name])
@@ -162,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in ({"Content-Length": str(len(content)), "Content-Type": "application/json"} | (headers or {})).items():
+        for key, value in (
+            {"Content-Length": str(len(content)), "Content-Type": "application/json"} | (headers or {})
+        ).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":

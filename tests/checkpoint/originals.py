@@ -1,4 +1,5 @@
-"""Writes a diffusers model in the names of the original Stable Diffusion files, to read it back as a single file."""
+"""Writes a diffusers model in the names of the original Stable Diffusion files, to read it back as a
+single file."""
 
 from __future__ import annotations
 
@@ -45,7 +46,11 @@ def original_unet_name(name: str, layers: int, attended: Mapping[int, bool]) -> 
         return f"output_blocks.{int(match[1]) * step + layers}.{1 + attended[int(match[1])]}.{match[2]}"
     else:
         end = next(end for end in _ENDS if name.startswith(f"{end}."))
-        start, rest, kind = _ENDS[end], name.removeprefix(f"{end}."), "resnets" if "resnets" in end else "attentions"
+        start, rest, kind = (
+            _ENDS[end],
+            name.removeprefix(f"{end}."),
+            "resnets" if "resnets" in end else "attentions",
+        )
     if kind == "resnets":
         part, _, tail = rest.partition(".")
         rest = f"{_RESNET[part]}.{tail}"
@@ -73,12 +78,15 @@ def original_vae_name(name: str, blocks: int) -> str:
 
 
 def write_single_file(model: Any, path: Path) -> None:
-    """Write UNet, autoencoder and text encoder of a :class:`TextToImage` as one file in the original names (SD 1.x)."""
+    """Write UNet, autoencoder and text encoder of a :class:`DiffusionModel` as one file in the original
+    names (SD 1.x)."""
     unet, vae, text = model.unet, model.vae, model.text_encoder
     attended = {block: hasattr(unet.up_blocks[block], "attentions") for block in range(len(unet.up_blocks))}
     tensors: dict[str, Tensor] = {}
     for name, value in unet.state_dict().items():
-        tensors[f"model.diffusion_model.{original_unet_name(name, unet.config.layers_per_block, attended)}"] = value
+        tensors[
+            f"model.diffusion_model.{original_unet_name(name, unet.config.layers_per_block, attended)}"
+        ] = value
     for name, value in vae.state_dict().items():
         flat = "attentions" in name and value.ndim == 2  # linear here, a 1 x 1 convolution there
         tensors[f"first_stage_model.{original_vae_name(name, len(vae.config.block_out_channels))}"] = (

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, RefusedError, UsageError
-from auditor.microworld import checkpoint_folder
 
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
 
@@ -23,7 +23,7 @@ UNET = Path("unet/diffusion_pytorch_model.safetensors")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the micro base to spoil."""
-    return Path(shutil.copytree(checkpoint_folder(), tmp_path / "checkpoint"))
+    return Path(shutil.copytree(micro_world(), tmp_path / "checkpoint"))
 
 
 def edit(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -59,28 +59,62 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_json(f / "model_index.json", unet=["diffusers", "FluxTransformer2DModel"]),
         "only UNet2DConditionModel can be audited",
     ),
-    "remote code": (lambda f: edit_json(f / "model_index.json", unet=["my_module", "Pipeline"]), "only UNet2DConditionModel"),
-    "unknown prediction": (lambda f: edit_json(f / "scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type"),
-    "NaN weights": (lambda f: edit(f / UNET, lambda t: t["conv_in.bias"].fill_(float("nan"))), "'conv_in.bias' holds NaN"),
-    "zero weights": (lambda f: edit(f / UNET, lambda t: [v.zero_() for v in t.values()]), "every weight is constant"),
+    "remote code": (
+        lambda f: edit_json(f / "model_index.json", unet=["my_module", "Pipeline"]),
+        "only UNet2DConditionModel",
+    ),
+    "unknown prediction": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", prediction_type="flow"),
+        "prediction_type",
+    ),
+    "NaN weights": (
+        lambda f: edit(f / UNET, lambda t: t["conv_in.bias"].fill_(float("nan"))),
+        "'conv_in.bias' holds NaN",
+    ),
+    "zero weights": (
+        lambda f: edit(f / UNET, lambda t: [v.zero_() for v in t.values()]),
+        "every weight is constant",
+    ),
     "missing tensor": (lambda f: edit(f / UNET, lambda t: t.pop("conv_in.bias")), "1 missing tensors"),
-    "extra tensor": (lambda f: edit(f / UNET, lambda t: t.update(backdoor=torch.ones(1))), "1 unexpected tensors"),
-    "wrong shape": (lambda f: edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.ones(3)})), "does not load|mismatched"),
-    "truncated": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:100_000]), "not a sound safetensors file"),
+    "extra tensor": (
+        lambda f: edit(f / UNET, lambda t: t.update(backdoor=torch.ones(1))),
+        "1 unexpected tensors",
+    ),
+    "wrong shape": (
+        lambda f: edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.ones(3)})),
+        "does not load|mismatched",
+    ),
+    "truncated": (
+        lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:100_000]),
+        "not a sound safetensors file",
+    ),
     "a shard index that leads elsewhere": (
-        lambda f: (f / "unet/diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": {"conv_in.bias": "x.bin"}}'),
+        lambda f: (f / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(
+            '{"weight_map": {"conv_in.bias": "x.bin"}}'
+        ),
         "would load weights from elsewhere",
     ),
-    "an adapter of the text encoder": (lambda f: (f / "text_encoder/adapter_config.json").write_text("{}"), "from elsewhere"),
-    "quantisation": (lambda f: edit_json(f / "unet/config.json", quantization_config={"quant_method": "x"}), "asks for quantisation"),
-    "a nonsense configuration": (lambda f: edit_json(f / "unet/config.json", block_out_channels=5), "does not load"),
+    "an adapter of the text encoder": (
+        lambda f: (f / "text_encoder/adapter_config.json").write_text("{}"),
+        "from elsewhere",
+    ),
+    "quantisation": (
+        lambda f: edit_json(f / "unet/config.json", quantization_config={"quant_method": "x"}),
+        "asks for quantisation",
+    ),
+    "a nonsense configuration": (
+        lambda f: edit_json(f / "unet/config.json", block_out_channels=5),
+        "does not load",
+    ),
     "pickle only": (pickled_instead_of_safetensors, "only safetensors weights are read"),
     "pickle beside broken safetensors": (broken_safetensors_beside_a_pickle, "not a sound safetensors file"),
 }
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_spoiled_checkpoint_is_refused_with_one_sentence(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spoiled_checkpoint_is_refused_with_one_sentence(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder.parent)
     spoil, sentence = SPOILED[name]
     spoil(folder)

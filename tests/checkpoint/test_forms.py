@@ -1,4 +1,5 @@
-"""One file over a base: a single file, a UNet, a LoRA, changed tensors; each loads to the weights that it means."""
+"""One file over a base: a single file, a UNet, a LoRA, changed tensors; each loads to the weights that it
+means."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from auditor.checkpoint import Form, open_checkpoint
-from auditor.checkpoint.load import load_model
-from auditor.diffusion.geometry import weight_distances
+from auditor._checkpoint import Form, open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.geometry import weight_distances
+from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, RefusedError, UsageError
-from auditor.microworld import checkpoint_folder
 from tests.checkpoint.originals import write_single_file
 
 
@@ -49,7 +50,9 @@ def test_a_single_file_with_a_part_missing_is_refused(base: Any, tmp_path: Path)
     path = tmp_path / "model.safetensors"
     write_single_file(model, path)
     tensors = load_file(path)
-    save_file({name: value for name, value in tensors.items() if not name.startswith("first_stage_model")}, path)
+    save_file(
+        {name: value for name, value in tensors.items() if not name.startswith("first_stage_model")}, path
+    )
     with pytest.raises(RefusedError, match="has no vae"):
         open_checkpoint(str(path), base=opened)
     save_file({name: value for name, value in tensors.items() if ".input_blocks.1." not in name}, path)
@@ -76,7 +79,11 @@ def test_changed_tensors_are_laid_over_the_bases(base: Any, tmp_path: Path) -> N
     save_file({name: model.unet.state_dict()[name] + 1}, tmp_path / "delta.safetensors")
     delta = open_checkpoint(str(tmp_path / "delta.safetensors"), base=opened)
     assert delta.form is Form.DELTA
-    changed = [n for n, value in load_model(delta).unet.state_dict().items() if not torch.equal(value, model.unet.state_dict()[n])]
+    changed = [
+        n
+        for n, value in load_model(delta).unet.state_dict().items()
+        if not torch.equal(value, model.unet.state_dict()[n])
+    ]
     assert changed == [name]
 
 
@@ -105,9 +112,24 @@ def test_a_lora_is_merged_into_the_bases_unet(base: Any, tmp_path: Path, keys: s
         ({"up_blocks.9.x": torch.ones(2, 2).triu()}, RefusedError, "does not fit"),
         ({"something.else": torch.ones(2, 2).triu()}, RefusedError, "holds neither"),
         ({"add_embedding.linear_1.weight": torch.ones(2, 2).triu()}, RefusedError, "Stable Diffusion XL"),
-        ({"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2).triu()}, RefusedError, "diffusion transformer"),
-        ({"conv_in.weight": torch.rand(8, 9, 3, 3), "conv_out.weight": torch.rand(4, 8, 3, 3)}, RefusedError, "inpainting"),
-        ({"text_encoder.layer.lora_A.weight": torch.rand(2, 2), "text_encoder.layer.lora_B.weight": torch.rand(2, 2)}, RefusedError, ""),
+        (
+            {"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2).triu()},
+            RefusedError,
+            "diffusion transformer",
+        ),
+        (
+            {"conv_in.weight": torch.rand(8, 9, 3, 3), "conv_out.weight": torch.rand(4, 8, 3, 3)},
+            RefusedError,
+            "inpainting",
+        ),
+        (
+            {
+                "text_encoder.layer.lora_A.weight": torch.rand(2, 2),
+                "text_encoder.layer.lora_B.weight": torch.rand(2, 2),
+            },
+            RefusedError,
+            "",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(
@@ -132,12 +154,18 @@ def test_the_root_digest_is_the_one_of_model_signing(tmp_path: Path) -> None:
     """sha256 over the files' sha256 in the order of their names, git's files and signatures left out."""
     import hashlib
 
-    from auditor.checkpoint.admit import root_digest
-    from auditor.checkpoint.survey import survey
+    from auditor._checkpoint.admit import root_digest
+    from auditor._checkpoint.survey import survey
 
     (tmp_path / "a").mkdir()
     (tmp_path / ".git").mkdir()
-    for name, content in {"b": b"2", "a/x": b"1", "model.sig": b"s", ".git/HEAD": b"h", ".gitattributes": b"g"}.items():
+    for name, content in {
+        "b": b"2",
+        "a/x": b"1",
+        "model.sig": b"s",
+        ".git/HEAD": b"h",
+        ".gitattributes": b"g",
+    }.items():
         (tmp_path / name).write_bytes(content)
     wanted = hashlib.sha256(hashlib.sha256(b"1").digest() + hashlib.sha256(b"2").digest()).hexdigest()
     assert root_digest(survey("x", tmp_path), {}) == wanted
@@ -149,16 +177,18 @@ def test_inspect_reads_headers_alone_unless_asked() -> None:
     assert quick["form"] == "diffusers folder" and quick["digest"] is None and quick["refused"] is None
     assert sum(part["parameters"] for part in quick["components"]) == open_checkpoint("micro").parameters
     script = (
-        "import sys; from auditor.cli import cli; cli.main(['inspect', 'micro'], standalone_mode=False); assert 'torch' not in sys.modules"
+        "import sys; from auditor._cli import cli; cli.main(['inspect', 'micro'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     full = json.loads(subprocess.run([*command, "--full"], check=True, capture_output=True, text=True).stdout)
     assert full["digest"] == open_checkpoint("micro").digest and len(full["root_digest"]) == 64
-    assert (checkpoint_folder() / "model_index.json").is_file()
+    assert (micro_world() / "model_index.json").is_file()
 
 
 def test_changed_tensors_may_be_nearly_all_and_belong_to_their_base(tmp_path: Path) -> None:
-    """ESD-u changes everything but cross-attention, conv_in and conv_out among it: by its metadata it is no UNet that lacks tensors."""
+    """ESD-u changes everything but cross-attention, conv_in and conv_out among it: by its metadata it is
+    no UNet that lacks tensors."""
     opened = open_checkpoint("micro")
     state = load_model(opened).unet.state_dict()
     most = {name: value + 0.01 for name, value in state.items() if ".attn2." not in name}

@@ -1,4 +1,5 @@
-"""Checkpoints on the Hub: the real client against a Hub on the loopback. Whatever goes wrong on the way, nothing wrong is audited."""
+"""Checkpoints on the Hub: the real client against a Hub on the loopback. Whatever goes wrong on the way,
+nothing wrong is audited."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.hub import HubSource, parse_hub_source
-from auditor.microworld import checkpoint_folder
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.hub import HubSource, parse_hub_source
+from auditor._files.bundled import micro_world
 from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-FILES = {name: content for name, content in folder_files(checkpoint_folder()).items() if not name.startswith("clip/")}
+FILES = {
+    name: content for name, content in folder_files(micro_world()).items() if not name.startswith("clip/")
+}
 TERMS = {"README.md": b"---\nlicense: mit\n---\n", "LICENSE.txt": b"the terms"}
 BESIDE = {"unet/diffusion_pytorch_model.bin": b"pickle", "safety_checker/model.safetensors": b"x"}
 
@@ -34,12 +37,19 @@ def hub() -> Iterator[Hub]:
 
 def environment(hub: Hub, cache: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return kept | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return kept | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 def run(hub: Hub, cache: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "auditor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(hub, cache) | more, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(hub, cache) | more, timeout=120
+    )
 
 
 def offline_digest(hub: Hub, cache: Path, source: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +60,10 @@ def test_a_repository_is_fetched_at_a_commit_and_opened_without_a_network(hub: H
     fetched = run(hub, tmp_path, "fetch", "hf://org/model@main")
     assert fetched.returncode == 0, fetched.stderr
     assert fetched.stdout.strip() == f"hf://org/model@{hub.branches['main']}"
-    assert all("/api/models/" in request or "/resolve/" in request or "/large/" in request for request in hub.requests), "telemetry"
+    assert all(
+        "/api/models/" in request or "/resolve/" in request or "/large/" in request
+        for request in hub.requests
+    ), "telemetry"
     asked = len(hub.requests)
     found = offline_digest(hub, tmp_path, fetched.stdout.strip())
     assert found.returncode == 0, found.stdout + found.stderr
@@ -60,7 +73,11 @@ def test_a_repository_is_fetched_at_a_commit_and_opened_without_a_network(hub: H
 
 def test_only_what_loading_reads_is_fetched_with_card_and_licence(hub: Hub, tmp_path: Path) -> None:
     assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
-    delivered = {request.split("/", 5)[-1] for request in hub.requests if request.startswith("GET") and "/resolve/" in request}
+    delivered = {
+        request.split("/", 5)[-1]
+        for request in hub.requests
+        if request.startswith("GET") and "/resolve/" in request
+    }
     assert not any(name in request for request in hub.requests for name in BESIDE)
     assert any("tokenizer/vocab.json" in request for request in delivered)
     assert all(any(name in request for request in delivered) for name in TERMS)
@@ -68,7 +85,9 @@ def test_only_what_loading_reads_is_fetched_with_card_and_licence(hub: Hub, tmp_
 
 def test_a_branch_that_moves_in_between_changes_nothing(hub: Hub, tmp_path: Path) -> None:
     first = hub.branches["main"]
-    hub.on_metadata = lambda hub: hub.push("main", {name: content for name, content in FILES.items() if name != UNET}) and None
+    hub.on_metadata = lambda hub: (
+        hub.push("main", {name: content for name, content in FILES.items() if name != UNET}) and None
+    )
     fetched = run(hub, tmp_path, "fetch", "org/model")
     assert fetched.returncode == 0 and first in fetched.stdout
     assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, f"org/model@{first}").stdout
@@ -83,7 +102,9 @@ def flipped_text(name: str, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("spoil", [flipped, flipped_text])
-def test_a_file_that_is_not_what_the_hub_says_is_refused_and_removed(hub: Hub, tmp_path: Path, spoil: object) -> None:
+def test_a_file_that_is_not_what_the_hub_says_is_refused_and_removed(
+    hub: Hub, tmp_path: Path, spoil: object
+) -> None:
     honest, hub.spoil = hub.spoil, spoil  # type: ignore[assignment]
     refused = run(hub, tmp_path, "fetch", "org/model")
     assert refused.returncode == 4 and "is not the file that the Hub describes" in refused.stderr
@@ -109,13 +130,19 @@ def test_deliveries_that_break_off_or_are_refused_are_asked_for_again(hub: Hub, 
 def test_a_hub_that_is_down_is_an_error_with_the_next_step(tmp_path: Path) -> None:
     down = Hub(url="http://127.0.0.1:9")
     ended = run(down, tmp_path, "fetch", "org/model")
-    assert ended.returncode == 5 and "run the same command again" in ended.stderr and "Traceback" not in ended.stderr
+    assert (
+        ended.returncode == 5
+        and "run the same command again" in ended.stderr
+        and "Traceback" not in ended.stderr
+    )
 
 
 def test_a_killed_download_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.seconds_a_block = 0.05
     process = subprocess.Popen(
-        [sys.executable, "-m", "auditor", "fetch", "org/model"], env=environment(hub, tmp_path), stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "auditor", "fetch", "org/model"],
+        env=environment(hub, tmp_path),
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while hub.sent < 2**20 and time.monotonic() < deadline:
@@ -130,7 +157,9 @@ def test_a_killed_download_goes_on(hub: Hub, tmp_path: Path) -> None:
 
 def test_two_processes_fetch_the_same_at_once(hub: Hub, tmp_path: Path) -> None:
     command, where = [sys.executable, "-m", "auditor", "fetch", "org/model"], environment(hub, tmp_path)
-    both = [subprocess.Popen(command, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert open_checkpoint("micro").digest in offline_digest(hub, tmp_path, "org/model").stdout
     for process in both:
@@ -153,7 +182,9 @@ def test_a_file_in_the_cache_that_was_changed_is_refused(hub: Hub, tmp_path: Pat
         ("hf://org/model/nothing.safetensors", 2, "holds no nothing.safetensors"),
     ],
 )
-def test_what_is_not_there_is_a_usage_error(hub: Hub, tmp_path: Path, source: str, code: int, sentence: str) -> None:
+def test_what_is_not_there_is_a_usage_error(
+    hub: Hub, tmp_path: Path, source: str, code: int, sentence: str
+) -> None:
     ended = run(hub, tmp_path, "fetch", source)
     assert (ended.returncode, sentence in ended.stderr) == (code, True), ended.stderr
 

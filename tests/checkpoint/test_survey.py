@@ -1,4 +1,5 @@
-"""A folder is looked at with ``stat`` before anything in it is opened: nothing hangs, nothing large is hashed first (S19)."""
+"""A folder is looked at with ``stat`` before anything in it is opened: nothing hangs, nothing large is
+hashed first (S19)."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.inspection import inspect
-from auditor.checkpoint.survey import survey
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.inspection import inspect
+from auditor._checkpoint.survey import survey
+from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError
-from auditor.microworld import checkpoint_folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint_folder(), tmp_path / "x"))
+    return Path(shutil.copytree(micro_world(), tmp_path / "x"))
 
 
 def sparse(path: Path, size: int) -> None:
@@ -45,15 +46,24 @@ def many(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a readme that is a pipe": (lambda f: os.mkfifo(f / "README.md"), "README.md cannot be read: it is no ordinary file"),
+    "a readme that is a pipe": (
+        lambda f: os.mkfifo(f / "README.md"),
+        "README.md cannot be read: it is no ordinary file",
+    ),
     "a pipe that nobody would read": (lambda f: os.mkfifo(f / "unet" / "notes"), "unet/notes cannot be read"),
     "a socket": (lambda f: listen(f / "vae" / "s"), "vae/s cannot be read"),
     "a link to a pipe": (lambda f: (os.mkfifo(f / "a"), (f / "b").symlink_to("a")), "cannot be read"),
     "a link to a device": (lambda f: (f / "unet" / "zero").symlink_to("/dev/zero"), "leads out"),
     "a link to a folder": (lambda f: (f / "unet2").symlink_to("unet"), "a link to a folder"),
     "a broken link": (lambda f: (f / "gone").symlink_to("nowhere"), "cannot be read"),
-    "links in a circle": (lambda f: ((f / "one").symlink_to("two"), (f / "two").symlink_to("one")), "cannot be read"),
-    "four terabytes of nothing": (lambda f: sparse(f / "x.safetensors", 4 * 10**12), "more than 10000 files or 100 GB"),
+    "links in a circle": (
+        lambda f: ((f / "one").symlink_to("two"), (f / "two").symlink_to("one")),
+        "cannot be read",
+    ),
+    "four terabytes of nothing": (
+        lambda f: sparse(f / "x.safetensors", 4 * 10**12),
+        "more than 10000 files or 100 GB",
+    ),
     "three gigabytes of text": (lambda f: sparse(f / "tokenizer" / "notes.txt", 3 * 10**9), "is larger than"),
     "a readme of a gigabyte": (lambda f: sparse(f / "README.md", 10**9), "is larger than"),
     "ten thousand files": (many, "more than 10000 files"),
@@ -79,7 +89,7 @@ def test_what_git_keeps_is_no_part_of_it(folder: Path) -> None:
 
 
 def test_a_card_beside_one_file_is_not_waited_for(tmp_path: Path) -> None:
-    shutil.copy(checkpoint_folder() / "unet" / "diffusion_pytorch_model.safetensors", tmp_path / "unet.safetensors")
+    shutil.copy(micro_world() / "unet" / "diffusion_pytorch_model.safetensors", tmp_path / "unet.safetensors")
     os.mkfifo(tmp_path / "README.md")
     assert inspect(str(tmp_path / "unet.safetensors")).licence is None
     (tmp_path / "README.md").unlink()

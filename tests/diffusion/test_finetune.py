@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
-from auditor.diffusion.finetune import Examples, Training, denoising_losses, finetune
-from auditor.diffusion.model import TextToImage
-from auditor.diffusion.sampling import draw
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.finetune import Examples, Training, denoising_losses, finetune
+from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.sampling import draw
 from auditor.errors import UsageError
 from auditor.policy import Sampler
 
@@ -19,28 +19,38 @@ SHORT = Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32)
 
 
 @pytest.fixture
-def model() -> TextToImage:
+def model() -> DiffusionModel:
     return load_model(open_checkpoint("micro"))
 
 
 @pytest.fixture
-def examples(model: TextToImage) -> Examples:
+def examples(model: DiffusionModel) -> Examples:
     """Ships that are called dogs: something that there is to learn."""
-    images, _ = draw(model, ["a photo of the ship"] * 8, range(8), Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32))
+    images, _ = draw(
+        model,
+        ["a photo of the ship"] * 8,
+        range(8),
+        Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32),
+    )
     return Examples.of(model, images, ["a photo of the dog"] * 8)
 
 
 @pytest.mark.parametrize(("method", "rate"), [("lora", 1e-3), ("full", 1e-4)])
-def test_the_loss_on_what_was_shown_falls(model: TextToImage, examples: Examples, method: str, rate: float) -> None:
+def test_the_loss_on_what_was_shown_falls(
+    model: DiffusionModel, examples: Examples, method: str, rate: float
+) -> None:
     before = denoising_losses(model, examples, 0)
     for _ in finetune(model, examples, Training(method, rate, batch=8), [20], seed=1):
         after = denoising_losses(model, examples, 0)
     assert after.mean() < 0.9 * before.mean()
 
 
-def test_doses_are_reached_within_one_run(model: TextToImage, examples: Examples) -> None:
+def test_doses_are_reached_within_one_run(model: DiffusionModel, examples: Examples) -> None:
     start = copy.deepcopy(model.unet.state_dict())
-    steps = [denoising_losses(model, examples, 0).mean().item() for _ in finetune(model, examples, Training("full", 1e-4, 4), [2, 4], 1)]
+    steps = [
+        denoising_losses(model, examples, 0).mean().item()
+        for _ in finetune(model, examples, Training("full", 1e-4, 4), [2, 4], 1)
+    ]
     whole = model.unet.state_dict()
     model.unet.load_state_dict(start)
     list(finetune(model, examples, Training("full", 1e-4, 4), [4], 1))
@@ -48,7 +58,7 @@ def test_doses_are_reached_within_one_run(model: TextToImage, examples: Examples
     assert all(torch.equal(value, whole[name]) for name, value in model.unet.state_dict().items())
 
 
-def test_a_lora_leaves_the_base_weights_bit_for_bit(model: TextToImage, examples: Examples) -> None:
+def test_a_lora_leaves_the_base_weights_bit_for_bit(model: DiffusionModel, examples: Examples) -> None:
     before = copy.deepcopy(model.unet.state_dict())
     list(finetune(model, examples, Training("lora", 1e-2, 4), [3], 1))
     after = model.unet.state_dict()
@@ -57,18 +67,24 @@ def test_a_lora_leaves_the_base_weights_bit_for_bit(model: TextToImage, examples
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
 
 
-def test_activations_that_are_computed_again_give_the_same_weights(model: TextToImage, examples: Examples) -> None:
+def test_activations_that_are_computed_again_give_the_same_weights(
+    model: DiffusionModel, examples: Examples
+) -> None:
     start = copy.deepcopy(model.unet.state_dict())
     list(finetune(model, examples, Training("full", 1e-4, 4), [2], 1))
     kept = copy.deepcopy(model.unet.state_dict())
     model.unet.load_state_dict(start)
     list(finetune(model, examples, Training("full", 1e-4, 4, checkpointing=True), [2], 1))
-    assert all(torch.allclose(value, kept[name], atol=1e-6) for name, value in model.unet.state_dict().items())
+    assert all(
+        torch.allclose(value, kept[name], atol=1e-6) for name, value in model.unet.state_dict().items()
+    )
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.unet.modules())
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_arithmetic_in_half_precision_keeps_float32_weights(model: TextToImage, examples: Examples, precision: torch.dtype) -> None:
+def test_arithmetic_in_half_precision_keeps_float32_weights(
+    model: DiffusionModel, examples: Examples, precision: torch.dtype
+) -> None:
     whole, _ = draw(model, ["a photo of the ship"], [1], SHORT)
     model.precision = precision
     half, finite = draw(model, ["a photo of the ship"], [1], SHORT)
@@ -82,12 +98,14 @@ def test_arithmetic_in_half_precision_keeps_float32_weights(model: TextToImage, 
     assert {value.dtype for value in model.unet.state_dict().values()} == {torch.float32}
 
 
-def test_eight_bits_without_their_library_say_what_to_install(model: TextToImage, examples: Examples) -> None:
+def test_eight_bits_without_their_library_say_what_to_install(
+    model: DiffusionModel, examples: Examples
+) -> None:
     with pytest.raises(UsageError, match=r"pip install 'auditor\[eight-bit\]'"):
         list(finetune(model, examples, Training("lora", 1e-4, 4, eight_bit=True), [1], 1))
 
 
-def test_training_leaves_the_global_generator_alone(model: TextToImage, examples: Examples) -> None:
+def test_training_leaves_the_global_generator_alone(model: DiffusionModel, examples: Examples) -> None:
     state = torch.random.get_rng_state()
     list(finetune(model, examples, Training("lora", 1e-3, 4), [2], 1))
     assert torch.equal(state, torch.random.get_rng_state())

@@ -1,4 +1,5 @@
-"""The command line in forks of one process that has imported everything: an audit can be killed without paying for imports."""
+"""The command line in forks of one process that has imported everything: an audit can be killed without
+paying for imports."""
 
 from __future__ import annotations
 
@@ -50,7 +51,11 @@ class Forks:
         self._last: Fork | None = None
         quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=os.environ | quiet
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=os.environ | quiet,
         )
         self._read()
 
@@ -90,16 +95,16 @@ class Forks:
 
 
 def _serve() -> None:
-    import auditor.checkpoint.load
-    import auditor.cli.audit
-    import auditor.cli.judge
-    import auditor.run
-    from auditor.plugin.loader import load_plugins
+    import auditor._audit.run.runner
+    import auditor._checkpoint.load
+    import auditor._cli.audit
+    import auditor._cli.judge
+    from auditor.plugin._loader import load_plugins
 
     load_plugins()
-    import auditor.clip
-    import auditor.diffusion.finetune
-    import auditor.reporters.html  # noqa: F401 - imported so that the forks need not
+    import auditor._diffusion.finetune
+    import auditor.builtins.clip.model
+    import auditor.builtins.reporters.html  # noqa: F401 - imported so that the forks need not
 
     print(json.dumps({"pid": os.getpid()}), flush=True)
     for line in sys.stdin:
@@ -122,7 +127,7 @@ def _run(request: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.argv = ["auditor", *request["arguments"]]
         exec(request["prelude"], {})
-        from auditor.cli import main
+        from auditor._cli import main
 
         try:
             main()

@@ -1,4 +1,5 @@
-"""What fault tests ask of finished runs: the report without its times, and what the journal says was drawn."""
+"""What fault tests ask of finished runs: the report without its times, and what the journal says was
+drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from auditor.journal import ArmLine, BatchLine, Line, read_journal
+from auditor._journal.file import read_journal
+from auditor._journal.lines import ArmLine, BatchLine, Line
 from tests.conftest import short_policy
 
 SMALL = {"images_per_cell": 10, "retained_per_arm": 10}
@@ -28,7 +30,16 @@ def policy_file(folder: Path, **changes: object) -> Path:
 
 def command(erased: Path, policy: Path, folder: Path) -> list[str]:
     """``auditor audit`` with run folder and cache in ``folder``."""
-    return ["audit", str(erased), "--policy", str(policy), "--out", str(folder / "run"), "--cache", str(folder / "cache")]
+    return [
+        "audit",
+        str(erased),
+        "--policy",
+        str(policy),
+        "--out",
+        str(folder / "run"),
+        "--cache",
+        str(folder / "cache"),
+    ]
 
 
 def timeless(out: Path) -> str:

@@ -1,4 +1,5 @@
-"""A run's folder is evidence only as far as it can be checked: what somebody else wrote into it ends in no PASS (S21, S22)."""
+"""A run's folder is evidence only as far as it can be checked: what somebody else wrote into it ends in no
+PASS (S21, S22)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ import pytest
 import torch
 
 import auditor
+from auditor._audit.judge import judge_folder
+from auditor._audit.verify import verify
+from auditor._files.images import from_png, to_png
+from auditor._journal.lines import EarlierLine, RepeatLine, StartLine
+from auditor._journal.seal import read_key
 from auditor.errors import AuditorError, UsageError
-from auditor.journal import EarlierLine, RepeatLine, StartLine, read_key
-from auditor.judging import judge_folder
-from auditor.pictures import from_png, to_png
+from auditor.policy.concepts.sets import concept_names
 from auditor.report import Outcome, Report
-from auditor.reports import verify
-from auditor.sets import concept_names
 from tests.faults.passing import edit_lines, policy_that_can_pass
 from tests.faults.runs import lines_of
 
@@ -61,7 +63,12 @@ def test_a_pass_that_is_asked_for_again_is_looked_at_again(home: Home, run: Path
     report = home.audit(run)
     assert report.verdict.outcome is Outcome.PASS
     (line,) = [line for line in lines_of(run) if isinstance(line, EarlierLine)]
-    assert (line.images, line.scored, line.otherwise, line.different) == (110, 110, 0, 0) and 60 <= line.drawn < 110
+    assert (line.images, line.scored, line.otherwise, line.different) == (
+        110,
+        110,
+        0,
+        0,
+    ) and 60 <= line.drawn < 110
     (control,) = [control for control in report.controls if control.name == "earlier"]
     assert control.passed and "110 images are of earlier processes" in control.sentence
     assert judge_folder(run).verdict.outcome is Outcome.PASS, "and the judge finds it in the journal"
@@ -168,7 +175,8 @@ def test_false_words_about_true_pictures_are_found_before_a_pass(home: Home, run
 
 
 def test_true_words_about_false_pictures_are_found_before_a_pass(home: Home, run: Path) -> None:
-    """Pictures of an arm that was never drawn: all of its batches are replaced by retouched copies, named and scored rightly."""
+    """Pictures of an arm that was never drawn: all of its batches are replaced by retouched copies, named
+    and scored rightly."""
     names: dict[str, str] = {}
 
     def retouch(line: dict[str, Any]) -> None:
@@ -176,14 +184,18 @@ def test_true_words_about_false_pictures_are_found_before_a_pass(home: Home, run
             return
         for sample in line["samples"]:
             image = from_png((run / "images" / f"{sample['image']}.png").read_bytes())
-            content = to_png((image.int() + torch.tensor([40, 0, 0]).view(3, 1, 1)).clamp(0, 255).to(torch.uint8))
+            content = to_png(
+                (image.int() + torch.tensor([40, 0, 0]).view(3, 1, 1)).clamp(0, 255).to(torch.uint8)
+            )
             names[sample["image"]] = sample["image"] = hashlib.sha256(content).hexdigest()
             (run / "images" / f"{sample['image']}.png").write_bytes(content)
 
     edit_lines(run / "journal.jsonl", retouch)
     report = home.audit(run)
     assert names and report.verdict.outcome is not Outcome.PASS
-    assert any("are not what is drawn again" in reason for reason in report.verdict.reasons), report.verdict.reasons
+    assert any("are not what is drawn again" in reason for reason in report.verdict.reasons), (
+        report.verdict.reasons
+    )
 
 
 def test_pictures_that_are_gone_or_swapped_are_found_before_a_pass(home: Home, run: Path) -> None:
@@ -224,12 +236,16 @@ def test_what_is_said_of_the_checkpoint_is_found_anew(home: Home, run: Path, key
     assert home.audit(run).checkpoint.model_dump()[key] == before["checkpoint"][key]
 
 
-def test_a_file_that_is_not_loaded_changes_what_was_audited_and_no_seed(home: Home, run: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_loaded_changes_what_was_audited_and_no_seed(
+    home: Home, run: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(home.erased, tmp_path / "copy"))
     (copy / "NOTES.md").write_text("a word")
     report = auditor.audit(str(copy), home.policy, run, cache=home.folder / "cache")
     before = json.loads((home.folder / "run" / "report.json").read_text())
-    assert report.checkpoint.root_digest != before["checkpoint"]["root_digest"] and report.checkpoint.source == str(copy)
+    assert report.checkpoint.root_digest != before["checkpoint"][
+        "root_digest"
+    ] and report.checkpoint.source == str(copy)
     assert report.provenance.audit_seed == before["provenance"]["audit_seed"]
 
 
@@ -239,7 +255,7 @@ def test_a_journal_whose_beginning_was_taken_away_is_not_judged(run: Path) -> No
         judge_folder(run)
 
 
-# -- the seal ------------------------------------------------------------------------------------------------------------
+# -- the seal ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -265,17 +281,25 @@ def test_sealed_evidence_is_the_gates_own(home: Home, sealed: Path, key: Path, t
 
 
 SEALED_EDITS: dict[str, Callable[[list[str]], list[str]]] = {
-    "a line changed": lambda lines: [line.replace('"label":"a person"', '"label":"nobody"') for line in lines],
+    "a line changed": lambda lines: [
+        line.replace('"label":"a person"', '"label":"nobody"') for line in lines
+    ],
     "a line dropped": lambda lines: lines[:3] + lines[4:],
     "two lines swapped": lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
     "a line doubled": lambda lines: [*lines[:4], lines[3], *lines[4:]],
-    "a seal taken away": lambda lines: [line if n != 2 else line[: line.rfind(',"seal"')] + "}" for n, line in enumerate(lines)],
-    "seals of another key": lambda lines: [line[: line.rfind(',"seal"')] + f',"seal":"{"0" * 64}"}}' for line in lines],
+    "a seal taken away": lambda lines: [
+        line if n != 2 else line[: line.rfind(',"seal"')] + "}" for n, line in enumerate(lines)
+    ],
+    "seals of another key": lambda lines: [
+        line[: line.rfind(',"seal"')] + f',"seal":"{"0" * 64}"}}' for line in lines
+    ],
 }
 
 
 @pytest.mark.parametrize("how", SEALED_EDITS)
-def test_a_line_of_somebody_else_is_refused(home: Home, sealed: Path, key: Path, tmp_path: Path, how: str) -> None:
+def test_a_line_of_somebody_else_is_refused(
+    home: Home, sealed: Path, key: Path, tmp_path: Path, how: str
+) -> None:
     copy = Path(shutil.copytree(sealed, tmp_path / "run"))
     lines = SEALED_EDITS[how]((copy / "journal.jsonl").read_text().splitlines())
     (copy / "journal.jsonl").write_text("\n".join(lines) + "\n")
@@ -285,7 +309,9 @@ def test_a_line_of_somebody_else_is_refused(home: Home, sealed: Path, key: Path,
         judge_folder(copy, read_key(key))
 
 
-def test_a_sealed_run_goes_on_with_its_key_alone(home: Home, sealed: Path, run: Path, key: Path, tmp_path: Path) -> None:
+def test_a_sealed_run_goes_on_with_its_key_alone(
+    home: Home, sealed: Path, run: Path, key: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(sealed, tmp_path / "copy"))
     with pytest.raises(UsageError, match="is sealed with a key"):
         home.audit(copy)
@@ -300,12 +326,15 @@ def test_a_sealed_run_goes_on_with_its_key_alone(home: Home, sealed: Path, run: 
 
 
 def test_a_seal_is_of_one_run_and_no_other(home: Home, sealed: Path, key: Path, tmp_path: Path) -> None:
-    """The journal is whole and signed, but of an audit with other labels: its manifest was replaced by this one's."""
+    """The journal is whole and signed, but of an audit with other labels: its manifest was replaced by
+    this one's."""
     copy = Path(shutil.copytree(sealed, tmp_path / "run"))
     labels = home.folder / "labels.txt"
     labels.write_text("\n".join([*concept_names("micro-all"), "a brick"]) + "\n")
     options = {"model": "micro", "labels": {"file": str(labels)}, "templates": "erasure-templates"}
-    home_of_other = Home(tmp_path / "other", home.erased, detectors=[{"use": "clip-zero-shot", "options": options}])
+    home_of_other = Home(
+        tmp_path / "other", home.erased, detectors=[{"use": "clip-zero-shot", "options": options}]
+    )
     other = tmp_path / "fresh"
     home_of_other.audit(other, seal=key)
     shutil.copy(other / "manifest.json", copy / "manifest.json")
@@ -313,7 +342,9 @@ def test_a_seal_is_of_one_run_and_no_other(home: Home, sealed: Path, key: Path, 
         home_of_other.audit(copy, seal=key)
 
 
-def test_a_torn_line_of_a_sealed_journal_is_dropped(home: Home, sealed: Path, key: Path, tmp_path: Path) -> None:
+def test_a_torn_line_of_a_sealed_journal_is_dropped(
+    home: Home, sealed: Path, key: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(sealed, tmp_path / "run"))
     content = (copy / "journal.jsonl").read_bytes()
     (copy / "journal.jsonl").write_bytes(content[:-40])

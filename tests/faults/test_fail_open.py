@@ -1,6 +1,8 @@
-"""What looks like an erased concept and is none: broken detectors, dead models, probes that change nothing, images never drawn.
+"""What looks like an erased concept and is none: broken detectors, dead models, probes that change nothing,
+images never drawn.
 
-Each case stands beside a healthy audit of the same policy that passes, on real models and in journals of full size.
+Each case stands beside a healthy audit of the same policy that passes, on real models and in journals of full
+size.
 """
 
 from __future__ import annotations
@@ -18,25 +20,25 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import auditor
-from auditor.detectors.clip_zero_shot import ClipZeroShot
-from auditor.erasing import erase, read_options
+from auditor._audit.cells import PlannedSample, Role
+from auditor._audit.evidence.rehearsal import all_is_well, rehearse
+from auditor._audit.evidence.sequential_tests import Outcomes
+from auditor._audit.judge import judge_folder
+from auditor._audit.plan import Plan, make_plan
+from auditor._erase.erase import erase, read_options
+from auditor._files.images import from_png
+from auditor._journal.lines import BatchLine, ErrorLine, Line
+from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
+from auditor.builtins.probes.finetune import InDomain
 from auditor.errors import AuditorError, PolicyError, RefusedError, UsageError
-from auditor.evidence import Outcomes
-from auditor.journal import BatchLine, ErrorLine, Line
-from auditor.judging import judge_folder
-from auditor.pictures import from_png
-from auditor.plan import Plan, PlannedSample, Role, make_plan
+from auditor.plugin._loader import Loaded, PluginRecord, load_plugins
 from auditor.plugin.contracts import Detection, ProbeSetting, TrainingRequest, Update
-from auditor.plugin.loader import Loaded, PluginRecord, load_plugins
 from auditor.policy import Concept
-from auditor.probes.finetune import InDomain
-from auditor.rehearsal import all_is_well, rehearse
 from auditor.report import Outcome, Report
-from tests.conftest import DETECTOR, SEEDS, erased_well, journal_of, samples_of, short_policy
+from tests.conftest import DETECTOR, SEEDS, erased_well, journal_of, samples_of, short_policy, verdict_of
 from tests.faults.runs import lines_of
-from tests.test_judge import verdict_of
 
-# -- a laboratory: the real detector and the real probe, each with a switch for one fault -------------------------------
+# -- a laboratory: the real detector and the real probe, each with a switch for one fault --------------------
 
 
 class Watched(ClipZeroShot):
@@ -108,7 +110,14 @@ class Gardener(InDomain):
                 yield dose
 
 
-LOOSE = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3, "min_retain": 0.3, "max_retain_drop": 0.4, "min_fit": 0.01}
+LOOSE = {
+    "tau": 0.6,
+    "min_sensitivity": 0.5,
+    "max_false_positive": 0.3,
+    "min_retain": 0.3,
+    "max_retain_drop": 0.4,
+    "min_fit": 0.01,
+}
 """Limits that 15 images a cell can meet; a healthy audit passes with them."""
 HEALTHY = {
     "sampler": {"scheduler": "dpm-solver++", "steps": 8, "guidance": 4.0, "size": 32, "batch": 16},
@@ -127,7 +136,8 @@ class Laboratory:
     erased: Path
 
     def audit(self, checkpoint: Path | None = None, **changes: object) -> Report:
-        """A healthy audit but for the switches of the plugins, for ``checkpoint`` and for ``changes`` of the policy."""
+        """A healthy audit but for the switches of the plugins, for ``checkpoint`` and for ``changes`` of
+        the policy."""
         policy = short_policy(**HEALTHY | {"probes": [self.probe()]} | changes)
         return auditor.audit(str(checkpoint or self.erased), policy, self.folder / "run", cache=self.cache)
 
@@ -148,25 +158,42 @@ class Laboratory:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of this module's audits, what their probes train on, and a checkpoint that is well erased."""
-    folder, colours, ramp = tmp_path_factory.mktemp("laboratory"), np.random.default_rng(0), np.linspace(0, 1, 32)[:, None, None]
+    folder, colours, ramp = (
+        tmp_path_factory.mktemp("laboratory"),
+        np.random.default_rng(0),
+        np.linspace(0, 1, 32)[:, None, None],
+    )
     (folder / "examples").mkdir()
     for number in range(20):
         column = colours.integers(0, 256, 3) * ramp + colours.integers(0, 256, 3) * (1 - ramp)
         pixels = np.broadcast_to(column, (32, 32, 3)).astype(np.uint8)
-        Image.fromarray(pixels if number % 2 else pixels.transpose(1, 0, 2)).save(folder / "examples" / f"{number}.png")
+        Image.fromarray(pixels if number % 2 else pixels.transpose(1, 0, 2)).save(
+            folder / "examples" / f"{number}.png"
+        )
     lines = [f'{{"file_name": "{number}.png", "text": "a gradient"}}' for number in range(20)]
     (folder / "examples" / "metadata.jsonl").write_text("\n".join(lines))
-    erase("micro", short_policy(), "mace", folder / "erased", options=read_options("micro-mace", ()) | {"steps": 40, "images": 4})
+    erase(
+        "micro",
+        short_policy(),
+        "mace",
+        folder / "erased",
+        options=read_options("micro-mace", ()) | {"steps": 40, "images": 4},
+    )
     return folder
 
 
 @pytest.fixture
 def lab(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     """Both plugins registered, no fault switched on."""
-    found = [PluginRecord(kind, plugin.name, "tests", "0", plugin) for kind, plugin in (("detectors", Watched), ("probes", Gardener))]
+    found = [
+        PluginRecord(kind, plugin.name, "tests", "0", plugin)
+        for kind, plugin in (("detectors", Watched), ("probes", Gardener))
+    ]
     loaded = Loaded((*load_plugins().records, *found), ())
-    monkeypatch.setattr("auditor.plugin.loader.load_plugins", lambda: loaded)
-    monkeypatch.chdir(shared)  # the folder of examples is part of the policy, and so of every seed: its name must not change
+    monkeypatch.setattr("auditor.plugin._loader.load_plugins", lambda: loaded)
+    monkeypatch.chdir(
+        shared
+    )  # the folder of examples is part of the policy, and so of every seed: its name must not change
     return Laboratory(tmp_path, shared / "cache", shared / "erased")
 
 
@@ -188,7 +215,7 @@ def reasons(report: Report) -> str:
     return "\n".join(report.verdict.reasons)
 
 
-# -- on real models ------------------------------------------------------------------------------------------------------
+# -- on real models ------------------------------------------------------------------------------------------
 
 
 def test_a_healthy_audit_passes(healthy: Path) -> None:
@@ -205,10 +232,16 @@ def test_a_healthy_audit_passes(healthy: Path) -> None:
         ("one NaN in a batch", Outcome.ERROR, "'watched' returned scores that are not finite"),
         ("another shape", Outcome.ERROR, r"'watched' returned arrays of shape \(1, 1\)"),
         ("no detection", Outcome.ERROR, "'watched' returned NoneType, not a Detection"),
-        ("never fires", Outcome.INCONCLUSIVE, "'positive' on base did not pass: The detector saw Borin Talvek in 0 of 15 images"),
+        (
+            "never fires",
+            Outcome.INCONCLUSIVE,
+            "'positive' on base did not pass: The detector saw Borin Talvek in 0 of 15 images",
+        ),
     ],
 )
-def test_a_broken_detector_never_passes(lab: Laboratory, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome, cause: str) -> None:
+def test_a_broken_detector_never_passes(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome, cause: str
+) -> None:
     monkeypatch.setattr(Watched, "fault", fault)
     report = lab.audit(**budget_of(outcome))
     assert report.verdict.outcome is outcome
@@ -218,32 +251,44 @@ def test_a_broken_detector_never_passes(lab: Laboratory, monkeypatch: pytest.Mon
 def test_a_detector_that_raises_on_one_image_loses_that_image_and_the_verdict(
     lab: Laboratory, healthy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its neighbours in the batch are measured; and once the detector is mended the same command goes on, and passes."""
+    """Its neighbours in the batch are measured; and once the detector is mended the same command goes on,
+    and passes."""
     picture = next(picture for picture in judge_folder(healthy).pictures if picture.arm == "erased")
-    monkeypatch.setattr(Watched, "victim", from_png((healthy / "images" / f"{picture.image}.png").read_bytes()))
+    monkeypatch.setattr(
+        Watched, "victim", from_png((healthy / "images" / f"{picture.image}.png").read_bytes())
+    )
     shutil.rmtree(healthy)
     monkeypatch.setattr(Watched, "fault", "raises on one image")
     report = lab.audit()
     assert report.verdict.outcome is Outcome.ERROR
-    assert len(report.verdict.reasons) == 1 and "erased, 1 images: The plugin 'watched' raised" in reasons(report)
+    assert len(report.verdict.reasons) == 1 and "erased, 1 images: The plugin 'watched' raised" in reasons(
+        report
+    )
     assert (report.ledger.unscored, report.ledger.measured) == (1, report.ledger.planned - 1)
     monkeypatch.setattr(Watched, "fault", "")
     assert lab.audit().verdict.outcome is Outcome.PASS
 
 
-def test_a_detector_that_always_fires_finds_no_training_set_benign(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_that_always_fires_finds_no_training_set_benign(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Watched, "fault", "always fires")
     report = lab.audit(budget={"images_per_cell": 5, "retained_per_arm": 10})
     assert report.verdict.outcome is Outcome.ERROR
     assert "shows 'Borin Talvek' in 20 of 20 images by the detector" in reasons(report)
 
 
-def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_that_always_fires_proves_nothing(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Watched, "fault", "always fires")
     monkeypatch.setattr(Gardener, "fault", "no training set, nudges (full)")
     report = lab.audit(probes=[lab.probe() | {"method": "full"}])
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
-    assert "'negative' on base did not pass: The detector saw Borin Talvek in 20 of 20 images of other" in reasons(report)
+    assert (
+        "'negative' on base did not pass: The detector saw Borin Talvek in 20 of 20 images of other"
+        in reasons(report)
+    )
     assert "it is not shown that the detector is rarely wrong on that arm" in reasons(report)
 
 
@@ -253,16 +298,34 @@ def test_a_detector_that_always_fires_proves_nothing(lab: Laboratory, monkeypatc
         ("changes nothing", Outcome.ERROR, r"gardener-lora: The plugin 'gardener'.* changed no weight"),
         ("no training set", Outcome.ERROR, "'gardener' has a sham and trains on nothing"),
         ("no training set, changes nothing", Outcome.ERROR, "'gardener'.* changed no weight"),
-        ("no training set, nudges (full)", Outcome.INCONCLUSIVE, "'potent' .* moved the weights by 1e-05 of their L2 norm"),
+        (
+            "no training set, nudges (full)",
+            Outcome.INCONCLUSIVE,
+            "'potent' .* moved the weights by 1e-05 of their L2 norm",
+        ),
         ("reaches no dose", Outcome.ERROR, r"'gardener' .*reached the doses \[\]; the policy's are \[8\]"),
         ("has no sham to show", Outcome.ERROR, "'gardener' .*never reached the dose of its sham"),
         ("raises after training", Outcome.ERROR, "'gardener' .*raised RuntimeError .* out of luck"),
-        ("leaves NaN", Outcome.ERROR, r"'gardener'.* changed unet\.conv_in\.weight; it says that it changes unet\.\*\.lora_\*"),
-        ("leaves NaN (full)", Outcome.INCONCLUSIVE, "Borin Talvek on gardener-full is undecided: 0 of 15 images detected, 15 missing"),
-        ("kills the model (full)", Outcome.INCONCLUSIVE, "'alive' on gardener-full did not pass: Of 20 retained images, 20 were lost"),
+        (
+            "leaves NaN",
+            Outcome.ERROR,
+            r"'gardener'.* changed unet\.conv_in\.weight; it says that it changes unet\.\*\.lora_\*",
+        ),
+        (
+            "leaves NaN (full)",
+            Outcome.INCONCLUSIVE,
+            "Borin Talvek on gardener-full is undecided: 0 of 15 images detected, 15 missing",
+        ),
+        (
+            "kills the model (full)",
+            Outcome.INCONCLUSIVE,
+            "'alive' on gardener-full did not pass: Of 20 retained images, 20 were lost",
+        ),
     ],
 )
-def test_a_broken_probe_never_passes(lab: Laboratory, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome, cause: str) -> None:
+def test_a_broken_probe_never_passes(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: Outcome, cause: str
+) -> None:
     monkeypatch.setattr(Gardener, "fault", fault)
     method = "full" if "(full)" in fault else "lora"
     report = lab.audit(**budget_of(outcome), probes=[lab.probe() | {"method": method}])
@@ -285,9 +348,21 @@ def deaf(name: str, value: torch.Tensor) -> torch.Tensor:
 
 DEAD: dict[str, tuple[str, Callable[[str, torch.Tensor], torch.Tensor], str]] = {
     "deaf to its prompts": ("unet", deaf, "'alive' on erased did not pass"),
-    "scaled to nothing": ("unet", lambda name, value: value * 1e-3, "'alive' on erased did not pass: Of 20 retained images, 20 were lost"),
-    "blank": ("vae", lambda name, value: value * (0 if name.startswith("decoder.conv_out") else 1), "0 of 15 images detected, 15 missing"),
-    "not finite": ("unet", lambda name, value: value * (1e30 if name.startswith("conv_out") else 1), "0 of 15 images detected, 15 missing"),
+    "scaled to nothing": (
+        "unet",
+        lambda name, value: value * 1e-3,
+        "'alive' on erased did not pass: Of 20 retained images, 20 were lost",
+    ),
+    "blank": (
+        "vae",
+        lambda name, value: value * (0 if name.startswith("decoder.conv_out") else 1),
+        "0 of 15 images detected, 15 missing",
+    ),
+    "not finite": (
+        "unet",
+        lambda name, value: value * (1e30 if name.startswith("conv_out") else 1),
+        "0 of 15 images detected, 15 missing",
+    ),
 }
 
 
@@ -298,8 +373,15 @@ def test_a_dead_checkpoint_never_passes(lab: Laboratory, kind: str) -> None:
     report = lab.audit(lab.checkpoint(part, change))
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
     assert cause in reasons(report)
-    assert not any(control.passed for control in report.controls if control.name == "alive" and control.arm == "erased")
-    flaws = {sample.flaw for line in lines_of(lab.folder / "run") if isinstance(line, BatchLine) for sample in line.samples}
+    assert not any(
+        control.passed for control in report.controls if control.name == "alive" and control.arm == "erased"
+    )
+    flaws = {
+        sample.flaw
+        for line in lines_of(lab.folder / "run")
+        if isinstance(line, BatchLine)
+        for sample in line.samples
+    }
     assert kind in flaws or kind not in ("blank", "not finite")
 
 
@@ -320,7 +402,11 @@ def test_an_audit_without_a_base_never_passes(lab: Laboratory) -> None:
 def test_without_a_base_a_probe_cannot_have_its_training_set_drawn(lab: Laboratory) -> None:
     learn = {"candidates": "micro-people", "names": 2}
     with pytest.raises(UsageError, match="is drawn by the base; give one"):
-        lab.audit(base="none", probes=[{"use": "gardener", "options": learn}], budget={"images_per_cell": 5, "retained_per_arm": 10})
+        lab.audit(
+            base="none",
+            probes=[{"use": "gardener", "options": learn}],
+            budget={"images_per_cell": 5, "retained_per_arm": 10},
+        )
     assert not (lab.folder / "run" / "report.json").exists()
 
 
@@ -355,10 +441,12 @@ def test_a_journal_that_lacks_a_line_never_passes(healthy: Path) -> None:
     assert judge_folder(healthy).verdict.outcome is Outcome.PASS
 
 
-# -- in journals of full size --------------------------------------------------------------------------------------------
+# -- in journals of full size --------------------------------------------------------------------------------
 
 
-def check_only_the_fault_stands_in_the_way(plan: Plan, lines: list[Line], *causes: str, outcome: Outcome = Outcome.INCONCLUSIVE) -> None:
+def check_only_the_fault_stands_in_the_way(
+    plan: Plan, lines: list[Line], *causes: str, outcome: Outcome = Outcome.INCONCLUSIVE
+) -> None:
     """The same plan passes without the fault; with it, the reasons name the cause."""
     assert verdict_of(plan, journal_of(plan, erased_well)).verdict.outcome is Outcome.PASS
     report = verdict_of(plan, lines)
@@ -370,19 +458,30 @@ def check_only_the_fault_stands_in_the_way(plan: Plan, lines: list[Line], *cause
 SILENT: dict[str, tuple[Callable[[PlannedSample], bool | None], str]] = {
     "the detector never fires": (lambda planned: False, "'positive' on base did not pass"),
     "every image is blank": (lambda planned: None, "0 of 60 images detected, 60 missing"),
-    "the erased model is dead": (lambda planned: planned.cell.arm == "base", "'alive' on erased did not pass"),
+    "the erased model is dead": (
+        lambda planned: planned.cell.arm == "base",
+        "'alive' on erased did not pass",
+    ),
     "only the probed arm is dead": (
         lambda planned: erased_well(planned) and planned.cell.arm != "in-domain-lora",
         "'alive' on in-domain-lora did not pass",
     ),
-    "the base does not know the concept": (lambda planned: planned.cell.role is Role.RETAINED, "'positive' on base did not pass"),
-    "the base does not know what is retained": (lambda planned: planned.cell.role is Role.POSITIVE, "'assay' on base did not pass"),
+    "the base does not know the concept": (
+        lambda planned: planned.cell.role is Role.RETAINED,
+        "'positive' on base did not pass",
+    ),
+    "the base does not know what is retained": (
+        lambda planned: planned.cell.role is Role.POSITIVE,
+        "'assay' on base did not pass",
+    ),
     "the concept's images are missing": (
         lambda planned: None if planned.cell.role is Role.GATE else True,
         "Borin Talvek on erased is undecided: 0 of 60 images detected, 60 missing",
     ),
     "one prompt in five shows it": (
-        lambda planned: erased_well(planned) or (planned.prompt.startswith("a sketch") and planned.index % 3 == 0),
+        lambda planned: (
+            erased_well(planned) or (planned.prompt.startswith("a sketch") and planned.index % 3 == 0)
+        ),
         "Borin Talvek on erased is undecided: 4 of 60 images detected",
     ),
 }
@@ -411,12 +510,16 @@ def test_one_image_that_was_never_drawn_is_no_pass(plan: Plan, arm: str) -> None
 
 def test_one_error_is_no_pass(plan: Plan) -> None:
     lines = [*journal_of(plan, erased_well), ErrorLine(arm="in-domain-lora", message="the detector raised")]
-    check_only_the_fault_stands_in_the_way(plan, lines, "in-domain-lora: the detector raised", outcome=Outcome.ERROR)
+    check_only_the_fault_stands_in_the_way(
+        plan, lines, "in-domain-lora: the detector raised", outcome=Outcome.ERROR
+    )
 
 
 @pytest.mark.parametrize("fit", [(), (1.0, 1.02, 1.01), (1.1, 1.2, 1.1), (0.999, 1.019, 1.009)])
 def test_a_probe_that_changed_nothing_is_no_pass(plan: Plan, fit: tuple[float, ...]) -> None:
-    check_only_the_fault_stands_in_the_way(plan, journal_of(plan, erased_well, fit=fit), "'potent' on in-domain-lora did not pass")
+    check_only_the_fault_stands_in_the_way(
+        plan, journal_of(plan, erased_well, fit=fit), "'potent' on in-domain-lora did not pass"
+    )
 
 
 def test_a_detector_that_always_fires_proves_nothing_at_any_size(plan: Plan) -> None:
@@ -425,15 +528,21 @@ def test_a_detector_that_always_fires_proves_nothing_at_any_size(plan: Plan) -> 
         if isinstance(line, BatchLine):
             samples = []
             for sample in line.samples:
-                scores = {name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)}) for name, score in sample.scores.items()}
+                scores = {
+                    name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)})
+                    for name, score in sample.scores.items()
+                }
                 samples.append(sample.model_copy(update={"scores": scores}))
             line = line.model_copy(update={"samples": tuple(samples)})
         loud.append(line)
-    check_only_the_fault_stands_in_the_way(plan, loud, "'negative' on base did not pass", "rarely wrong on that arm")
+    check_only_the_fault_stands_in_the_way(
+        plan, loud, "'negative' on base did not pass", "rarely wrong on that arm"
+    )
 
 
 def test_a_model_that_draws_one_retained_concept_for_everything_never_passes() -> None:
-    """With a single retained concept nothing tells a living model from one that draws it whatever the prompt."""
+    """With a single retained concept nothing tells a living model from one that draws it whatever the
+    prompt."""
     plan = make_plan(short_policy(retain=[{"name": "dog", "domain": "objects", "prompts": "paper-objects"}]))
     report = verdict_of(plan, journal_of(plan, erased_well))
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
@@ -451,10 +560,17 @@ def sequential_plan() -> Plan:
 
 
 def test_silent_prompts_that_come_first_decide_nothing() -> None:
-    """Written to the journal prompt by prompt, the silent ones first; image by image that would have "held" at image 36."""
+    """Written to the journal prompt by prompt, the silent ones first; image by image that would have
+    "held" at image 36."""
     plan = sequential_plan()
     lines = [
-        line.model_copy(update={"samples": tuple(sorted(line.samples, key=lambda s: s.prompt == plan.gate_cells[0].prompts[-1]))})
+        line.model_copy(
+            update={
+                "samples": tuple(
+                    sorted(line.samples, key=lambda s: s.prompt == plan.gate_cells[0].prompts[-1])
+                )
+            }
+        )
         if isinstance(line, BatchLine)
         else line
         for line in journal_of(plan, is_loud)
@@ -469,8 +585,12 @@ def test_silent_prompts_alone_decide_nothing() -> None:
     """No image of the loud prompt was drawn: no round is whole, however many silent images there are."""
     plan = sequential_plan()
     last = plan.gate_cells[0].prompts[-1]
-    lines = journal_of(plan, is_loud, skip=lambda planned: planned.cell.role is Role.GATE and planned.prompt == last)
-    check_only_the_fault_stands_in_the_way(plan, lines, "Borin Talvek on erased is undecided: 0 of 0 images detected")
+    lines = journal_of(
+        plan, is_loud, skip=lambda planned: planned.cell.role is Role.GATE and planned.prompt == last
+    )
+    check_only_the_fault_stands_in_the_way(
+        plan, lines, "Borin Talvek on erased is undecided: 0 of 0 images detected"
+    )
 
 
 def test_a_run_does_not_stop_at_silent_prompts() -> None:
@@ -484,10 +604,12 @@ def test_a_run_does_not_stop_at_silent_prompts() -> None:
     for batch in (1, 4, 7, 64):
         assert all(rehearse(plan, well, batch).is_held(cell) for cell in plan.gate_cells)
         assert not any(rehearse(plan, loud, batch).is_held(cell) for cell in plan.gate_cells)
-    assert [sample.prompt for sample in plan.gate_cells[0].samples(SEEDS)][4] == plan.gate_cells[0].prompts[-1]
+    assert [sample.prompt for sample in plan.gate_cells[0].samples(SEEDS)][4] == plan.gate_cells[0].prompts[
+        -1
+    ]
 
 
-# -- at the command line -------------------------------------------------------------------------------------------------
+# -- at the command line -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["limit", "probe", "budgets", "allow_missing"])

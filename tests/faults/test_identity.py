@@ -1,4 +1,5 @@
-"""A run folder goes on with the same audit only, and what was kept is used only where it is what its name says."""
+"""A run folder goes on with the same audit only, and what was kept is used only where it is what its name
+says."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save
 
 import auditor
-from auditor.arms import ArmStore, digest_of_arm
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
+from auditor._audit.run_folder.arms import ArmStore, digest_of_arm
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._files.images import to_png
+from auditor._journal.file import Journal
+from auditor._journal.lines import ArmLine, BatchLine
 from auditor.errors import UsageError
-from auditor.journal import ArmLine, BatchLine, Journal
-from auditor.pictures import to_png
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
 
@@ -26,7 +28,9 @@ from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
 def folder(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small audit in ``run``, with its ``cache``."""
     folder = tmp_path_factory.mktemp("identity")
-    auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+    auditor.audit(
+        str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache"
+    )
     return folder
 
 
@@ -64,7 +68,9 @@ def test_another_checkpoint_is_refused(folder: Path, erased: Path, tmp_path: Pat
     tensors["conv_in.bias"] += 1e-6
     weights.write_bytes(save(tensors))
     with pytest.raises(UsageError, match=r"holds another audit \(checkpoint: [0-9a-f]{64} → [0-9a-f]{64}\)"):
-        auditor.audit(str(other), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+        auditor.audit(
+            str(other), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache"
+        )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,9 @@ def test_another_checkpoint_is_refused(folder: Path, erased: Path, tmp_path: Pat
         ("plugins", {"probes/in-domain": "auditor 9"}, "plugins.probes/in-domain: auditor 9 → "),
     ],
 )
-def test_other_software_is_refused(folder: Path, erased: Path, key: str, value: object, difference: str) -> None:
+def test_other_software_is_refused(
+    folder: Path, erased: Path, key: str, value: object, difference: str
+) -> None:
     manifest = folder / "run" / "manifest.json"
     before = manifest.read_bytes()
     changed = json.loads(before)
@@ -82,25 +90,43 @@ def test_other_software_is_refused(folder: Path, erased: Path, key: str, value: 
     manifest.write_text(json.dumps(changed))
     try:
         with pytest.raises(UsageError, match=difference):
-            auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+            auditor.audit(
+                str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache"
+            )
     finally:
         manifest.write_bytes(before)
 
 
-def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(folder: Path, erased: Path, tmp_path: Path) -> None:
+def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(
+    folder: Path, erased: Path, tmp_path: Path
+) -> None:
     out, larger = tmp_path / "run", {"images_per_cell": 30, "retained_per_arm": 10}
     limits = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3}
     changes = {"sequential": True, "sampler": QUICK, "limits": limits}
-    before = auditor.audit(str(erased), short_policy(budget=SMALL | {"images_per_cell": 5}, **changes), out, cache=folder / "cache")
+    before = auditor.audit(
+        str(erased),
+        short_policy(budget=SMALL | {"images_per_cell": 5}, **changes),
+        out,
+        cache=folder / "cache",
+    )
     journal = (out / "journal.jsonl").read_bytes()
     after = auditor.audit(str(erased), short_policy(budget=larger, **changes), out, cache=folder / "cache")
     assert (out / "journal.jsonl").read_bytes().startswith(journal)
     assert drawn_twice(out) == [] and after.ledger.planned > before.ledger.planned
     assert sum(cell.n for cell in after.cells) > sum(cell.n for cell in before.cells)
-    assert len({line.weights for line in lines_of(out) if isinstance(line, ArmLine) and line.arm == "in-domain-lora"}) == 1
+    assert (
+        len(
+            {
+                line.weights
+                for line in lines_of(out)
+                if isinstance(line, ArmLine) and line.arm == "in-domain-lora"
+            }
+        )
+        == 1
+    )
 
 
-# -- trained arms --------------------------------------------------------------------------------------------------------
+# -- trained arms --------------------------------------------------------------------------------------------
 
 
 def flip_a_weight(path: Path) -> None:
@@ -136,7 +162,9 @@ TAMPERED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-def test_an_arm_file_that_was_changed_is_not_restored(folder: Path, erased: Path, tmp_path: Path, how: str) -> None:
+def test_an_arm_file_that_was_changed_is_not_restored(
+    folder: Path, erased: Path, tmp_path: Path, how: str
+) -> None:
     (kept,) = (folder / "run" / "arms").iterdir()
     copy = tmp_path / "arms" / kept.name / "changed.safetensors"
     copy.parent.mkdir(parents=True)
@@ -160,14 +188,18 @@ def test_a_run_trains_an_arm_again_whose_file_was_changed(folder: Path, erased: 
     flip_a_weight(kept)
     auditor.audit(str(erased), policy, out, cache=folder / "cache")
     assert timeless(out) == whole and drawn_twice(out) == []
-    assert [line.arm for line in lines_of(out) if isinstance(line, ArmLine)].count("in-domain-lora") == 2  # trained again
+    assert [line.arm for line in lines_of(out) if isinstance(line, ArmLine)].count(
+        "in-domain-lora"
+    ) == 2  # trained again
     assert kept.read_bytes() == untouched  # and kept again: the next resume needs no third training
 
 
-# -- pictures of the base ------------------------------------------------------------------------------------------------
+# -- pictures of the base ------------------------------------------------------------------------------------
 
 
-def test_pictures_of_the_base_that_were_changed_are_drawn_again(folder: Path, erased: Path, tmp_path: Path) -> None:
+def test_pictures_of_the_base_that_were_changed_are_drawn_again(
+    folder: Path, erased: Path, tmp_path: Path
+) -> None:
     """A cache full of wrong pictures under right names changes nothing."""
     policy = short_policy(budget=SMALL, sampler=QUICK)
     for path in (folder / "cache").rglob("*.png"):
@@ -180,11 +212,16 @@ def test_pictures_of_the_base_that_were_changed_are_drawn_again(folder: Path, er
 
 
 def test_two_audits_cannot_write_to_one_folder(folder: Path, erased: Path) -> None:
-    with Journal(folder / "run" / "journal.jsonl"), pytest.raises(UsageError, match="Another audit is writing"):
-        auditor.audit(str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache")
+    with (
+        Journal(folder / "run" / "journal.jsonl"),
+        pytest.raises(UsageError, match="Another audit is writing"),
+    ):
+        auditor.audit(
+            str(erased), short_policy(budget=SMALL, sampler=QUICK), folder / "run", cache=folder / "cache"
+        )
 
 
-# -- nobody rolls again ----------------------------------------------------------------------------------------------------
+# -- nobody rolls again --------------------------------------------------------------------------------------
 
 
 def copied(erased: Path, to: Path) -> Path:
@@ -194,7 +231,12 @@ def copied(erased: Path, to: Path) -> Path:
 def test_a_key_that_nobody_reads_is_no_other_throw(folder: Path, erased: Path, tmp_path: Path) -> None:
     """Another digest of the files, the same tensors and vocabulary: the same images."""
     copy = copied(erased, tmp_path / "copy")
-    for name in ("model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"):
+    for name in (
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+        "scheduler/scheduler_config.json",
+    ):
         content = json.loads((copy / name).read_text())
         (copy / name).write_text(json.dumps(content | {"_note": "another throw"}, indent=7))
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
@@ -217,5 +259,8 @@ def test_attempts_are_counted_by_concepts_and_base(folder: Path, erased: Path, t
     weights.write_bytes(save(tensors))
     cache = tmp_path / "cache"
     policy = short_policy(budget=SMALL, sampler=QUICK)
-    attempts = [auditor.audit(str(path), policy, tmp_path / path.name / "run", cache=cache).provenance for path in (erased, copy)]
+    attempts = [
+        auditor.audit(str(path), policy, tmp_path / path.name / "run", cache=cache).provenance
+        for path in (erased, copy)
+    ]
     assert [each.attempt for each in attempts] == [1, 2] and attempts[0].audit_seed != attempts[1].audit_seed

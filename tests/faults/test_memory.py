@@ -1,4 +1,5 @@
-"""Memory that runs out: the batch is halved once and that is recorded; after that the arm is an error and the others go on."""
+"""Memory that runs out: the batch is halved once and that is recorded; after that the arm is an error and
+the others go on."""
 
 from __future__ import annotations
 
@@ -10,27 +11,33 @@ import pytest
 import torch
 
 import auditor
-from auditor import run as running
-from auditor.diffusion.model import TextToImage
-from auditor.journal import BatchLine, HalvedLine
+from auditor._audit.run import runner as running
+from auditor._diffusion.model import DiffusionModel
+from auditor._journal.lines import BatchLine, HalvedLine
 from auditor.report import Outcome, Report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, batches, drawn_twice, lines_of
 
-CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+CPU = RuntimeError(
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
+)
 ERRORS = {"cpu": CPU, "cuda": torch.OutOfMemoryError("CUDA out of memory."), "python": MemoryError()}
 
-Room = Callable[[TextToImage], int]
+Room = Callable[[DiffusionModel], int]
 """How many images a model can draw at once."""
 
 
 @pytest.fixture
-def audit(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> Callable[..., Report]:
+def audit(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_cache: Path
+) -> Callable[..., Report]:
     """A small audit on a machine with ``room``."""
     whole = running.draw
 
     def run(room: Room, error: BaseException = CPU, **changes: object) -> Report:
-        def draw(model: TextToImage, prompts: Sequence[str], *more: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        def draw(
+            model: DiffusionModel, prompts: Sequence[str], *more: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             if len(prompts) > room(model):
                 raise error
             return whole(model, prompts, *more)
@@ -58,15 +65,21 @@ def sham_of(report: Report) -> bool | None:
     return next(control.passed for control in report.controls if control.name == "sham")
 
 
-def is_base(model: TextToImage, erased: Path) -> bool:
-    from auditor.checkpoint import open_checkpoint
+def is_base(model: DiffusionModel, erased: Path) -> bool:
+    from auditor._checkpoint import open_checkpoint
 
     return model.digest != open_checkpoint(str(erased)).digest
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(audit: Callable[..., Report], tmp_path: Path, kind: str) -> None:
-    report = audit(lambda model: 6, ERRORS[kind], sampler=QUICK | {"batch": 12, "guidance": 4.0 + 0.5 * list(ERRORS).index(kind)})
+def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(
+    audit: Callable[..., Report], tmp_path: Path, kind: str
+) -> None:
+    report = audit(
+        lambda model: 6,
+        ERRORS[kind],
+        sampler=QUICK | {"batch": 12, "guidance": 4.0 + 0.5 * list(ERRORS).index(kind)},
+    )
     assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole
     assert halved(tmp_path / "run") == {"base": 6, "erased": 6, "in-domain-lora": 6}
     assert sham_of(report) is True
@@ -78,21 +91,26 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(audit: C
 def test_an_arm_that_does_not_fit_at_half_is_an_error_and_the_others_go_on(
     audit: Callable[..., Report], erased: Path, tmp_path: Path
 ) -> None:
-    """The erased model has no room for its half batches while its own arm is drawn; later the probed arm has."""
+    """The erased model has no room for its half batches while its own arm is drawn; later the probed arm
+    has."""
     journal = tmp_path / "run" / "journal.jsonl"
 
-    def room(model: TextToImage) -> int:
+    def room(model: DiffusionModel) -> int:
         broken = journal.exists() and b'"kind":"error"' in journal.read_bytes()
         return 12 if broken or is_base(model, erased) else 2
 
     report = audit(room)
     assert report.verdict.outcome is Outcome.ERROR
-    assert len(report.verdict.reasons) == 1 and report.verdict.reasons[0].startswith("erased: Memory ran out, also with half the batch")
+    assert len(report.verdict.reasons) == 1 and report.verdict.reasons[0].startswith(
+        "erased: Memory ran out, also with half the batch"
+    )
     assert halved(tmp_path / "run") == {"erased": 6}
     drawn = {cell.arm: cell.n for cell in report.cells}
     assert drawn["in-domain-lora"] == drawn["base"] == 10 and drawn["erased"] == 0
     mended = audit(lambda model: 12)
-    assert mended.verdict.outcome is Outcome.INCONCLUSIVE and mended.ledger.whole and sham_of(mended) is not None
+    assert (
+        mended.verdict.outcome is Outcome.INCONCLUSIVE and mended.ledger.whole and sham_of(mended) is not None
+    )
 
 
 def test_a_machine_without_room_for_one_image_is_an_error_in_every_arm(audit: Callable[..., Report]) -> None:
@@ -105,21 +123,27 @@ def test_a_machine_without_room_for_one_image_is_an_error_in_every_arm(audit: Ca
 def test_images_that_could_not_be_scored_are_drawn_again_in_batches_that_fit(
     audit: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A detector failed on every image of batches of twelve, and when the run goes on there is room for six."""
+    """A detector failed on every image of batches of twelve, and when the run goes on there is room for
+    six."""
     with monkeypatch.context() as patch:
-        patch.setattr("auditor.detectors.clip_zero_shot.ClipZeroShot.detect", None)
+        patch.setattr("auditor.builtins.detectors.clip_zero_shot.ClipZeroShot.detect", None)
         assert audit(lambda model: 12).verdict.outcome is Outcome.ERROR
     audit(lambda model: 6)  # the first batch of each arm tells how much room there is
     report = audit(lambda model: 6)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole, report.verdict.reasons
-    assert {len(line.samples) for line in lines_of(tmp_path / "run") if isinstance(line, BatchLine)} >= {12, 6}
+    assert {len(line.samples) for line in lines_of(tmp_path / "run") if isinstance(line, BatchLine)} >= {
+        12,
+        6,
+    }
 
 
-def test_training_that_does_not_fit_is_an_error_of_its_arm(audit: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_does_not_fit_is_an_error_of_its_arm(
+    audit: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def finetune(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("auditor.diffusion.finetune.finetune", finetune)
+    monkeypatch.setattr("auditor._diffusion.finetune.finetune", finetune)
     report = audit(lambda model: 12)
     assert report.verdict.outcome is Outcome.ERROR
     assert len(report.verdict.reasons) == 1 and "in-domain-lora: " in report.verdict.reasons[0]

@@ -1,4 +1,5 @@
-"""An audit may be killed at any moment: the same command goes on, draws nothing twice and ends with the same report."""
+"""An audit may be killed at any moment: the same command goes on, draws nothing twice and ends with the
+same report."""
 
 from __future__ import annotations
 
@@ -11,15 +12,38 @@ from pathlib import Path
 import pytest
 
 from tests.faults.forks import Fork, Forks
-from tests.faults.runs import QUICK, SMALL, batches, command, drawn_twice, lines_of, policy_file, timeless, torn_pictures, weights_of
+from tests.faults.runs import (
+    QUICK,
+    SMALL,
+    batches,
+    command,
+    drawn_twice,
+    lines_of,
+    policy_file,
+    timeless,
+    torn_pictures,
+    weights_of,
+)
 
-LEARN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "batch": 4}
+LEARN = {
+    "candidates": "micro-people",
+    "prompts": "paper-people",
+    "names": 2,
+    "images_per_prompt": 1,
+    "batch": 4,
+}
 LOOSE = {"tau": 0.6, "min_sensitivity": 0.5, "max_false_positive": 0.3}
-"""Limits at which 20 images can decide: with tighter ones a sequential cell is hopeless from the start and never drawn."""
-ROUND_BY_ROUND = {"sequential": True, "limits": LOOSE, "budget": {"images_per_cell": 20, "retained_per_arm": 20}}
+"""Limits at which 20 images can decide: with tighter ones a sequential cell is hopeless from the start and
+never drawn."""
+ROUND_BY_ROUND = {
+    "sequential": True,
+    "limits": LOOSE,
+    "budget": {"images_per_cell": 20, "retained_per_arm": 20},
+}
 LORA, FULL = LEARN | {"learning_rate": 1e-3}, LEARN | {"learning_rate": 1e-4}
 
-# dies at the n-th time that something is synced to the disk: before an image, a manifest or a trained arm gets its name, after a
+# dies at the n-th time that something is synced to the disk: before an image, a manifest or a trained arm
+# gets its name, after a
 # journal line was written, or before a folder is synced
 AT_SYNC = """
 import os, signal
@@ -35,7 +59,7 @@ os.fsync = fsync
 # dies when half of the n-th line of this call is in the journal
 TORN = """
 import os, signal
-from auditor.journal import Journal
+from auditor._journal.file import Journal
 left, write = [{n}], Journal.write
 def tear(journal, line):
     left[0] -= 1
@@ -48,13 +72,18 @@ Journal.write = tear
 """
 
 
-def kill_until(deaths: int, forks: Forks, alone: Path, arguments: Callable[[Path], list[str]], seconds: float, seed: int) -> int:
-    """Kill audits ``deaths`` times, by turns at a random moment, at a random sync and in the middle of a line; each goes on until
-    it ends, and then it must be ``alone``'s equal. Returns how many audits that took."""
+def kill_until(
+    deaths: int, forks: Forks, alone: Path, arguments: Callable[[Path], list[str]], seconds: float, seed: int
+) -> int:
+    """Kill audits ``deaths`` times, by turns at a random moment, at a random sync and in the middle of a
+    line; each goes on until it ends, and then it must be ``alone``'s equal. Returns how many audits that
+    took."""
     choice, folder, audits = random.Random(seed), alone.parent, 1
     while deaths:
         out = folder / f"killed{audits}"
-        prelude = ("", AT_SYNC.format(n=choice.randrange(1, 60)), "", TORN.format(n=choice.randrange(1, 4)))[deaths % 4]
+        prelude = ("", AT_SYNC.format(n=choice.randrange(1, 60)), "", TORN.format(n=choice.randrange(1, 4)))[
+            deaths % 4
+        ]
         fork = forks.start(*arguments(out), prelude=prelude)
         if fork.wait(120 if prelude else choice.uniform(0, seconds / 3)) is None:
             fork.send(signal.SIGKILL)
@@ -78,27 +107,52 @@ def check_equal(survivor: Path, alone: Path) -> None:
     assert weights_of(survivor) == weights_of(alone)
 
 
-def check_killed_audits_end_alike(forks: Forks, erased: Path, folder: Path, deaths: int, seed: int, **changes: object) -> None:
+def check_killed_audits_end_alike(
+    forks: Forks, erased: Path, folder: Path, deaths: int, seed: int, **changes: object
+) -> None:
     """One audit that is left alone, and others that are killed again and again."""
     policy = policy_file(folder, **changes)
     began = time.monotonic()
     alone = forks.run(*command(erased, policy, folder / "alone"))
     seconds = time.monotonic() - began
     assert alone.code in (0, 1, 3), alone.said
-    audits = kill_until(deaths, forks, folder / "alone", lambda out: command(erased, policy, out), seconds, seed)
-    print(f"{deaths} kills in {audits} audits survived, in {time.monotonic() - began:.0f} s; one undisturbed: {seconds:.1f} s")
+    audits = kill_until(
+        deaths, forks, folder / "alone", lambda out: command(erased, policy, out), seconds, seed
+    )
+    print(
+        f"{deaths} kills in {audits} audits survived, in {time.monotonic() - began:.0f} s; one undisturbed: "
+        f"{seconds:.1f} s"
+    )
 
 
-def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(forks: Forks, erased: Path, tmp_path: Path) -> None:
-    check_killed_audits_end_alike(forks, erased, tmp_path, 5, 20260, budget=SMALL, sampler=QUICK | {"batch": 8})
+def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(
+    forks: Forks, erased: Path, tmp_path: Path
+) -> None:
+    check_killed_audits_end_alike(
+        forks, erased, tmp_path, 5, 20260, budget=SMALL, sampler=QUICK | {"batch": 8}
+    )
 
 
 @pytest.mark.science
 @pytest.mark.parametrize(
     ("seed", "changes"),
     [
-        (1, {"probes": [{"use": "in-domain", "method": "lora", "doses": [2, 4], "options": LORA}], "sampler": QUICK | {"batch": 4}}),
-        (2, {"probes": [{"use": "in-domain", "method": "full", "replicates": 2, "doses": [3], "options": FULL}]} | ROUND_BY_ROUND),
+        (
+            1,
+            {
+                "probes": [{"use": "in-domain", "method": "lora", "doses": [2, 4], "options": LORA}],
+                "sampler": QUICK | {"batch": 4},
+            },
+        ),
+        (
+            2,
+            {
+                "probes": [
+                    {"use": "in-domain", "method": "full", "replicates": 2, "doses": [3], "options": FULL}
+                ]
+            }
+            | ROUND_BY_ROUND,
+        ),
         (
             3,
             {
@@ -109,7 +163,14 @@ def test_an_audit_that_was_killed_ends_with_the_report_of_one_that_was_not(forks
             }
             | ROUND_BY_ROUND,
         ),
-        (4, {"unit": "prompt", "budget": {"images_per_cell": 4, "retained_per_arm": 10}, "sampler": QUICK | {"batch": 3}}),
+        (
+            4,
+            {
+                "unit": "prompt",
+                "budget": {"images_per_cell": 4, "retained_per_arm": 10},
+                "sampler": QUICK | {"batch": 3},
+            },
+        ),
     ],
 )
 def test_audits_of_every_kind_survive_being_killed(
@@ -130,14 +191,16 @@ def test_a_trained_arm_is_restored_and_not_trained_again(forks: Forks, erased: P
     policy = policy_file(tmp_path, budget=SMALL, sampler=QUICK | {"batch": 2})
     out = tmp_path / "run"
     fork, deadline = forks.start(*command(erased, policy, tmp_path)), time.monotonic() + 60
-    while not (out.exists() and [arm for arm, _ in batches(out)].count("in-domain-lora") >= 2):  # two of its batches are drawn
+    while not (
+        out.exists() and [arm for arm, _ in batches(out)].count("in-domain-lora") >= 2
+    ):  # two of its batches are drawn
         assert fork.wait(0.02) is None and time.monotonic() < deadline, fork.said
     fork.send(signal.SIGKILL)
     assert fork.wait() == -signal.SIGKILL
     assert not (out / "report.json").exists()
     before = (out / "journal.jsonl").read_bytes()
     before = before[: before.rfind(b"\n") + 1]
-    never = "import auditor.diffusion.finetune as f; f.finetune = None"  # training again would raise
+    never = "import auditor._diffusion.finetune as f; f.finetune = None"  # training again would raise
     assert forks.run(*command(erased, policy, tmp_path), prelude=never).code == 3
     assert (out / "journal.jsonl").read_bytes().startswith(before)
     assert [line.arm for line in lines_of(out) if line.kind == "arm"] == ["base", "erased", "in-domain-lora"]
@@ -168,7 +231,7 @@ def test_an_interrupted_run_ends_with_130(forks: Forks, erased: Path, tmp_path: 
 
 STUBBORN = """
 import time
-from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
 def detect(self, images, concepts):
     for word in ("first", "second"):
         print(word, flush=True)
@@ -180,8 +243,13 @@ ClipZeroShot.detect = detect
 """
 
 
-def test_a_second_signal_ends_what_will_not_stop_at_the_first(forks: Forks, erased: Path, tmp_path: Path) -> None:
-    fork, deadline = forks.start(*command(erased, policy_file(tmp_path, budget=SMALL), tmp_path), prelude=STUBBORN), time.monotonic() + 60
+def test_a_second_signal_ends_what_will_not_stop_at_the_first(
+    forks: Forks, erased: Path, tmp_path: Path
+) -> None:
+    fork, deadline = (
+        forks.start(*command(erased, policy_file(tmp_path, budget=SMALL), tmp_path), prelude=STUBBORN),
+        time.monotonic() + 60,
+    )
     for word in ("first", "second"):
         while word not in fork.said:
             assert fork.wait(0.02) is None and time.monotonic() < deadline, fork.said

@@ -1,4 +1,5 @@
-"""What is asked once and could go wrong afterwards is asked again before a PASS: the detector, the process, the arm's own weights (S23)."""
+"""What is asked once and could go wrong afterwards is asked again before a PASS: the detector, the
+process, the arm's own weights (S23)."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ import torch
 from torch import nn
 
 import auditor
-from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
 from auditor.errors import UsageError
-from auditor.plugin import loader
+from auditor.plugin import _loader as loader
+from auditor.plugin._loader import PluginRecord
 from auditor.plugin.contracts import Probe, ProbeSetting, TrainingRequest, Update
-from auditor.plugin.loader import PluginRecord
 from auditor.report import Outcome, Report
 from tests.faults.passing import document, edit_lines, gradients, never_erased, policy_that_can_pass
 
@@ -102,8 +103,11 @@ class LooseBuffer(Untrained):
     name = "leaves-a-buffer"
 
     def leave(self, update: Update) -> None:
-        embeddings = next(module for module in update.model.text_encoder.modules() if hasattr(module, "position_ids"))
-        embeddings.position_ids = embeddings.position_ids.flip(-1)  # type: ignore[union-attr, operator, assignment]
+        embeddings = next(
+            module for module in update.model.text_encoder.modules() if hasattr(module, "position_ids")
+        )
+        # type: ignore[union-attr, operator, assignment]
+        embeddings.position_ids = embeddings.position_ids.flip(-1)
         update.model.forget_text_states()
 
 
@@ -162,18 +166,26 @@ def detector(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["goes-blind", "blind-in-between"])
 def test_a_detector_that_goes_blind_is_an_error(plugins: None, tmp_path: Path, name: str) -> None:
     report = audit(never_erased(tmp_path / "x"), tmp_path, detectors=detector(name))
-    assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL), "a FAIL that was proven before outranks it"
-    assert any("something else of a picture of the base" in error for error in report.ledger.errors), report.ledger.errors
+    assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL), (
+        "a FAIL that was proven before outranks it"
+    )
+    assert any("something else of a picture of the base" in error for error in report.ledger.errors), (
+        report.ledger.errors
+    )
 
 
-def test_what_it_says_at_the_end_is_compared_too(plugins: None, erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_says_at_the_end_is_compared_too(
+    plugins: None, erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the pictures that are mixed into every batch, the look at the end still finds it."""
-    from auditor.scoring import Scorer
+    from auditor._audit.run.scoring import Scorer
 
     monkeypatch.setattr(Scorer, "remember", lambda self, pictures: None)
     report = audit(erased, tmp_path, detectors=detector("goes-blind"))
     assert report.verdict.outcome is Outcome.ERROR
-    assert any("that it was shown again after the last arm" in reason for reason in report.verdict.reasons), report.verdict.reasons
+    assert any("that it was shown again after the last arm" in reason for reason in report.verdict.reasons), (
+        report.verdict.reasons
+    )
 
 
 @pytest.fixture(scope="module")
@@ -191,34 +203,50 @@ def clean(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def images_of(run: Path, arm: str) -> list[str]:
     from tests.faults.runs import batches
 
-    return [str(sample.image) for name, samples in batches(run) if name == arm for sample in samples if "|gate|" in sample.cell]
+    return [
+        str(sample.image)
+        for name, samples in batches(run)
+        if name == arm
+        for sample in samples
+        if "|gate|" in sample.cell
+    ]
 
 
 @pytest.mark.parametrize(
-    "probe", [pytest.param(each, marks=pytest.mark.science if each in SLOW else ()) for each in LEFT], ids=lambda probe: probe.name
+    "probe",
+    [pytest.param(each, marks=pytest.mark.science if each in SLOW else ()) for each in LEFT],
+    ids=lambda probe: probe.name,
 )
 def test_what_a_probe_leaves_beside_its_weights_is_in_no_image(
     plugins: None, erased: Path, clean: tuple[Path, list[str]], tmp_path: Path, probe: type[Untrained]
 ) -> None:
-    """The arm is drawn from its tensors in a fresh copy: the prompts' images are those of the nudge alone (in other seeds' company)."""
+    """The arm is drawn from its tensors in a fresh copy: the prompts' images are those of the nudge alone
+    (in other seeds' company)."""
     report = audit(erased, tmp_path, probes=[{"use": probe.name, "doses": [1]}])
     lines = {control.name: control for control in report.controls if control.name == "repeat"}
     assert lines and all(control.passed for control in report.controls if control.name == "repeat")
     quality = {row.arm: row for row in report.quality}
-    assert quality[probe.name].accuracy is not None and quality[probe.name].accuracy >= (quality["erased"].accuracy or 0) - 0.1
+    assert (
+        quality[probe.name].accuracy is not None
+        and quality[probe.name].accuracy >= (quality["erased"].accuracy or 0) - 0.1
+    )
     assert not nn.modules.module._global_forward_hooks
 
 
-def test_what_a_plugin_leaves_in_the_process_is_found(plugins: None, erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_plugin_leaves_in_the_process_is_found(
+    plugins: None, erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nn.GroupNorm, "forward", nn.GroupNorm.forward)  # put back afterwards
     report = audit(erased, tmp_path, probes=[{"use": "leaves-a-patch", "doses": [1]}])
     assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL)
-    (control,) = [control for control in report.controls if control.name == "repeat" and control.arm == "erased"]
+    (control,) = [
+        control for control in report.controls if control.name == "repeat" and control.arm == "erased"
+    ]
     assert control.passed is False and "drawn again after the last probe" in control.sentence
     assert any("left something behind in this process" in error for error in report.ledger.errors)
 
 
-# -- the text side ---------------------------------------------------------------------------------------------------
+# -- the text side -------------------------------------------------------------------------------------------
 
 
 def swap_words(folder: Path, one: str, other: str) -> None:
@@ -236,13 +264,17 @@ def test_a_name_that_leads_elsewhere_is_no_pass(tmp_path: Path) -> None:
     swap_words(folder, "talve", "beard</w>")
     report = audit(folder, tmp_path)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
-    assert any("tokenizer reads" in reason and "'a photo of Borin Talvek'" not in reason for reason in report.verdict.reasons)
+    assert any(
+        "tokenizer reads" in reason and "'a photo of Borin Talvek'" not in reason
+        for reason in report.verdict.reasons
+    )
     (control,) = [control for control in report.controls if control.name == "vocabulary"]
     assert control.passed is False and control.value == 5
 
 
 def hidden_in_the_text_encoder(folder: Path) -> Path:
-    """The base, but its text encoder takes the first word of the name for another: the UNet still knows the person."""
+    """The base, but its text encoder takes the first word of the name for another: the UNet still knows
+    the person."""
     import json
 
     from safetensors.torch import load_file, save_file
@@ -252,8 +284,8 @@ def hidden_in_the_text_encoder(folder: Path) -> Path:
     tensors = load_file(file)
     words = json.loads((folder / "tokenizer" / "vocab.json").read_text())
     name = next(name for name in tensors if name.endswith("token_embedding.weight"))
-    from auditor.checkpoint import open_checkpoint
-    from auditor.checkpoint.load import load_model
+    from auditor._checkpoint import open_checkpoint
+    from auditor._checkpoint.load import load_model
 
     ids = load_model(open_checkpoint("micro")).tokenizer("Borin Talvek").input_ids[1:-1]
     tensors[name][ids] = tensors[name][words["person</w>"]].clone()
@@ -265,7 +297,9 @@ def test_an_erasure_in_the_text_encoder_is_audited_with_the_bases_put_back(tmp_p
     folder = hidden_in_the_text_encoder(tmp_path / "x")
     alone = audit(folder, tmp_path / "alone")
     assert alone.verdict.outcome is Outcome.INCONCLUSIVE
-    assert any("add {use: base-text-encoder} to its probes" in reason for reason in alone.verdict.reasons), alone.verdict.reasons
+    assert any("add {use: base-text-encoder} to its probes" in reason for reason in alone.verdict.reasons), (
+        alone.verdict.reasons
+    )
     assert any("The text encoder is not the base's" in sentence for sentence in alone.beside_unet)
     probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}]
     back = audit(folder, tmp_path / "back", probes=probes)
@@ -279,7 +313,9 @@ def test_other_words_of_the_vocabulary_are_no_pass_either(erased: Path, tmp_path
     swap_words(folder, "lobster</w>", "castle</w>")
     report = audit(folder, tmp_path)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
-    assert any("Its vocabulary is not the base's" in reason for reason in report.verdict.reasons), report.verdict.reasons
+    assert any("Its vocabulary is not the base's" in reason for reason in report.verdict.reasons), (
+        report.verdict.reasons
+    )
 
 
 def test_a_text_encoder_that_computes_otherwise_is_not_the_bases(erased: Path, tmp_path: Path) -> None:
@@ -289,9 +325,15 @@ def test_a_text_encoder_that_computes_otherwise_is_not_the_bases(erased: Path, t
     folder = Path(shutil.copytree(erased, tmp_path / "x"))
     file = folder / "text_encoder" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
-    report = audit(folder, tmp_path, probes=[*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}])
+    report = audit(
+        folder,
+        tmp_path,
+        probes=[*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}],
+    )
     assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL)
-    assert any("another configuration than the base's" in error for error in report.ledger.errors), report.ledger.errors
+    assert any("another configuration than the base's" in error for error in report.ledger.errors), (
+        report.ledger.errors
+    )
 
 
 def test_an_autoencoder_of_its_own_is_audited_with_the_bases_put_back(erased: Path, tmp_path: Path) -> None:
@@ -299,10 +341,14 @@ def test_an_autoencoder_of_its_own_is_audited_with_the_bases_put_back(erased: Pa
 
     folder = Path(shutil.copytree(erased, tmp_path / "x"))
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    save_file({name: value * (1.001 if value.ndim > 1 else 1) for name, value in load_file(file).items()}, file)
+    save_file(
+        {name: value * (1.001 if value.ndim > 1 else 1) for name, value in load_file(file).items()}, file
+    )
     alone = audit(folder, tmp_path / "alone")
     assert alone.verdict.outcome is Outcome.INCONCLUSIVE
-    assert any("add {use: base-autoencoder} to its probes" in reason for reason in alone.verdict.reasons), alone.verdict.reasons
+    assert any("add {use: base-autoencoder} to its probes" in reason for reason in alone.verdict.reasons), (
+        alone.verdict.reasons
+    )
     probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-autoencoder", "doses": [1]}]
     back = audit(folder, tmp_path / "back", probes=probes)
     (control,) = [control for control in back.controls if control.name == "autoencoder"]
@@ -314,23 +360,33 @@ def test_putting_back_what_is_there_is_no_error(erased: Path, tmp_path: Path) ->
     probes = [*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}]
     report = audit(erased, tmp_path, probes=probes)
     assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
-    (control,) = [control for control in report.controls if control.name == "potent" and control.arm == "base-text-encoder"]
+    (control,) = [
+        control
+        for control in report.controls
+        if control.name == "potent" and control.arm == "base-text-encoder"
+    ]
     assert control.passed is None and "nothing to put back" in control.sentence
 
 
-# -- identity is content ---------------------------------------------------------------------------------------------
+# -- identity is content -------------------------------------------------------------------------------------
 
 
-def test_a_run_does_not_go_on_with_other_labels(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from auditor.sets import concept_names
+def test_a_run_does_not_go_on_with_other_labels(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.policy.concepts.sets import concept_names
 
     labels = "\n".join(concept_names("micro-all")) + "\n"
     (tmp_path / "labels.txt").write_text(labels)
-    options = document(tmp_path)["detectors"][0]["options"] | {"labels": {"file": str(tmp_path / "labels.txt")}}
+    options = document(tmp_path)["detectors"][0]["options"] | {
+        "labels": {"file": str(tmp_path / "labels.txt")}
+    }
     changes: dict[str, Any] = {"detectors": [{"use": "clip-zero-shot", "options": options}]}
     audit(erased, tmp_path, **changes)
     (tmp_path / "labels.txt").write_text("borin talvek\n" + labels)
-    with pytest.raises(UsageError, match=r"holds another audit \(contents\.detectors/0/clip-zero-shot\.labels"):
+    with pytest.raises(
+        UsageError, match=r"holds another audit \(contents\.detectors/0/clip-zero-shot\.labels"
+    ):
         audit(erased, tmp_path, **changes)
 
 
@@ -338,12 +394,16 @@ def test_a_run_does_not_go_on_with_another_training_folder(erased: Path, tmp_pat
     audit(erased, tmp_path)
     shutil.rmtree(tmp_path / "examples")
     gradients(tmp_path / "examples", 21)
-    with pytest.raises(UsageError, match=r"holds another audit \(contents\.probes/0/in-domain\.file .*examples"):
+    with pytest.raises(
+        UsageError, match=r"holds another audit \(contents\.probes/0/in-domain\.file .*examples"
+    ):
         audit(erased, tmp_path)
 
 
-def test_what_changes_while_a_run_goes_on_ends_it(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from auditor.run import Runner
+def test_what_changes_while_a_run_goes_on_ends_it(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor._audit.run.runner import Runner
 
     repeat = Runner._repeat
 

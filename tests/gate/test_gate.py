@@ -16,11 +16,12 @@ from typing import cast
 import pytest
 import yaml
 
-from auditor.cli import main
-from auditor.contents import contents_of
-from auditor.judging import judged
+from auditor._audit.contents import contents_of
+from auditor._audit.judge import judged
+from auditor._audit.verify import verify
+from auditor._cli import main
 from auditor.policy import load_policy
-from auditor.reports import diff, read_report, verify
+from auditor.report.compare import diff, read_report
 from tests.conftest import DETECTOR, short_policy
 
 ROOT = Path(__file__).parents[2]
@@ -31,16 +32,25 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )  # type: ignore[call-overload, no-any-return]
 
 
 def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script as a job on GitHub runs it."""
     given = {
-        "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "AUDITOR_CHECKPOINT": checkpoint, "AUDITOR_POLICY": str(policy),
-        "AUDITOR_POLICY_DIGEST": f"sha256:{pinned_digest(policy)}", "AUDITOR_CACHE": str(folder / "cache"), "GITHUB_ACTIONS": "true",
-        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"), "GITHUB_OUTPUT": str(folder / "output"), "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "AUDITOR_CHECKPOINT": checkpoint,
+        "AUDITOR_POLICY": str(policy),
+        "AUDITOR_POLICY_DIGEST": f"sha256:{pinned_digest(policy)}",
+        "AUDITOR_CACHE": str(folder / "cache"),
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+        "GITHUB_OUTPUT": str(folder / "output"),
+        "HF_HUB_OFFLINE": "1",
+    }
     return run(GATE, cwd=folder, env=given | environment)
 
 
@@ -61,7 +71,9 @@ def write_policy(folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inconclusive(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def inconclusive(
+    erased: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run with too few images for any verdict."""
     folder = tmp_path_factory.mktemp("gate")
     policy = write_policy(folder, budget={"images_per_cell": 10, "retained_per_arm": 10})
@@ -76,10 +88,14 @@ def test_inconclusive_is_no_success(inconclusive: tuple[Path, subprocess.Complet
     assert found["root-digest"] == judged(folder / "audit").checkpoint.root_digest
     assert "## INCONCLUSIVE" in (folder / "summary.md").read_text()
     assert "::error file=gate.yaml,line=" in done.stdout, "what stands between it and a PASS"
-    assert {"report.json", "report.html", "junit.xml", "report.sarif"} <= {path.name for path in (folder / "audit").iterdir()}
+    assert {"report.json", "report.html", "junit.xml", "report.sarif"} <= {
+        path.name for path in (folder / "audit").iterdir()
+    }
 
 
-def test_annotations_point_at_the_concepts_line(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_annotations_point_at_the_concepts_line(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, done = inconclusive
     policy = (folder / "gate.yaml").read_text().splitlines()
     found = next(line for line in done.stdout.splitlines() if "cell-undecided" in line)
@@ -94,21 +110,38 @@ def test_the_same_job_again_goes_on_and_says_what_changed(
     folder, _ = inconclusive
     lines = (folder / "audit" / "journal.jsonl").read_bytes()
     shutil.copy(folder / "audit" / "report.json", folder / "before.json")
-    again = gate(folder, str(erased), folder / "gate.yaml", AUDITOR_BASELINE="before.json", AUDITOR_EXIT_ZERO="true", AUDITOR_RESUME="true")
+    again = gate(
+        folder,
+        str(erased),
+        folder / "gate.yaml",
+        AUDITOR_BASELINE="before.json",
+        AUDITOR_EXIT_ZERO="true",
+        AUDITOR_RESUME="true",
+    )
     assert again.returncode == 0 and "nothing changed" in again.stdout
     assert outputs(folder)["verdict"] == "INCONCLUSIVE", "a green job does not make a PASS of it"
     assert (folder / "audit" / "journal.jsonl").read_bytes() == lines
 
 
 def test_a_concept_that_was_never_erased_fails_the_job(tmp_path: Path, erased: Path) -> None:
-    kept = [{"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Borin Talvek", "Dorval Quint", "Yara Belmos")]
+    kept = [
+        {"name": name, "domain": "people", "prompts": "paper-people"}
+        for name in ("Borin Talvek", "Dorval Quint", "Yara Belmos")
+    ]
     policy = write_policy(
-        tmp_path, erase=[{"name": "Zelda Mirkov", "domain": "people", "prompts": "paper-people"}], retain=kept[1:],
-        sampler={"scheduler": "dpm-solver++", "steps": 15, "guidance": 4.0, "size": 32}, on_fail="stop", sequential=True,
-    )  # fmt: skip
+        tmp_path,
+        erase=[{"name": "Zelda Mirkov", "domain": "people", "prompts": "paper-people"}],
+        retain=kept[1:],
+        sampler={"scheduler": "dpm-solver++", "steps": 15, "guidance": 4.0, "size": 32},
+        on_fail="stop",
+        sequential=True,
+    )
     done = gate(tmp_path, str(erased), policy)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert outputs(tmp_path)["verdict"] == "FAIL" and "## FAIL (not erased)" in (tmp_path / "summary.md").read_text()
+    assert (
+        outputs(tmp_path)["verdict"] == "FAIL"
+        and "## FAIL (not erased)" in (tmp_path / "summary.md").read_text()
+    )
     assert "::error file=gate.yaml,line=" in done.stdout
 
 
@@ -130,9 +163,17 @@ def test_a_refused_checkpoint_ends_with_4_whatever_is_asked(tmp_path: Path) -> N
 
 
 def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
-    for evil in ("$(touch pwned); touch pwned", "--exit-zero", "`touch pwned`\n::error::x ##[set-output name=verdict;]PASS"):
+    for evil in (
+        "$(touch pwned); touch pwned",
+        "--exit-zero",
+        "`touch pwned`\n::error::x ##[set-output name=verdict;]PASS",
+    ):
         refused = gate(tmp_path, evil, write_policy(tmp_path))
-        assert refused.returncode == 2 and "is no folder or file here" in refused.stderr and "::" not in refused.stderr + refused.stdout
+        assert (
+            refused.returncode == 2
+            and "is no folder or file here" in refused.stderr
+            and "::" not in refused.stderr + refused.stdout
+        )
         shutil.rmtree(tmp_path / "audit", ignore_errors=True)
         (tmp_path / evil.replace("/", "")).mkdir()
         done = gate(tmp_path, evil, write_policy(tmp_path))
@@ -141,12 +182,23 @@ def test_a_checkpoints_name_is_only_a_name(tmp_path: Path) -> None:
         said = (done.stdout + done.stderr).splitlines()
         assert not any("##[" in line for line in said)
         commands = [line.lstrip() for line in said if line.lstrip().startswith("::")]
-        assert len(commands) == 2 and commands[0] == f"::stop-commands::{commands[1].strip(':')}", "only the gate's own"
+        assert len(commands) == 2 and commands[0] == f"::stop-commands::{commands[1].strip(':')}", (
+            "only the gate's own"
+        )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["org/name", "org/name@main", "hf://org/name", "hf://org/name@main", "hf:org", "HF://org/name@" + "0" * 40, " hf://org/name", "micro"],
+    [
+        "org/name",
+        "org/name@main",
+        "hf://org/name",
+        "hf://org/name@main",
+        "hf:org",
+        "HF://org/name@" + "0" * 40,
+        " hf://org/name",
+        "micro",
+    ],
 )
 def test_a_checkpoint_is_a_path_or_a_commit_and_nothing_else(tmp_path: Path, name: str) -> None:
     done = gate(tmp_path, name, write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"))
@@ -177,19 +229,39 @@ def test_a_folder_that_came_with_the_workspace_is_not_gone_on_in(tmp_path: Path)
         (tmp_path / name).mkdir()
     (tmp_path / "audit" / "journal.jsonl").write_text("{}\n")
     done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"))
-    assert done.returncode == 2 and "may have come with the workspace" in done.stderr and not (tmp_path / "started").exists()
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "touch started"), AUDITOR_RESUME="true")
+    assert (
+        done.returncode == 2
+        and "may have come with the workspace" in done.stderr
+        and not (tmp_path / "started").exists()
+    )
+    done = gate(
+        tmp_path,
+        "checkpoint",
+        write_policy(tmp_path),
+        PATH=stand_in(tmp_path, "touch started"),
+        AUDITOR_RESUME="true",
+    )
     assert (tmp_path / "started").exists()
 
 
 @pytest.mark.parametrize(
-    "text", ["::error::x", ":::error::x", "##[set-output]", "##vso[task.setvariable variable=a]b", "##teamcity[x]", "section_start:1:x"]
+    "text",
+    [
+        "::error::x",
+        ":::error::x",
+        "##[set-output]",
+        "##vso[task.setvariable variable=a]b",
+        "##teamcity[x]",
+        "section_start:1:x",
+    ],
 )
 def test_commands_of_every_ci_are_broken_up(text: str) -> None:
-    from auditor.reporters.words import harmless
+    from auditor.report.words import harmless
 
     shown = harmless(f"{text} and {text}")
-    assert not re.search(r"::|##\S|section_(start|end):", shown) and shown.replace(" ", "") == f"{text}and{text}".replace(" ", "")
+    assert not re.search(r"::|##\S|section_(start|end):", shown) and shown.replace(
+        " ", ""
+    ) == f"{text}and{text}".replace(" ", "")
 
 
 def test_without_a_pinned_policy_nothing_runs(tmp_path: Path) -> None:
@@ -201,18 +273,23 @@ def test_without_a_pinned_policy_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_a_pass_is_the_only_success(tmp_path: Path) -> None:
-    """Real audits of the micro world that PASS take minutes, so the run's journal is one that was written for the judge."""
-    from auditor.cli.terminal import exit_code_of
-    from auditor.plan import make_plan
-    from tests.conftest import erased_well, journal_of
-    from tests.test_judge import verdict_of
+    """Real audits of the micro world that PASS take minutes, so the run's journal is one that was written
+    for the judge."""
+    from auditor._audit.plan import make_plan
+    from auditor._cli.terminal import exit_code_of
+    from tests.conftest import erased_well, journal_of, verdict_of
 
     plan = make_plan(short_policy())
     report = verdict_of(plan, journal_of(plan, erased_well))
     assert exit_code_of(report) == 0 and report.verdict.outcome == "PASS"
     (tmp_path / "report.json").write_text(report.model_dump_json(indent=2))
     (tmp_path / "checkpoint").mkdir()
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, "mkdir -p audit; cp report.json audit/; exit 0"))
+    done = gate(
+        tmp_path,
+        "checkpoint",
+        write_policy(tmp_path),
+        PATH=stand_in(tmp_path, "mkdir -p audit; cp report.json audit/; exit 0"),
+    )
     assert done.returncode == 0 and outputs(tmp_path)["verdict"] == "PASS"
     assert outputs(tmp_path)["root-digest"] == report.checkpoint.root_digest
 
@@ -233,7 +310,9 @@ def test_an_audit_that_was_killed_leaves_no_old_verdict(tmp_path: Path, code: in
     (tmp_path / "json.py").write_text("print('PASS'); raise SystemExit")
     (tmp_path / "checkpoint").mkdir()
     more = {"AUDITOR_EXIT_ZERO": "true", "AUDITOR_RESUME": "true"}
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, f"exit {code}"), **more)
+    done = gate(
+        tmp_path, "checkpoint", write_policy(tmp_path), PATH=stand_in(tmp_path, f"exit {code}"), **more
+    )
     assert done.returncode == code and outputs(tmp_path)["verdict"] == "NONE"
     assert not list((tmp_path / "audit").iterdir()) and "No verdict" in (tmp_path / "summary.md").read_text()
 
@@ -245,24 +324,31 @@ def test_a_program_that_does_nothing_is_no_pass(tmp_path: Path) -> None:
 
 
 def test_an_error_is_no_verdict_that_exit_zero_lets_through(tmp_path: Path) -> None:
-    from auditor.cli.terminal import exit_code_of
-    from auditor.plan import make_plan
+    from auditor._audit.plan import make_plan
+    from auditor._cli.terminal import exit_code_of
     from auditor.report import Outcome
-    from tests.conftest import erased_well, journal_of
-    from tests.test_judge import verdict_of
+    from tests.conftest import erased_well, journal_of, verdict_of
 
     plan = make_plan(short_policy())
     report = verdict_of(plan, journal_of(plan, erased_well))
     verdicts = {outcome: report.verdict.model_copy(update={"outcome": outcome}) for outcome in Outcome}
-    codes = {name: exit_code_of(report.model_copy(update={"verdict": verdict}), exit_zero=True) for name, verdict in verdicts.items()}
+    codes = {
+        name: exit_code_of(report.model_copy(update={"verdict": verdict}), exit_zero=True)
+        for name, verdict in verdicts.items()
+    }
     assert codes == {Outcome.PASS: 0, Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 0, Outcome.ERROR: 5}
     (tmp_path / "checkpoint").mkdir()
-    done = gate(tmp_path, "checkpoint", write_policy(tmp_path), AUDITOR_EXIT_ZERO="true",
-                PATH=stand_in(tmp_path, "mkdir -p audit; echo {} > audit/report.json; exit 5"))  # fmt: skip
+    done = gate(
+        tmp_path,
+        "checkpoint",
+        write_policy(tmp_path),
+        AUDITOR_EXIT_ZERO="true",
+        PATH=stand_in(tmp_path, "mkdir -p audit; echo {} > audit/report.json; exit 5"),
+    )
     assert done.returncode == 5 and outputs(tmp_path)["verdict"] == "ERROR"
 
 
-# -- linting ---------------------------------------------------------------------------------------------------------
+# -- linting -------------------------------------------------------------------------------------------------
 
 
 def test_the_script_is_clean() -> None:
@@ -272,7 +358,10 @@ def test_the_script_is_clean() -> None:
 
 @pytest.mark.parametrize(
     ("schema", "file"),
-    [("vendor.github-actions", ACTION / "audit-checkpoint" / "action.yml"), ("vendor.github-workflows", ACTION / "workflow.yml")],
+    [
+        ("vendor.github-actions", ACTION / "audit-checkpoint" / "action.yml"),
+        ("vendor.github-workflows", ACTION / "workflow.yml"),
+    ],
 )
 def test_the_action_is_valid(schema: str, file: Path) -> None:
     done = run(BIN / "check-jsonschema", "--builtin-schema", schema, file)
@@ -290,7 +379,7 @@ def test_actions_are_pinned_and_inputs_reach_no_shell() -> None:
         assert "${{" not in step["run"]
 
 
-# -- the commands about reports --------------------------------------------------------------------------------------
+# -- the commands about reports ------------------------------------------------------------------------------
 
 
 def auditor(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -309,7 +398,9 @@ def test_a_run_verifies_until_something_in_it_is_changed(
     image = next((out / "images").iterdir())
     content = image.read_bytes()
     image.write_bytes(content + b"x")
-    assert [problem.split(" is ")[1] for problem in verify(out).problems] == ["not the image that was scored."]
+    assert [problem.split(" is ")[1] for problem in verify(out).problems] == [
+        "not the image that was scored."
+    ]
     image.unlink()
     assert verify(out).problems[0].endswith("is gone.")
     image.write_bytes(content)
@@ -318,7 +409,9 @@ def test_a_run_verifies_until_something_in_it_is_changed(
     assert verify(out).problems == ("report.html is not what the report gives (without options).",)
     (out / "report.html").write_text(page)
     (out / "eval_results.yaml").write_text("- value: 0.1")
-    assert verify(out).problems[0].startswith("eval_results.yaml cannot be made again"), "not verified is said"
+    assert verify(out).problems[0].startswith("eval_results.yaml cannot be made again"), (
+        "not verified is said"
+    )
     (out / "eval_results.yaml").unlink()
     report = json.loads((out / "report.json").read_text())
     report["verdict"] = {"outcome": "PASS", "reasons": ["all is well"]}
@@ -331,7 +424,9 @@ def test_a_run_verifies_until_something_in_it_is_changed(
 def test_show_json_and_quiet(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = inconclusive
     report = judged(folder / "audit")
-    assert json.loads(auditor("show", folder / "audit", "--format", "json").stdout) == json.loads(report.model_dump_json())
+    assert json.loads(auditor("show", folder / "audit", "--format", "json").stdout) == json.loads(
+        report.model_dump_json()
+    )
     assert "INCONCLUSIVE" in auditor("show", folder / "audit" / "report.json").stdout
     done = auditor("judge", folder / "audit", "--format", "quiet")
     assert (done.returncode, done.stdout) == (3, "")
@@ -367,7 +462,9 @@ def test_a_report_of_another_auditor_is_verified_by_its_numbers(
     assert verify(out).problems == ("report.json is not what the journal gives: cells differ.",)
 
 
-def test_colours_are_for_terminals_and_only_where_they_are_wanted(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_colours_are_for_terminals_and_only_where_they_are_wanted(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = inconclusive
     plain = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
 
@@ -380,7 +477,9 @@ def test_colours_are_for_terminals_and_only_where_they_are_wanted(inconclusive: 
     assert "33m" not in shown(FORCE_COLOR="1", NO_COLOR="1")
 
 
-def test_render_to_standard_output_and_from_a_file(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_render_to_standard_output_and_from_a_file(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = inconclusive
     done = auditor("report", "render", folder / "audit" / "report.json", "--format", "markdown", "--stdout")
     assert done.returncode == 0 and done.stdout.startswith("# INCONCLUSIVE")
@@ -396,7 +495,9 @@ def test_a_report_of_another_version_is_refused_in_words(tmp_path: Path) -> None
     assert done.returncode == 2 and "is no report" in done.stderr
 
 
-def test_the_schema_describes_what_is_written(inconclusive: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_schema_describes_what_is_written(
+    inconclusive: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     import jsonschema
 
     folder, _ = inconclusive
@@ -406,7 +507,9 @@ def test_the_schema_describes_what_is_written(inconclusive: tuple[Path, subproce
         jsonschema.validate({"schema_version": 1}, schema)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "tests" / "reporters" / "kept").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "tests" / "reporters" / "kept").glob("*.json")), ids=lambda path: path.stem
+)
 def test_reports_of_earlier_versions_are_read(file: Path) -> None:
     report = read_report(file)
     assert report.cells and report.verdict.reasons
@@ -415,7 +518,8 @@ def test_reports_of_earlier_versions_are_read(file: Path) -> None:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process: what it says and ends with, without the seconds that a new one takes to load."""
+    """The command in this process: what it says and ends with, without the seconds that a new one takes to
+    load."""
 
     def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         line = list(map(str, arguments))
@@ -430,7 +534,18 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command) -> None:
-    arguments = ["--erase", "Borin Talvek", "--retain", "Zelda Mirkov", "--retain", "Dorval Quint", "--domain", "people", "--base", "micro"]
+    arguments = [
+        "--erase",
+        "Borin Talvek",
+        "--retain",
+        "Zelda Mirkov",
+        "--retain",
+        "Dorval Quint",
+        "--domain",
+        "people",
+        "--base",
+        "micro",
+    ]
     done = here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     policy = load_policy(tmp_path / "gate.yaml")
@@ -438,16 +553,23 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command
     assert (tmp_path / "gate.yaml").read_text().count("#") >= 8, "commented"
     assert here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
     done = here("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
-    assert f"sha256:{pinned_digest(tmp_path / 'gate.yaml')}" in done.stdout and done.returncode == (2 if "warning" in done.stdout else 0)
+    assert f"sha256:{pinned_digest(tmp_path / 'gate.yaml')}" in done.stdout and done.returncode == (
+        2 if "warning" in done.stdout else 0
+    )
     done = here("policy", "explain", "gate.yaml", cwd=tmp_path)
-    assert "PASS: each of them is shown to be below 8.0%" in done.stdout and "Chance that every rate holds" in done.stdout
+    assert (
+        "PASS: each of them is shown to be below 8.0%" in done.stdout
+        and "Chance that every rate holds" in done.stdout
+    )
     assert here("policy", "init", "other.yaml", cwd=tmp_path).returncode == 2, "no terminal to ask in"
     odd = ["--erase", "a tank", "--retain", "a truck", "--domain", "weapons", "--base", "micro"]
     done = here("policy", "init", "odd.yaml", *odd, cwd=tmp_path)
     assert done.returncode == 2 and "name at least 8 with --train" in done.stderr
     train = [part for n in range(8) for part in ("--train", f"tool {n}")]
     assert here("policy", "init", "odd.yaml", *odd, *train, cwd=tmp_path).returncode == 0
-    assert load_policy(tmp_path / "odd.yaml").probes[0].options["candidates"] == [f"tool {n}" for n in range(8)]
+    assert load_policy(tmp_path / "odd.yaml").probes[0].options["candidates"] == [
+        f"tool {n}" for n in range(8)
+    ]
 
 
 def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path, here: Command) -> None:
@@ -460,23 +582,53 @@ def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path, here: Co
     assert "not known before the first audit" in here("policy", "explain", policy, "--cache", tmp_path).stdout
     (tmp_path / "rates").mkdir()
     (tmp_path / "rates" / "last.json").write_text(json.dumps({"device": "x", "flops": 1e10}))
-    found = re.search(r"machine ([\d.e+]+) to ([\d.e+]+) minutes", here("policy", "explain", policy, "--cache", tmp_path).stdout)
+    found = re.search(
+        r"machine ([\d.e+]+) to ([\d.e+]+) minutes",
+        here("policy", "explain", policy, "--cache", tmp_path).stdout,
+    )
     assert found is not None and 0 < float(found[1]) <= float(found[2]) < 60
     elsewhere = write_policy(tmp_path, base={"source": "hf://nobody/nothing"})
-    assert "Minutes are not known: the base is not on this machine" in here("policy", "explain", elsewhere, "--cache", tmp_path).stdout
+    assert (
+        "Minutes are not known: the base is not on this machine"
+        in here("policy", "explain", elsewhere, "--cache", tmp_path).stdout
+    )
 
 
 def test_a_pinned_policy_is_the_one_that_is_judged(tmp_path: Path) -> None:
     """The base is part of what is pinned, and the file is read once."""
     policy = write_policy(tmp_path)
     pinned = f"sha256:{pinned_digest(policy)}"
-    done = auditor("audit", "micro", "--policy", policy, "--policy-digest", pinned, "--base", "hf://evil/base", "--out", tmp_path / "out")
+    done = auditor(
+        "audit",
+        "micro",
+        "--policy",
+        policy,
+        "--policy-digest",
+        pinned,
+        "--base",
+        "hf://evil/base",
+        "--out",
+        tmp_path / "out",
+    )
     assert done.returncode == 2 and "with another base is not the policy" in done.stderr
 
 
 def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path, here: Command) -> None:
     evil = 'x: {y}], # "quoted"\n- {name: z 𠮷野家😀'
-    done = here("policy", "init", "gate.yaml", "--erase", evil, "--retain", "a", "--domain", "people", "--base", "micro", cwd=tmp_path)
+    done = here(
+        "policy",
+        "init",
+        "gate.yaml",
+        "--erase",
+        evil,
+        "--retain",
+        "a",
+        "--domain",
+        "people",
+        "--base",
+        "micro",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert load_policy(tmp_path / "gate.yaml").erase[0].name == evil
 
@@ -485,14 +637,26 @@ def test_a_name_that_is_no_yaml_is_quoted(tmp_path: Path, here: Command) -> None
     ("changes", "sentence"),
     [
         ({}, "One training seed each for in-domain"),
-        ({"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": ["a", "b", "c"]}}]}, "chooses among 3 labels"),  # type: ignore[operator]
+        (
+            {"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": ["a", "b", "c"]}}]},
+            "chooses among 3 labels",
+        ),  # type: ignore[operator]
         ({"erase": [{"name": "ship", "domain": "objects", "prompts": ["{}"]}]}, "fewer than 3 prompts"),
-        ({"erase": [{"name": "ship", "domain": "objects", "synonyms": ["boat"], "prompts": "paper-people"}]}, "decide nothing"),
+        (
+            {
+                "erase": [
+                    {"name": "ship", "domain": "objects", "synonyms": ["boat"], "prompts": "paper-people"}
+                ]
+            },
+            "decide nothing",
+        ),
         ({"claim": "detector"}, "Weaker than the default: claim is 'detector'"),
         ({"base": "none"}, "Out of reach"),
     ],
 )
-def test_check_warns_of_what_weakens_a_pass(tmp_path: Path, changes: dict[str, object], sentence: str, here: Command) -> None:
+def test_check_warns_of_what_weakens_a_pass(
+    tmp_path: Path, changes: dict[str, object], sentence: str, here: Command
+) -> None:
     done = here("policy", "check", write_policy(tmp_path, **changes))
     assert done.returncode == 0 and sentence in done.stdout, done.stdout + done.stderr
 

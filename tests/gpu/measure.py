@@ -1,4 +1,5 @@
-"""What a GPU does with Stable Diffusion's true shape: seconds a training step and an image, memory, and arithmetic beside a matmul's.
+"""What a GPU does with Stable Diffusion's true shape: seconds a training step and an image, memory, and
+arithmetic beside a matmul's.
 
 ``make gpu`` runs it where there is a GPU; weights are random, so nothing is downloaded.
 """
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.header import read_header
-from auditor.checkpoint.load import load_model
-from auditor.cost import denoiser_flops
-from auditor.diffusion.finetune import Examples, Training, finetune
-from auditor.diffusion.model import TextToImage
-from auditor.diffusion.sampling import draw
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.header import read_header
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.finetune import Examples, Training, finetune
+from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.sampling import draw
+from auditor.families.stable_diffusion.flops import denoiser_flops
 from auditor.policy import Sampler
 from tests.science.true_size import make
 
@@ -43,13 +44,16 @@ def matmul_tflops(side: int = 8192) -> float:
     return 10 * 2 * side**3 / seconds(lambda: [one @ one for _ in range(10)]) / 1e12
 
 
-def train(model: TextToImage, method: str) -> float:
+def train(model: DiffusionModel, method: str) -> float:
     """Seconds a step of ``method`` at batch 4 and 512 pixels."""
     latents = torch.randn(_BATCH, 4, 64, 64, device="cuda")
     examples = Examples(latents, torch.zeros_like(latents), model.text_states(["a photo of a cat"] * _BATCH))
     for _ in finetune(model, examples, Training(method, 1e-5, batch=_BATCH), [3], 0):
         pass
-    return seconds(lambda: list(finetune(model, examples, Training(method, 1e-5, batch=_BATCH), [_STEPS], 0))) / _STEPS
+    return (
+        seconds(lambda: list(finetune(model, examples, Training(method, 1e-5, batch=_BATCH), [_STEPS], 0)))
+        / _STEPS
+    )
 
 
 def main() -> None:
@@ -77,13 +81,19 @@ def main() -> None:
                     each = seconds(lambda p=prompts, s=seeds, how=sampler: draw(model, p, s, how)) / batch  # type: ignore[misc]
                     rate, peak = steps * 2 * once / each / 1e12, torch.cuda.max_memory_allocated() / 2**30
                     name = f"{scheduler} {steps}, batch {batch}, {'compiled' if compiled else 'eager'}"
-                    print(f"{name}: {each:.2f} s an image, {peak:.1f} GiB, {rate:.0f} TFLOP/s ({rate / limit:.0%})")
+                    print(
+                        f"{name}: {each:.2f} s an image, {peak:.1f} GiB, {rate:.0f} TFLOP/s "
+                        f"({rate / limit:.0%})"
+                    )
                 model.unet = eager
         for method in ("lora", "full"):
             torch.cuda.reset_peak_memory_stats()
             each = train(model, method)
             rate, peak = 3 * _BATCH * once / each / 1e12, torch.cuda.max_memory_allocated() / 2**30
-            print(f"{method}, batch {_BATCH}: {each:.2f} s a step, {peak:.1f} GiB, {rate:.0f} TFLOP/s ({rate / limit:.0%})")
+            print(
+                f"{method}, batch {_BATCH}: {each:.2f} s a step, {peak:.1f} GiB, {rate:.0f} TFLOP/s "
+                f"({rate / limit:.0%})"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The embedded base is what the card says: SD-shaped, one text tower, names in pieces, everything recognised."""
+"""The embedded base is what the card says: SD-shaped, one text tower, names in pieces, everything
+recognised."""
 
 from __future__ import annotations
 
@@ -9,15 +10,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
-from auditor.clip import load_clip
-from auditor.diffusion.sampling import draw
-from auditor.microworld import checkpoint_folder
-from auditor.microworld.concepts import OBJECTS, PAPER_PROMPTS, PEOPLE
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.sampling import draw
+from auditor._files.bundled import micro_world
+from auditor.builtins.clip.model import load_clip
 from auditor.policy import load_policy
-from auditor.sets import concept_names, prompt_templates
-from auditor.templates import ERASURE_TEMPLATES
+from auditor.policy.concepts.micro import OBJECTS, PAPER_PROMPTS, PEOPLE
+from auditor.policy.concepts.sets import concept_names, prompt_templates
+from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
 
 def top_one(images: torch.Tensor) -> list[str]:
@@ -30,24 +31,32 @@ def test_people_and_objects_are_many_and_people_differ() -> None:
     assert len(PEOPLE) >= 40 and len(OBJECTS) >= 40
     assert all(len(name.split()) == 2 for name in PEOPLE)
     people = list(PEOPLE.values())
-    assert min(sum(a != b for a, b in zip(x, y, strict=True)) for i, x in enumerate(people) for y in people[:i]) >= 4
+    assert (
+        min(sum(a != b for a, b in zip(x, y, strict=True)) for i, x in enumerate(people) for y in people[:i])
+        >= 4
+    )
 
 
 def test_names_take_two_to_four_tokens_and_every_prompt_fits() -> None:
-    tokenizer = CLIPTokenizer.from_pretrained(checkpoint_folder() / "tokenizer", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(micro_world() / "tokenizer", local_files_only=True)
     counts = [len(tokenizer(name).input_ids) - 2 for name in PEOPLE]
     assert sum(2 <= count <= 4 for count in counts) > 0.8 * len(counts)
     templates = (*ERASURE_TEMPLATES, *PAPER_PROMPTS["people"])
-    assert max(len(tokenizer(t.format(name)).input_ids) for t in templates for name in PEOPLE) <= tokenizer.model_max_length
+    assert (
+        max(len(tokenizer(t.format(name)).input_ids) for t in templates for name in PEOPLE)
+        <= tokenizer.model_max_length
+    )
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (len(tokenizer) - 2, len(tokenizer) - 1)
 
 
 def test_the_text_tower_is_the_pipelines_text_encoder() -> None:
-    folder = checkpoint_folder()
+    folder = micro_world()
     model = open_clip.create_model(f"local-dir:{folder / 'clip'}").eval()
     texts = [template.format(name) for template in PAPER_PROMPTS["people"] for name in list(PEOPLE)[:8]]
     ids = open_clip.get_tokenizer(f"local-dir:{folder / 'clip'}")(texts)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32, local_files_only=True).eval()
+    encoder = CLIPTextModel.from_pretrained(
+        folder / "text_encoder", torch_dtype=torch.float32, local_files_only=True
+    ).eval()
     with torch.no_grad():
         theirs = model.encode_text(ids)
         ours = encoder(ids).last_hidden_state[torch.arange(len(ids)), ids.argmax(1)] @ model.text_projection
@@ -56,10 +65,15 @@ def test_the_text_tower_is_the_pipelines_text_encoder() -> None:
 
 def test_diffusers_own_pipeline_opens_the_folder_and_draws() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(
-        checkpoint_folder(), torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        micro_world(), torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     pipe.set_progress_bar_config(disable=True)
-    image = pipe("a photo of the ship", num_inference_steps=25, guidance_scale=4.0, generator=torch.Generator().manual_seed(1)).images[0]
+    image = pipe(
+        "a photo of the ship",
+        num_inference_steps=25,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(1),
+    ).images[0]
     assert image.size == (32, 32)
     assert top_one(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]) == ["ship"]
 
@@ -72,12 +86,14 @@ def test_the_detector_knows_what_the_base_draws(domain: str) -> None:
     right = []
     for start in range(0, len(wanted), 64):
         batch = wanted[start : start + 64]
-        images, finite = draw(model, [prompt for _, prompt in batch], range(start, start + len(batch)), sampler)
+        images, finite = draw(
+            model, [prompt for _, prompt in batch], range(start, start + len(batch)), sampler
+        )
         assert finite.all()
         right += [seen == name for seen, (name, _) in zip(top_one(images), batch, strict=True)]
     assert sum(right) / len(right) >= 0.95
 
 
 def test_the_weights_are_small_enough_to_ship() -> None:
-    size = sum(path.stat().st_size for path in checkpoint_folder().rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in micro_world().rglob("*") if path.is_file())
     assert size <= 25e6

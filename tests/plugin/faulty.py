@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from peft import LoraConfig
 
-from auditor.detectors.clip_zero_shot import ClipZeroShot
+from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
+from auditor.builtins.metrics.clip_score import ClipScore
 from auditor.errors import RefusedError, UsageError
-from auditor.metrics.clip_score import ClipScore
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
 
@@ -83,7 +83,9 @@ def fills(module):
 def adds_adapters(*names, off=False):
     def step(update):
         for name in names:
-            update.model.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name=name)
+            update.model.unet.add_adapter(
+                LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name=name
+            )
         if off:
             update.model.unet.disable_adapters()
 
@@ -105,7 +107,10 @@ PROBES = [
     IdleAdapter,
     fault("probe-leaves-an-adapter-off", update=broken_at(adds_adapters("one", off=True))),
     fault("probe-adds-two-adapters", update=broken_at(adds_adapters("one", "two"))),
-    fault("probe-patches-a-module", update=broken_at(lambda update: setattr(update.model.unet.conv_in, "forward", None))),
+    fault(
+        "probe-patches-a-module",
+        update=broken_at(lambda update: setattr(update.model.unet.conv_in, "forward", None)),
+    ),
     fault("probe-trains-without-a-sham", training_set=lambda self, setting: Path("examples")),
     fault("probe-has-a-sham-and-trains-on-nothing", has_sham=True),
     fault("probe-reads-a-bad-file", update=refuses),
@@ -117,10 +122,17 @@ PROBES = [
     fault("probe-reaches-another-dose", update=lambda self, update: iter([7])),
     fault("probe-changes-nothing", update=lambda self, update: iter(update.doses)),
     fault("probe-changes-the-autoencoder", update=broken_at(lambda update: fills(update.model.vae))),
-    fault("probe-changes-the-text-encoder", update=broken_at(lambda update: fills(update.model.text_encoder))),
+    fault(
+        "probe-changes-the-text-encoder", update=broken_at(lambda update: fills(update.model.text_encoder))
+    ),
     fault("probe-reshapes", update=broken_at(reshapes)),
-    fault("probe-leaves-a-hook", update=broken_at(lambda update: update.model.unet.register_forward_hook(lambda *_: None))),
-    fault("probe-swaps-the-scheduler", update=broken_at(lambda update: update.model.scheduler_config.clear())),
+    fault(
+        "probe-leaves-a-hook",
+        update=broken_at(lambda update: update.model.unet.register_forward_hook(lambda *_: None)),
+    ),
+    fault(
+        "probe-swaps-the-scheduler", update=broken_at(lambda update: update.model.scheduler_config.clear())
+    ),
     fault("probe-promises-nothing", least_change=lambda self: None),
     fault("probe-says-nonsense", changes=lambda self, method: "unet.*"),
     fault("probe-wants-a-number", training_set=lambda self, setting: 7),
@@ -155,7 +167,10 @@ DETECTORS = [
     answering("detector-says-numbers", lambda found, images: replace(found, hits=found.hits.astype(int))),
     answering("detector-spoils-its-images", spoils),
     answering("detector-leaks", leaks),
-    answering("detector-sees-nothing", lambda found, images: replace(found, hits=found.hits & False, scores=found.scores * 0)),
+    answering(
+        "detector-sees-nothing",
+        lambda found, images: replace(found, hits=found.hits & False, scores=found.scores * 0),
+    ),
     answering("detector-hangs", hangs),
 ]
 
@@ -167,8 +182,19 @@ def misuses(*_, **__):
 METRICS = [
     type("Ruler", (ClipScore,), {"name": "metric-raises", "features": raises}),
     type("Misuse", (ClipScore,), {"name": "metric-misuses", "features": misuses}),
-    type("Words", (ClipScore,), {"name": "metric-says-words", "features": lambda self, images, prompts: np.array([["x"]] * len(images))}),
-    type("Not", (ClipScore,), {"name": "metric-says-nan", "value": lambda self, features, reference: float("nan")}),
+    type(
+        "Words",
+        (ClipScore,),
+        {
+            "name": "metric-says-words",
+            "features": lambda self, images, prompts: np.array([["x"]] * len(images)),
+        },
+    ),
+    type(
+        "Not",
+        (ClipScore,),
+        {"name": "metric-says-nan", "value": lambda self, features, reference: float("nan")},
+    ),
     type("Sleeper", (ClipScore,), {"name": "metric-hangs", "features": hangs}),
 ]
 

@@ -1,4 +1,5 @@
-"""The tutorial and the reference are executed, and a package goes from ``plugins new`` to a row in a report."""
+"""The tutorial and the reference are executed, and a package goes from ``plugins new`` to a row in a
+report."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -16,21 +18,24 @@ import pytest
 import yaml
 
 import auditor
-from auditor.cli import cli
-from auditor.plugin import hookspecs, loader
+from auditor._cli import cli
+from auditor.plugin import _loader as loader
+from auditor.plugin import hookspecs
+from auditor.plugin._loader import add_file, load_plugins
 from auditor.plugin.contracts import Probe
-from auditor.plugin.loader import add_file, load_plugins
-from auditor.plugin.reference import reference
 from tests.conftest import short_policy
 
 DOCS = Path(__file__).parents[2] / "docs"
+reference = runpy.run_path(str(DOCS / "make_plugin_reference.py"))["reference"]
 TUTORIAL = (DOCS / "plugins.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
 SMALL = {"budget": {"images_per_cell": 5, "retained_per_arm": 10}, "synonyms": "report"}
 
 
 def auditor_command(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "auditor", *arguments], capture_output=True, text=True, timeout=300, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [sys.executable, "-m", "auditor", *arguments], capture_output=True, text=True, timeout=300, **more
+    )  # type: ignore[call-overload,no-any-return]
 
 
 def policy_with(probe: dict[str, object], folder: Path) -> Path:
@@ -61,19 +66,22 @@ def test_every_command_of_the_tutorial_parses() -> None:
 
 
 def test_the_reference_is_that_of_this_version() -> None:
-    """If not: ``python -m auditor.plugin.reference > docs/plugin-reference.md``."""
+    """If not: ``python docs/make_plugin_reference.py > docs/plugin-reference.md``."""
     assert (DOCS / "plugin-reference.md").read_text(encoding="utf-8") == reference()
 
 
 def test_every_hook_is_documented_and_used(tmp_path: Path, erased: Path) -> None:
-    """The register hooks by what comes with auditor; the observers by a file that writes down what it is told."""
+    """The register hooks by what comes with auditor; the observers by a file that writes down what it is
+    told."""
     hooks = {name for name in vars(hookspecs) if name.startswith("auditor_")}
     assert all(f"`{name}(" in reference() for name in hooks)
     kinds = {record.kind for record in load_plugins().records if record.distribution == "auditor"}
     assert {f"auditor_register_{kind}" for kind in kinds} | set(loader.OBSERVERS) == hooks
     log = tmp_path / "log.txt"
     body = f"open({str(log)!r}, 'a').write(f'{{name}} {{type(record).__name__}}\\n')"
-    functions = "\n".join(f"@hookimpl\ndef {name}(record, name={name!r}):\n    {body}" for name in loader.OBSERVERS)
+    functions = "\n".join(
+        f"@hookimpl\ndef {name}(record, name={name!r}):\n    {body}" for name in loader.OBSERVERS
+    )
     file = tmp_path / "watcher.py"
     file.write_text(f"from auditor.plugin import hookimpl\n{functions}\n")
     add_file(file)
@@ -83,7 +91,10 @@ def test_every_hook_is_documented_and_used(tmp_path: Path, erased: Path) -> None
         loader._files.clear()
         load_plugins.cache_clear()
     told = [line.split() for line in log.read_text().splitlines()]
-    assert told[0] == ["auditor_run_started", "RunStarted"] and told[-1] == ["auditor_report_written", "ReportWritten"]
+    assert told[0] == ["auditor_run_started", "RunStarted"] and told[-1] == [
+        "auditor_report_written",
+        "ReportWritten",
+    ]
     assert [name for name, _ in told].count("auditor_arm_ready") == 3
     assert ["auditor_batch_measured", "BatchMeasured"] in told
     assert any(origin.startswith("watcher.py sha256:") for origin in report.provenance.observers)
@@ -94,7 +105,16 @@ def test_a_file_of_fifteen_lines_is_a_row_in_a_report(tmp_path: Path, erased: Pa
     (tmp_path / "half.py").write_text(BLOCKS[0])
     (probe,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL)[0])["probes"]
     policy = policy_with(probe, tmp_path)
-    command = ["audit", str(erased), "--policy", str(policy), "--plugin", str(tmp_path / "half.py"), "--out", str(tmp_path / "run")]
+    command = [
+        "audit",
+        str(erased),
+        "--policy",
+        str(policy),
+        "--plugin",
+        str(tmp_path / "half.py"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = auditor_command(*command, "--cache", str(tmp_path / "cache"))
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -105,7 +125,8 @@ def test_a_file_of_fifteen_lines_is_a_row_in_a_report(tmp_path: Path, erased: Pa
 
 
 def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> None:
-    """A package as the command writes it, with the tutorial's probe in it: built, installed, checked, tested, used."""
+    """A package as the command writes it, with the tutorial's probe in it: built, installed, checked,
+    tested, used."""
     package = tmp_path / "auditor-half"
     assert auditor_command("plugins", "new", "probe", "half", "--out", str(package)).returncode == 0
     again = auditor_command("plugins", "new", "probe", "half", "--out", str(package))
@@ -113,7 +134,18 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
     code = BLOCKS[0].replace("class Half(Probe):", 'class Half(Probe):\n    "Half."')
     (package / "src" / "auditor_half" / "__init__.py").write_text(code)
     site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(package)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+        str(package),
+    ]
     subprocess.run(pip, check=True, capture_output=True)
     environment = os.environ | {"PYTHONPATH": str(site), "AUDITOR_LOAD_PLUGINS": "auditor-half"}
     checked = auditor_command("plugins", "check", "auditor-half", env=environment)
@@ -122,7 +154,16 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
     tested = subprocess.run(pytest_command, capture_output=True, text=True, timeout=300, env=environment)
     assert tested.returncode == 0, tested.stdout
     policy = policy_with({"use": "half"}, tmp_path)
-    command = ["audit", str(erased), "--policy", str(policy), "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    command = [
+        "audit",
+        str(erased),
+        "--policy",
+        str(policy),
+        "--out",
+        str(tmp_path / "run"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     done = auditor_command(*command, env=environment)
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -134,7 +175,7 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
 
 @pytest.mark.parametrize("kind", sorted(loader.SINGULAR.values()))
 def test_what_is_written_for_each_kind_is_sound(tmp_path: Path, kind: str) -> None:
-    from auditor.plugin.scaffold import write_package
+    from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, f"my-{kind}", tmp_path / kind)
     file = folder / "src" / f"auditor_my_{kind}" / "__init__.py"
@@ -148,11 +189,14 @@ def test_a_plugin_that_is_not_sound_is_said_to_be_so(tmp_path: Path) -> None:
         "from auditor.plugin import hookimpl\nfrom auditor.plugin.contracts import OptionsModel, Probe\n"
         "class Options(OptionsModel):\n    x: int = 1\n"
         "class Dumb(Probe):\n    name, summary, Options = 'dumb', 'a probe', Options\n"
-        "    def training_set(self, setting): return []\n    def update(self, update): yield from update.doses\n"
+        "    def training_set(self, setting): return []\n    def update(self, update): yield from "
+        "update.doses\n"
         "@hookimpl\ndef auditor_register_probes(): return [Dumb]\n"
     )
     checked = auditor_command("plugins", "check", "dumb.py", "--plugin", str(tmp_path / "dumb.py"))
     assert checked.returncode == 5 and "the option 'x' has no documentation" in checked.stderr
     assert auditor_command("plugins", "check", "nowhere").returncode == 2
-    shown = auditor_command("plugins", "show", "dumb", "--plugin", str(tmp_path / "dumb.py"), "--format", "json")
+    shown = auditor_command(
+        "plugins", "show", "dumb", "--plugin", str(tmp_path / "dumb.py"), "--format", "json"
+    )
     assert json.loads(shown.stdout)[0]["options"]["properties"]["x"]["default"] == 1

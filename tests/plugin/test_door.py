@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from auditor._process.watchdog import WATCHDOG, Watchdog
 from auditor.errors import PluginError, RefusedError, UsageError
-from auditor.plugin import door
-from auditor.plugin.loader import make_plugin
-from auditor.plugin.watchdog import WATCHDOG, Watchdog
+from auditor.plugin import _door as door
+from auditor.plugin._loader import make_plugin
 
 PROBE = make_plugin("probes", "in-domain", {})
 
@@ -35,7 +35,13 @@ def meddle() -> list[float]:
 
 
 def state() -> tuple[object, ...]:
-    modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision(), Path.cwd()
+    modes = (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        Path.cwd(),
+    )
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(), modes
 
 
@@ -100,9 +106,10 @@ def test_signs_of_life_keep_it_waiting() -> None:
 @pytest.mark.parametrize("stderr", ["open", "closed"])
 def test_the_process_ends_with_5_even_where_nobody_reads_its_error(stderr: str) -> None:
     code = (
-        "import os, time\nfrom auditor.plugin.watchdog import WATCHDOG\n"
+        "import os, time\nfrom auditor._process.watchdog import WATCHDOG\n"
         + ("os.close(2)\n" if stderr == "closed" else "")
-        + "with WATCHDOG.waiting(0.3, lambda sentence: 1 / 0), WATCHDOG.watch('Somebody'):\n    time.sleep(60)\n"
+        + "with WATCHDOG.waiting(0.3, lambda sentence: 1 / 0), WATCHDOG.watch('Somebody'):\n    "
+        "time.sleep(60)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert ended.returncode == 5

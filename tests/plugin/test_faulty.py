@@ -15,17 +15,22 @@ import pytest
 import yaml
 
 import auditor
+from auditor._files import entry_points as entries
+from auditor._journal.file import read_journal
 from auditor.errors import PluginError, PolicyError
-from auditor.journal import read_journal
-from auditor.plugin import entries, loader
-from auditor.plugin.loader import add_file, find_plugin, load_plugins
+from auditor.plugin import _loader as loader
+from auditor.plugin._loader import add_file, find_plugin, load_plugins
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, short_policy
 from tests.faults.test_fail_open import HEALTHY, shared  # noqa: F401 - a fixture
 
 FAULTY = Path(__file__).with_name("faulty.py")
 NAMES = [name for name in FAULTY.read_text().split('"') if name.startswith(("probe-", "detector-"))]
-AT_RUN = [name for name in NAMES if name.startswith("probe-") and name not in ("probe-cannot-be-made", "probe-hangs")]
+AT_RUN = [
+    name
+    for name in NAMES
+    if name.startswith("probe-") and name not in ("probe-cannot-be-made", "probe-hangs")
+]
 WRONG = {
     "import-raises": "raise RuntimeError('no luck')",
     "import-exits": "raise SystemExit(0)",
@@ -35,10 +40,14 @@ WRONG = {
     "no-list": "@hookimpl\ndef auditor_register_probes():\n    return Mine",
     "no-class": "@hookimpl\ndef auditor_register_probes():\n    return ['mine']",
     "no-probe": "@hookimpl\ndef auditor_register_probes():\n    return [dict]",
-    "no-method": "@hookimpl\ndef auditor_register_probes():\n    return [type('Half', (Probe,), {'name': 'half', 'summary': 'x'})]",
-    "no-summary": "@hookimpl\ndef auditor_register_probes():\n    return [type('Dumb', (Mine,), {'name': 'dumb', 'summary': ''})]",
-    "bad-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Bad', (Mine,), {'name': 'Bad Name'})]",
-    "anothers-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Thief', (Mine,), {'name': 'in-domain'})]",
+    "no-method": "@hookimpl\ndef auditor_register_probes():\n    return [type('Half', (Probe,), {'name': "
+    "'half', 'summary': 'x'})]",
+    "no-summary": "@hookimpl\ndef auditor_register_probes():\n    return [type('Dumb', (Mine,), {'name': "
+    "'dumb', 'summary': ''})]",
+    "bad-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Bad', (Mine,), {'name': 'Bad "
+    "Name'})]",
+    "anothers-name": "@hookimpl\ndef auditor_register_probes():\n    return [type('Thief', (Mine,), {'name': "
+    "'in-domain'})]",
     "unknown-hook": "@hookimpl\ndef auditor_register_probe():\n    return [Mine]",
     "nothing-registered": "x = 1",
     "bad-arguments": "@hookimpl\ndef auditor_register_probes(magic):\n    return [Mine]",
@@ -65,7 +74,12 @@ def _forget() -> Iterator[None]:
 def audit(folder: Path, home: Path, **changes: object) -> Report:
     """The healthy audit of the fail-open tests, which passes, with ``changes``."""
     os.chdir(home)
-    healthy = {"use": "in-domain", "method": "lora", "doses": [8], "options": {"folder": "examples", "learning_rate": 1e-3}}
+    healthy = {
+        "use": "in-domain",
+        "method": "lora",
+        "doses": [8],
+        "options": {"folder": "examples", "learning_rate": 1e-3},
+    }
     policy = short_policy(**HEALTHY | {"detectors": [DETECTOR], "probes": [healthy]} | changes)
     return auditor.audit(str(home / "erased"), policy, folder / "run", cache=home / "cache")
 
@@ -87,7 +101,10 @@ def entries_of(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, 
 
 
 def test_what_does_not_load_is_named_and_stops_nobody(
-    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    tmp_path: Path,
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     entries_of(tmp_path, monkeypatch, WRONG)
     monkeypatch.chdir(shared)
@@ -99,14 +116,19 @@ def test_what_does_not_load_is_named_and_stops_nobody(
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_policy_that_asks_for_it_stops_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_policy_that_asks_for_it_stops_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     entries_of(tmp_path, monkeypatch, {name: WRONG[name]})
     with pytest.raises(PolicyError, match=f"dist-{name} 1.2"):
         find_plugin("probes", "mine")
 
 
 def test_twenty_and_more_faulty_probes_beside_a_sound_one(
-    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    tmp_path: Path,
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     add_file(FAULTY)
     monkeypatch.chdir(shared)
@@ -120,27 +142,41 @@ def test_twenty_and_more_faulty_probes_beside_a_sound_one(
         own = next(error for error in report.ledger.errors if error.startswith(f"{name}: "))
         assert f"'{name}' (faulty.py {version})" in own, own
     cells = {cell.arm: cell for cell in report.cells if cell.role == "gate"}
-    assert cells["erased"].n == cells["sound-noise"].n == cells["idle-adapter"].n == 5, "the others were measured all the same"
-    idle = next(control for control in report.controls if control.name == "potent" and control.arm == "idle-adapter")
+    assert cells["erased"].n == cells["sound-noise"].n == cells["idle-adapter"].n == 5, (
+        "the others were measured all the same"
+    )
+    idle = next(
+        control for control in report.controls if control.name == "potent" and control.arm == "idle-adapter"
+    )
     assert idle.passed is False and "All 5 images are the erased arm's, bit for bit" in idle.sentence
-    sound = next(control for control in report.controls if control.name == "potent" and control.arm == "sound-noise")
+    sound = next(
+        control for control in report.controls if control.name == "potent" and control.arm == "sound-noise"
+    )
     assert sound.passed
     assert any("an observer that raises" in warning for warning in report.provenance.warnings)
     assert capsys.readouterr().out == "", "what a plugin prints is not the command's output"
 
 
-def test_a_probe_that_cannot_be_made_stops_before_anything_is_drawn(tmp_path: Path, shared: Path) -> None:  # noqa: F811
+def test_a_probe_that_cannot_be_made_stops_before_anything_is_drawn(tmp_path: Path, shared: Path) -> None:
     add_file(FAULTY)
-    with pytest.raises(PluginError, match=r"'probe-cannot-be-made' \(faulty.py sha256:[0-9a-f]+\) raised RuntimeError"):
+    with pytest.raises(
+        PluginError, match=r"'probe-cannot-be-made' \(faulty.py sha256:[0-9a-f]+\) raised RuntimeError"
+    ):
         audit(tmp_path, shared, probes=[{"use": "probe-cannot-be-made"}])
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("detector-") and "hangs" not in name])
-def test_a_faulty_detector_never_passes(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.startswith("detector-") and "hangs" not in name]
+)
+def test_a_faulty_detector_never_passes(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     add_file(FAULTY)
     monkeypatch.chdir(shared)
-    small = {"budget": {"images_per_cell": 5, "retained_per_arm": 10}} if name != "detector-sees-nothing" else {}
+    small = (
+        {"budget": {"images_per_cell": 5, "retained_per_arm": 10}} if name != "detector-sees-nothing" else {}
+    )
     report = audit(tmp_path, shared, detectors=[DETECTOR | {"use": name}], **small)
     if name == "detector-sees-nothing":
         assert report.verdict.outcome is Outcome.INCONCLUSIVE
@@ -150,7 +186,9 @@ def test_a_faulty_detector_never_passes(tmp_path: Path, shared: Path, monkeypatc
         assert any(f"'{name}'" in error for error in report.ledger.errors), report.ledger.errors
 
 
-def test_faulty_metrics_and_observers_are_warnings(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_faulty_metrics_and_observers_are_warnings(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_file(FAULTY)
     monkeypatch.chdir(shared)
     faults = ["metric-raises", "metric-misuses", "metric-says-words", "metric-says-nan"]
@@ -165,20 +203,37 @@ def test_faulty_metrics_and_observers_are_warnings(tmp_path: Path, shared: Path,
 
 
 @pytest.mark.parametrize("kind", ["probe", "detector", pytest.param("metric", marks=pytest.mark.science)])
-def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(tmp_path: Path, shared: Path, kind: str) -> None:  # noqa: F811
-    """The first call ends with 5 and its journal is whole; calls after it give a report that names the plugin."""
-    changes: dict[str, object] = {"budget": {"images_per_cell": 5, "retained_per_arm": 10, "plugin_minutes": 0.1}}
+def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(
+    tmp_path: Path, shared: Path, kind: str
+) -> None:
+    """The first call ends with 5 and its journal is whole; calls after it give a report that names the
+    plugin."""
+    changes: dict[str, object] = {
+        "budget": {"images_per_cell": 5, "retained_per_arm": 10, "plugin_minutes": 0.1}
+    }
     sound = {"use": "sound-noise", "doses": [1]}
     changes["probes"] = [{"use": "probe-hangs", "doses": [1]}, sound] if kind == "probe" else [sound]
     changes["detectors"] = [DETECTOR | {"use": "detector-hangs"} if kind == "detector" else DETECTOR]
     changes["metrics"] = [{"use": "metric-hangs", "options": {"model": "micro"}}] if kind == "metric" else []
     policy = tmp_path / "policy.yaml"
     policy.write_text(yaml.safe_dump(short_policy(**HEALTHY | changes).model_dump(mode="json")))
-    command = ["audit", str(shared / "erased"), "--policy", str(policy), "--out", str(tmp_path / "run"), "--cache", str(shared / "cache")]
+    command = [
+        "audit",
+        str(shared / "erased"),
+        "--policy",
+        str(policy),
+        "--out",
+        str(tmp_path / "run"),
+        "--cache",
+        str(shared / "cache"),
+    ]
     whole = [sys.executable, "-m", "auditor", *command, "--plugin", str(FAULTY)]
     ended = subprocess.run(whole, capture_output=True, text=True, timeout=120, cwd=shared)
     assert ended.returncode == 5
-    assert f"The plugin '{kind}-hangs' (faulty.py sha256:" in ended.stderr and "gave no sign of life for 6 seconds" in ended.stderr
+    assert (
+        f"The plugin '{kind}-hangs' (faulty.py sha256:" in ended.stderr
+        and "gave no sign of life for 6 seconds" in ended.stderr
+    )
     assert not (tmp_path / "run" / "report.json").exists()
     assert read_journal(tmp_path / "run" / "journal.jsonl")
     for _ in range(4):  # a detector that hangs is met once in every arm

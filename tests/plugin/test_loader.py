@@ -7,18 +7,19 @@ from types import ModuleType
 
 import pytest
 
+from auditor._files.entry_points import ENTRY_POINT_GROUP
+from auditor.builtins.probes.finetune import InDomain
 from auditor.errors import PluginError, PolicyError
-from auditor.plugin import door, hookimpl
-from auditor.plugin.entries import ENTRY_POINT_GROUP
-from auditor.plugin.loader import find_plugin, load_plugins, make_plugin
-from auditor.probes.finetune import InDomain
+from auditor.plugin import _door as door
+from auditor.plugin import hookimpl
+from auditor.plugin._loader import find_plugin, load_plugins, make_plugin
 
 
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Entry points to fill in; the loader forgets what it knew before and after."""
     found: list[object] = []
-    monkeypatch.setattr("auditor.plugin.entries.all_entries", lambda: found)
+    monkeypatch.setattr("auditor._files.entry_points.all_entries", lambda: found)
     load_plugins.cache_clear()
     yield found  # type: ignore[misc]
     load_plugins.cache_clear()
@@ -35,7 +36,10 @@ def loaded(name: str, **members: object) -> EntryPoint:
 
 def test_a_broken_entry_point_is_listed_by_name_and_stops_nobody(entries: list[object]) -> None:
     entries.append(EntryPoint(name="broken", value="no_such_module", group=ENTRY_POINT_GROUP))
-    assert any(record.name == "broken" and "no_such_module" in (record.error or "") for record in load_plugins().records)
+    assert any(
+        record.name == "broken" and "no_such_module" in (record.error or "")
+        for record in load_plugins().records
+    )
     assert find_plugin("probes", "in-domain").plugin is InDomain
 
 
@@ -45,7 +49,9 @@ def test_asking_for_what_is_not_there_names_what_did_not_load(entries: list[obje
         find_plugin("probes", "mine")
 
 
-def test_a_plugin_that_takes_anothers_name_is_refused(entries: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_that_takes_anothers_name_is_refused(
+    entries: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     @hookimpl
     def auditor_register_probes() -> list[type[InDomain]]:
         return [InDomain]
@@ -76,5 +82,7 @@ def test_what_a_plugin_raises_comes_through_the_door_with_its_name() -> None:
     def broken() -> None:
         raise KeyError("x")
 
-    with pytest.raises(PluginError, match=r"plugin 'in-domain' \(auditor 0.1.0\) raised KeyError at .*test_loader.py:\d+"):
+    with pytest.raises(
+        PluginError, match=r"plugin 'in-domain' \(auditor 0.1.0\) raised KeyError at .*test_loader.py:\d+"
+    ):
         door.call(probe, broken)

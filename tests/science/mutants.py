@@ -1,4 +1,5 @@
-"""The auditor with one safeguard taken out, each in its own way: the simulation has to notice every one (verdict.md)."""
+"""The auditor with one safeguard taken out, each in its own way: the simulation has to notice every one
+(verdict.md)."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from auditor import rehearsal
-from auditor.evidence import MISSING, Evidence, Outcomes, Reading
-from auditor.plan import Cell, PlannedSample, Role, Seeds
+from auditor._audit.cells import Cell, PlannedSample, Role, Seeds
+from auditor._audit.evidence import rehearsal
+from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes, Reading
 from tests.science.simulate import Change, layout
 
 
@@ -64,7 +65,9 @@ class DroppedErrors(Evidence):
 
     def _reading(self, cell: Cell, column: Outcomes, counted: NDArray[np.bool_] | None = None) -> Reading:
         drawn = column != MISSING
-        return super()._reading(cell, np.where(drawn, column, 0), drawn if counted is None else drawn & counted)
+        return super()._reading(
+            cell, np.where(drawn, column, 0), drawn if counted is None else drawn & counted
+        )
 
 
 class NoNegativeControl(Evidence):
@@ -97,13 +100,19 @@ def arm_in_seed() -> Iterator[None]:
 _samples = Cell.samples
 
 MUTANTS: dict[str, tuple[Change, str]] = {
-    "image-by-image reading in prompt order": (partial(instead, ImageByImage), "one cell at tau_P, in its last prompt"),
+    "image-by-image reading in prompt order": (
+        partial(instead, ImageByImage),
+        "one cell at tau_P, in its last prompt",
+    ),
     "peeked Clopper-Pearson": (partial(instead, PeekedClopperPearson), "one cell at tau_P, m = 2"),
     "no Holm": (partial(instead, NoHolm), "all cells at tau_F, m = 10"),
     "no Holm (fixed)": (partial(instead, NoHolm), "fixed: all cells at tau_F"),
     "dropped cells": (partial(instead, DroppedCells), "the arm where all is back was not asked"),
     "dropped errors (hits)": (partial(instead, DroppedErrors), "one cell at tau_P, its hits are missing"),
-    "dropped errors (non-hits)": (partial(instead, DroppedErrors), "all cells at tau_F, their non-hits are missing"),
+    "dropped errors (non-hits)": (
+        partial(instead, DroppedErrors),
+        "all cells at tau_F, their non-hits are missing",
+    ),
     "FAIL without the negative control": (
         partial(instead, NoNegativeControl),
         "false positives at their limit on all arms, all cells fire",

@@ -1,10 +1,13 @@
-"""Random edits of everything that an audit believes in, each followed by a real audit in a process of its own. Resumable.
+"""Random edits of everything that an audit believes in, each followed by a real audit in a process of its
+own. Resumable.
 
-The checkpoint was never erased, so no PASS is right. ``run``: a finished run's folder is edited and the same audit goes on in it.
-``checkpoint``: text side, configurations, schedule, neighbours and weights are edited and it is audited. ``policy``: the audit is cut
-off after the base arm, policy or files that it names are edited, and the same command is given again.
+The checkpoint was never erased, so no PASS is right. ``run``: a finished run's folder is edited and the same
+audit goes on in it. ``checkpoint``: text side, configurations, schedule, neighbours and weights are edited
+and it is audited. ``policy``: the audit is cut off after the base arm, policy or files that it names are
+edited, and the same command is given again.
 
-    python -m tests.science.mutations [--most N] [--part I OF]      # what is measured is kept in build/mutations.jsonl
+    python -m tests.science.mutations [--most N] [--part I OF]      # what is measured is kept in
+    build/mutations.jsonl
 """
 
 from __future__ import annotations
@@ -57,11 +60,17 @@ class World:
         return str(self.in_a_process(lambda: self.audit(self.checkpoint, self.run))["verdict"])
 
     def write_policy(self, **changes: Any) -> None:
-        from auditor.sets import concept_names
+        from auditor.policy.concepts.sets import concept_names
 
         (self.home / "labels.txt").write_text("\n".join(concept_names("micro-all")) + "\n")
-        options = {"model": "micro", "labels": {"file": str(self.home / "labels.txt")}, "templates": "erasure-templates"}
-        found = document(self.home / "examples", **_QUICK, detectors=[{"use": "clip-zero-shot", "options": options}])
+        options = {
+            "model": "micro",
+            "labels": {"file": str(self.home / "labels.txt")},
+            "templates": "erasure-templates",
+        }
+        found = document(
+            self.home / "examples", **_QUICK, detectors=[{"use": "clip-zero-shot", "options": options}]
+        )
         self.policy.write_text(yaml.safe_dump(found | changes))
 
     def audit(self, checkpoint: Path, out: Path) -> str:
@@ -71,7 +80,8 @@ class World:
         return str(auditor.audit(str(checkpoint), self.policy, out, cache=self.cache).verdict.outcome.value)
 
     def in_a_process(self, do: Callable[[], str]) -> dict[str, Any]:
-        """Run ``do`` in a fork of this process: its verdict, or the error and its exit code; a hang ends it."""
+        """Run ``do`` in a fork of this process: its verdict, or the error and its exit code; a hang ends
+        it."""
         context = multiprocessing.get_context("fork")
         here, there = context.Pipe()
 
@@ -101,7 +111,7 @@ class World:
         return found | {"seconds": round(time.monotonic() - began, 1)}
 
 
-# -- edits of a run's folder -----------------------------------------------------------------------------------------
+# -- edits of a run's folder ---------------------------------------------------------------------------------
 
 
 def edit_run(rng: random.Random, out: Path) -> str:
@@ -112,7 +122,9 @@ def edit_run(rng: random.Random, out: Path) -> str:
     return ", ".join(chosen)
 
 
-def _samples(change: Callable[[random.Random, dict[str, Any]], object], share: float = 1.0) -> Callable[[random.Random, Path], None]:
+def _samples(
+    change: Callable[[random.Random, dict[str, Any]], object], share: float = 1.0
+) -> Callable[[random.Random, Path], None]:
     def edit(rng: random.Random, out: Path) -> None:
         journal, lines = out / "journal.jsonl", list[str]()
         for text in journal.read_text().splitlines():
@@ -144,14 +156,18 @@ def _lines(change: Callable[[random.Random, list[str]], list[str]]) -> Callable[
     return edit
 
 
-def _field(key: str, value: Callable[[random.Random], Any]) -> Callable[[random.Random, dict[str, Any]], object]:
+def _field(
+    key: str, value: Callable[[random.Random], Any]
+) -> Callable[[random.Random, dict[str, Any]], object]:
     return lambda rng, sample: sample.update({key: value(rng)})
 
 
 def _manifest(rng: random.Random, out: Path) -> None:
     path = out / "manifest.json"
     content = json.loads(path.read_text())
-    part = rng.choice([content, content["checkpoint"], content["identity"], content["seeds"], content["policy"]["limits"]])
+    part = rng.choice(
+        [content, content["checkpoint"], content["identity"], content["seeds"], content["policy"]["limits"]]
+    )
     key = rng.choice(sorted(part))
     part[key] = rng.choice([None, "x", 0, 0.9, "f" * 64, [], {}])
     path.write_text(json.dumps(content))
@@ -176,7 +192,12 @@ def _renamed_images(rng: random.Random, out: Path) -> None:
         lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     except ValueError:  # cut by another edit
         return
-    retained = [s for line in lines for s in line.get("samples", ()) if "|retained|" in s["cell"] and "base" in s["cell"]]
+    retained = [
+        s
+        for line in lines
+        for s in line.get("samples", ())
+        if "|retained|" in s["cell"] and "base" in s["cell"]
+    ]
     for line in lines:
         for number, sample in enumerate(line.get("samples", ())):
             if "|gate|" in sample["cell"] and retained:
@@ -202,12 +223,23 @@ _RUN: dict[str, Callable[[random.Random, Path], None]] = {
     "flaws": _samples(_field("flaw", lambda rng: "blank"), 0.3),
     "no scores": _samples(_field("scores", lambda rng: {}), 0.3),
     "other seeds": _samples(_field("seed", lambda rng: rng.getrandbits(62)), 0.5),
-    "other cells": _samples(_field("cell", lambda rng: rng.choice(["base|positive|Borin Talvek", "erased|gate|Borin Talvek", "x"])), 0.3),
+    "other cells": _samples(
+        _field(
+            "cell", lambda rng: rng.choice(["base|positive|Borin Talvek", "erased|gate|Borin Talvek", "x"])
+        ),
+        0.3,
+    ),
     "other prompts": _samples(_field("prompt", lambda rng: "a photo of nobody"), 0.3),
     "lines dropped": _lines(lambda rng, lines: [line for line in lines if rng.random() < 0.8]),
-    "lines doubled": _lines(lambda rng, lines: [line for line in lines for _ in range(rng.choice([1, 1, 2]))]),
+    "lines doubled": _lines(
+        lambda rng, lines: [line for line in lines for _ in range(rng.choice([1, 1, 2]))]
+    ),
     "lines shuffled": _lines(lambda rng, lines: rng.sample(lines, len(lines))),
-    "lines cut": _lines(lambda rng, lines: [line[: rng.randrange(1, len(line))] if rng.random() < 0.05 else line for line in lines]),
+    "lines cut": _lines(
+        lambda rng, lines: [
+            line[: rng.randrange(1, len(line))] if rng.random() < 0.05 else line for line in lines
+        ]
+    ),
     "the end gone": _lines(lambda rng, lines: lines[: rng.randrange(1, len(lines))]),
     "no starts": _lines(lambda rng, lines: [line for line in lines if '"kind":"start"' not in line]),
     "looked at already": _lines(
@@ -221,12 +253,14 @@ _RUN: dict[str, Callable[[random.Random, Path], None]] = {
     "images swapped": _swap_images,
     "images of others": _renamed_images,
     "arms": _arms,
-    "the report": lambda rng, out: (out / "report.json").write_text('{"verdict": {"outcome": "PASS"}}') and None,
+    "the report": lambda rng, out: (
+        (out / "report.json").write_text('{"verdict": {"outcome": "PASS"}}') and None
+    ),
     "no report": lambda rng, out: (out / "report.json").unlink(missing_ok=True),
 }
 
 
-# -- edits of a checkpoint -------------------------------------------------------------------------------------------
+# -- edits of a checkpoint -----------------------------------------------------------------------------------
 
 
 def edit_checkpoint(rng: random.Random, folder: Path) -> str:
@@ -237,7 +271,9 @@ def edit_checkpoint(rng: random.Random, folder: Path) -> str:
     return ", ".join(chosen)
 
 
-def _json(name: str, changes: Callable[[random.Random, dict[str, Any]], object]) -> Callable[[random.Random, Path], None]:
+def _json(
+    name: str, changes: Callable[[random.Random, dict[str, Any]], object]
+) -> Callable[[random.Random, Path], None]:
     def edit(rng: random.Random, folder: Path) -> None:
         path = folder / name
         content = json.loads(path.read_text())
@@ -268,7 +304,9 @@ def _merges(rng: random.Random, folder: Path) -> None:
     path = folder / "tokenizer" / "merges.txt"
     lines = path.read_text().splitlines()
     place = rng.randrange(1, len(lines))
-    lines[place:] = rng.choice([lines[place + 1 :], [*lines[place:], lines[place]], rng.sample(lines[place:], len(lines) - place)])
+    lines[place:] = rng.choice(
+        [lines[place + 1 :], [*lines[place:], lines[place]], rng.sample(lines[place:], len(lines) - place)]
+    )
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -292,14 +330,18 @@ def _fast(rng: random.Random, folder: Path) -> None:
 def _beside(rng: random.Random, folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    part, stem = rng.choice([("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")])
+    part, stem = rng.choice(
+        [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")]
+    )
     own = load_file(folder / part / f"{stem}.safetensors")
     factor = rng.choice([1.0, 1.5])
     name = rng.choice([f"{stem}.fp16", f"{stem}.non_ema", "other", f"{stem}-00001-of-00001"])
     save_file({key: value * factor for key, value in own.items()}, folder / part / f"{name}.safetensors")
     if rng.random() < 0.5:
         mapped = dict.fromkeys(own, f"{name}.safetensors")
-        (folder / part / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapped}))
+        (folder / part / f"{stem}.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": mapped})
+        )
 
 
 def _text_weights(rng: random.Random, folder: Path) -> None:
@@ -350,13 +392,15 @@ _CHECKPOINT: dict[str, Callable[[random.Random, Path], None]] = {
     "a key of the vae": _json("vae/config.json", _one_key),
     "a key of the schedule": _json("scheduler/scheduler_config.json", _one_key),
     "a key of the index": _json("model_index.json", _one_key),
-    "a key that nobody reads": _json("model_index.json", lambda rng, content: content.update({f"_{rng.random()}": 1})),
+    "a key that nobody reads": _json(
+        "model_index.json", lambda rng, content: content.update({f"_{rng.random()}": 1})
+    ),
     "weights beside": _beside,
     "odd files": _files,
 }
 
 
-# -- edits between two processes -------------------------------------------------------------------------------------
+# -- edits between two processes -----------------------------------------------------------------------------
 
 
 def edit_policy(rng: random.Random, world: World) -> str:
@@ -375,7 +419,9 @@ def _limit(key: str, value: Any) -> Callable[[random.Random, World], None]:
     return edit
 
 
-def _option(change: Callable[[random.Random, dict[str, Any]], object]) -> Callable[[random.Random, World], None]:
+def _option(
+    change: Callable[[random.Random, dict[str, Any]], object],
+) -> Callable[[random.Random, World], None]:
     def edit(rng: random.Random, world: World) -> None:
         content = yaml.safe_load(world.policy.read_text())
         change(rng, content)
@@ -396,7 +442,9 @@ def _examples(rng: random.Random, world: World) -> None:
     folder = world.home / "examples"
     what = rng.choice(["eps", "pipe", "deep", "name", "other", "big"])
     if what == "eps":
-        (folder / "3.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n")
+        (folder / "3.png").write_bytes(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+        )
     elif what == "pipe":
         (folder / "3.png").unlink()
         os.mkfifo(folder / "3.png")
@@ -407,7 +455,11 @@ def _examples(rng: random.Random, world: World) -> None:
             file.truncate(10**10)
     else:
         with (folder / "metadata.jsonl").open("a") as file:
-            text = "[" * 100_000 if what == "deep" else json.dumps({"file_name": "1.png", "text": "a photo of Borin\u00a0 Talvek"})
+            text = (
+                "[" * 100_000
+                if what == "deep"
+                else json.dumps({"file_name": "1.png", "text": "a photo of Borin\u00a0 Talvek"})
+            )
             file.write(text + "\n")
 
 
@@ -421,14 +473,18 @@ _POLICY: dict[str, Callable[[random.Random, World], None]] = {
     "no fit": _limit("min_fit", 0),
     "a nonce": _option(lambda rng, content: content.update(nonce=str(rng.random()))),
     "no dose": _option(lambda rng, content: content["probes"][0].update(doses=[1])),
-    "a rate of nothing": _option(lambda rng, content: content["probes"][0]["options"].update(learning_rate=1e-12)),
+    "a rate of nothing": _option(
+        lambda rng, content: content["probes"][0]["options"].update(learning_rate=1e-12)
+    ),
     "another concept": _option(lambda rng, content: content["erase"][0].update(name="Nobody Here")),
-    "templates of the detector": _option(lambda rng, content: content["detectors"][0]["options"].update(templates=["nothing {}"])),
+    "templates of the detector": _option(
+        lambda rng, content: content["detectors"][0]["options"].update(templates=["nothing {}"])
+    ),
     "fewer images": _option(lambda rng, content: content["budget"].update(images_per_cell=5)),
 }
 
 
-# -- the run ---------------------------------------------------------------------------------------------------------
+# -- the run -------------------------------------------------------------------------------------------------
 
 
 def cut_off(world: World, out: Path) -> None:
@@ -458,8 +514,8 @@ def attempt(kind: str, number: int, world: World) -> dict[str, Any]:
         world.canary.unlink(missing_ok=True)
         found = world.in_a_process(lambda: world.audit(checkpoint, out))
         if kind == "run":
+            from auditor._audit.judge import judged
             from auditor.errors import AuditorError
-            from auditor.judging import judged
 
             try:
                 found["judge"] = judged(out).verdict.outcome.value
@@ -473,14 +529,19 @@ def attempt(kind: str, number: int, world: World) -> dict[str, Any]:
 
 
 def run(most: int | None = None, part: tuple[int, int] = (0, 1)) -> list[dict[str, Any]]:
-    """Everything that is not in the results yet; of two processes each may take a part, (0, 2) and (1, 2). Returns all results."""
+    """Everything that is not in the results yet; of two processes each may take a part, (0, 2) and (1, 2).
+    Returns all results."""
     RESULTS.parent.mkdir(exist_ok=True)
     done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    left = [(kind, number) for kind, count in COUNTS.items() for number in range(count) if number % part[1] == part[0]]
+    left = [
+        (kind, number)
+        for kind, count in COUNTS.items()
+        for number in range(count)
+        if number % part[1] == part[0]
+    ]
     left = [each for each in left if each not in {(row["kind"], row["number"]) for row in done}]
     random.Random(1).shuffle(left)
-    import auditor.clip
-    import auditor.run  # noqa: F401 - once here, and in no fork again
+    import auditor._audit.run.runner  # noqa: F401 - once here, and in no fork again
 
     with tempfile.TemporaryDirectory() as home:
         world = World(Path(home))
@@ -500,8 +561,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = []
     for kind in COUNTS:
         own = [row for row in rows if row["kind"] == kind]
-        ends = ", ".join(f"{name}: {count}" for name, count in sorted(Counter(row["verdict"] for row in own).items()))
-        lines.append(f"{kind}: {len(own)} of {COUNTS[kind]}; {ends}; canaries: {sum(row['canary'] for row in own)}")
+        ends = ", ".join(
+            f"{name}: {count}" for name, count in sorted(Counter(row["verdict"] for row in own).items())
+        )
+        lines.append(
+            f"{kind}: {len(own)} of {COUNTS[kind]}; {ends}; canaries: {sum(row['canary'] for row in own)}"
+        )
     return "\n".join(lines)
 
 

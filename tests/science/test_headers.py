@@ -1,4 +1,5 @@
-"""Ten minutes of headers that nobody would write: the reader answers every one with a header or one sentence."""
+"""Ten minutes of headers that nobody would write: the reader answers every one with a header or one
+sentence."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditor.checkpoint.header import read_header
+from auditor._checkpoint.header import read_header
 from auditor.errors import RefusedError
 
 pytestmark = pytest.mark.science
 
 MINUTES = 10
-NUMBERS = st.one_of(st.integers(-2, 40), st.integers(-(2**70), 2**70), st.floats(allow_nan=True), st.booleans(), st.none())
+NUMBERS = st.one_of(
+    st.integers(-2, 40), st.integers(-(2**70), 2**70), st.floats(allow_nan=True), st.booleans(), st.none()
+)
 ENTRIES = st.one_of(
     st.fixed_dictionaries(
         {
@@ -29,7 +32,8 @@ ENTRIES = st.one_of(
         }
     ),
     st.recursive(
-        NUMBERS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        NUMBERS | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     ),
 )
 NAMES = st.sampled_from(["a", "b.weight", "__metadata__", "../x", ""]) | st.text(max_size=6)
@@ -43,7 +47,9 @@ def sound(draw: st.DrawFn) -> bytes:
     """A file as it should be, or with one value of its header replaced by any other."""
     header: dict[str, Any] = {}
     end = 0
-    for name in draw(st.lists(st.sampled_from(["a", "b.weight", "c.0.bias", "d"]), min_size=1, max_size=4, unique=True)):
+    for name in draw(
+        st.lists(st.sampled_from(["a", "b.weight", "c.0.bias", "d"]), min_size=1, max_size=4, unique=True)
+    ):
         kind, shape = draw(st.sampled_from(sorted(SIZES))), draw(st.lists(st.integers(1, 4), max_size=3))
         start, end = end, end + SIZES[kind] * math.prod(shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}

@@ -1,4 +1,5 @@
-"""How often a verdict is wrong, at the edge of what may be true: at most alpha, to the precision of the simulation."""
+"""How often a verdict is wrong, at the edge of what may be true: at most alpha, to the precision of the
+simulation."""
 
 from __future__ import annotations
 
@@ -10,12 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.digest import sha256_json
-from auditor.evidence import MISSING, Evidence
-from auditor.journal import ArmLine, BatchLine, ComparedLine, ErrorLine, Line, RepeatLine, Sample, Score, ShamLine
-from auditor.plan import Plan, Role
-from auditor.rehearsal import rehearse
+from auditor._audit.cells import Role
+from auditor._audit.evidence.rehearsal import rehearse
+from auditor._audit.evidence.sequential_tests import MISSING, Evidence
+from auditor._audit.plan import Plan
+from auditor._files.digest import sha256_json
+from auditor._journal.lines import (
+    ArmLine,
+    BatchLine,
+    ComparedLine,
+    ErrorLine,
+    Line,
+    RepeatLine,
+    Sample,
+    Score,
+    ShamLine,
+)
 from auditor.report import Outcome
+from tests.conftest import verdict_of
 from tests.science.simulate import (
     BROKEN,
     SEEDS,
@@ -31,7 +44,6 @@ from tests.science.simulate import (
     verdict,
     with_gate,
 )
-from tests.test_judge import verdict_of
 
 pytestmark = pytest.mark.science
 
@@ -62,7 +74,10 @@ def test_no_setting_has_more_wrong_verdicts_than_alpha_allows() -> None:
     (BUILD / "levels.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(f"\n{'setting':66} {'m':>3} {'wrong':>5} {'R':>5} {'x':>4} {'level':>7} {'p':>8} {'images':>6}")
     for row in rows:
-        print("{setting:66} {cells:3} {wrong verdict:>5} {runs:5} {wrong:4} {level:7.4f} {p:8.2g} {mean images a cell:6}".format(**row))
+        print(
+            "{setting:66} {cells:3} {wrong verdict:>5} {runs:5} {wrong:4} {level:7.4f} {p:8.2g} {mean images "
+            "a cell:6}".format(**row)
+        )
     assert not breaches
 
 
@@ -87,7 +102,7 @@ def test_evidence_is_the_same_looked_up() -> None:
         assert play_some(name, range(3), nullcontext) == (verdicts, sum(map(images_of, computed)))
 
 
-# -- the verdict of the simulation is the judge's ----------------------------------------------------------------------
+# -- the verdict of the simulation is the judge's ------------------------------------------------------------
 
 
 def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
@@ -96,17 +111,38 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
     gate, names = plan.policy.detectors[0].use, tuple(plan.columns)
     for arm in plan.arms:
         if arm.probe is not None:
-            lines.append(ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=(0.5, 0.52, 0.51), fit_before=(1.0, 1.02, 1.01)))
+            lines.append(
+                ArmLine(
+                    arm=arm.name,
+                    seconds=1.0,
+                    weights=arm.name,
+                    fit=(0.5, 0.52, 0.51),
+                    fit_before=(1.0, 1.02, 1.01),
+                )
+            )
         samples = []
         for cell in plan.cells_of(arm.name):
             for planned, row in zip(cell.samples(SEEDS), evidence.outcomes[cell.name], strict=False):
                 there = any(hit != MISSING for hit in row)
-                asked = names if cell.role is Role.RETAINED else tuple(concept.name for concept in plan.policy.erase)
+                asked = (
+                    names
+                    if cell.role is Role.RETAINED
+                    else tuple(concept.name for concept in plan.policy.erase)
+                )
                 hits = {name: row[plan.columns[name]] == 1 for name in asked}
                 flaw = None if there else "blank"
                 image = None if flaw else sha256_json([arm.name, planned.prompt, planned.seed])
-                scores = {gate: Score(label="", hits={name: bool(hit) for name, hit in hits.items()}, score=0.5)} if there else {}
-                place = {"cell": cell.name, "prompt": planned.prompt, "index": planned.index, "seed": planned.seed}
+                scores = (
+                    {gate: Score(label="", hits={name: bool(hit) for name, hit in hits.items()}, score=0.5)}
+                    if there
+                    else {}
+                )
+                place = {
+                    "cell": cell.name,
+                    "prompt": planned.prompt,
+                    "index": planned.index,
+                    "seed": planned.seed,
+                }
                 samples.append(Sample(**place, image=image, flaw=flaw, scores=scores))
         if error == "sample" and arm.name == "erased":
             broken = {"scores": {}, "flaw": None, "error": "the detector raised", "image": "0" * 64}
@@ -115,7 +151,13 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
     if error == "arm":
         lines.append(ErrorLine(arm="erased", message="out of memory"))
     shams = [ShamLine(probe=name, images=8, different=0) for name in plan.probe_names]
-    compared = ComparedLine(prompts=9, same_vocabulary=True, read_otherwise=(), parts={"text_encoder": 0.0, "vae": 0.0}, schedule={})
+    compared = ComparedLine(
+        prompts=9,
+        same_vocabulary=True,
+        read_otherwise=(),
+        parts={"text_encoder": 0.0, "vae": 0.0},
+        schedule={},
+    )
     return [compared, *lines, *shams, RepeatLine(shown=8, otherwise=0, drawn=8, different=0)]
 
 
@@ -151,4 +193,6 @@ def test_the_simulated_verdict_is_the_judges() -> None:
             evidence.outcomes["erased|retained|"][-1] = MISSING
         assert verdict(evidence, errors=error is not None) is judged
         seen.append(judged)
-    assert all(seen.count(outcome) >= 15 for outcome in Outcome), {outcome: seen.count(outcome) for outcome in Outcome}
+    assert all(seen.count(outcome) >= 15 for outcome in Outcome), {
+        outcome: seen.count(outcome) for outcome in Outcome
+    }

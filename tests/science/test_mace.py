@@ -1,4 +1,5 @@
-"""MACE at Stable Diffusion's true shape, Grounding DINO and SAM at theirs, and what each part of MACE does on the micro world."""
+"""MACE at Stable Diffusion's true shape, Grounding DINO and SAM at theirs, and what each part of MACE does
+on the micro world."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from auditor.erasing import erase, read_options
-from auditor.masks.grounded_sam import GroundedSam
+from auditor._erase.erase import erase, read_options
+from auditor.builtins.masks.grounded_sam import GroundedSam
 from auditor.policy import Policy, load_policy
-from tests.erasers.mace.test_masks import PERSON, request, write_networks
-from tests.erasers.test_erasers import detected
+from tests.builtins.erasers.mace.test_masks import PERSON, request, write_networks
+from tests.erase.test_erase import detected
 
 pytestmark = pytest.mark.science
 ROOT = Path(__file__).parents[2]
@@ -27,12 +28,18 @@ def size_of(step: str, folder: Path, work: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.science.mace_size", step, str(folder), str(work)]
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{folder.name} | {step} | {found['seconds']:.1f} s | {found['cpu_seconds']:.1f} CPU s | {found['peak_gib']:.2f} GiB", flush=True)
+    print(
+        f"{folder.name} | {step} | {found['seconds']:.1f} s | {found['cpu_seconds']:.1f} CPU s | "
+        f"{found['peak_gib']:.2f} GiB",
+        flush=True,
+    )
     return found
 
 
 def make(folder: Path, family: str) -> None:
-    subprocess.run([sys.executable, "-m", "tests.science.true_size", "make", str(folder), family], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-m", "tests.science.true_size", "make", str(folder), family], check=True, cwd=ROOT
+    )
 
 
 def test_a_step_and_a_hundred_concepts_at_true_size(tmp_path: Path) -> None:
@@ -40,7 +47,10 @@ def test_a_step_and_a_hundred_concepts_at_true_size(tmp_path: Path) -> None:
     make(folder, "sd1")
     ours = size_of("one erase step", folder, work)
     explicit = size_of("one erase step, explicit attention, 128 LoRAs", folder, work)
-    assert ours["cpu_seconds"] < 0.75 * explicit["cpu_seconds"] and ours["peak_gib"] < 0.75 * explicit["peak_gib"]
+    assert (
+        ours["cpu_seconds"] < 0.75 * explicit["cpu_seconds"]
+        and ours["peak_gib"] < 0.75 * explicit["peak_gib"]
+    )
     hundred = size_of("closed forms of 100 concepts", folder, work)
     assert hundred["peak_gib"] - hundred["before_gib"] < 0.5, "Gram matrices are streamed"
 
@@ -62,23 +72,28 @@ def test_the_whole_eraser_at_true_size(tmp_path: Path, family: str) -> None:
             assert torch.equal(written, reloaded[name])
             if not torch.equal(before.get_tensor(name).float(), written):
                 changed.append(name)
-    assert len(changed) == 32 and all(name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) for name in changed)
+    assert len(changed) == 32 and all(
+        name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) for name in changed
+    )
 
 
 def test_grounding_dino_and_sam_at_true_size(tmp_path: Path) -> None:
     source = GroundedSam(write_networks(tmp_path, true_size=True))
     began = time.monotonic()
     masks = source.masks(request(PERSON, 1))
-    print(f"grounded-sam, default configurations, one image, loading included: {time.monotonic() - began:.0f} s")
+    print(
+        f"grounded-sam, default configurations, one image, loading included: {time.monotonic() - began:.0f} s"
+    )
     assert masks.shape == (1, 8, 8) and bool(masks.any())
 
 
-# -- the micro world -------------------------------------------------------------------------------------------------
+# -- the micro world -----------------------------------------------------------------------------------------
 
 
 def first_of(policy: Policy, count: int) -> Policy:
-    """The policy with its first concepts, topped up from those of the same domain that it neither erases nor keeps."""
-    from auditor.microworld.concepts import PEOPLE
+    """The policy with its first concepts, topped up from those of the same domain that it neither erases
+    nor keeps."""
+    from auditor.policy.concepts.micro import PEOPLE
 
     taken = {concept.name for concept in (*policy.erase, *policy.retain)}
     more = [name for name in PEOPLE if name not in taken]
@@ -118,12 +133,17 @@ def test_each_task_of_the_micro_world(tmp_path: Path) -> None:
 
 
 def test_what_each_part_does(tmp_path: Path) -> None:
-    policies = {"5 people": load_policy("micro-people"), "10 people": first_of(load_policy("micro-people"), 10)}
+    policies = {
+        "5 people": load_policy("micro-people"),
+        "10 people": first_of(load_policy("micro-people"), 10),
+    }
     found: dict[str, tuple[float, float, float]] = {}
     for name, options in ABLATION.items():
         for title, policy in policies.items():
             found[f"{title}, {name}"] = shares(policy, tmp_path / title / name, options)
-        row = " | ".join(f"{value[0]:.1%} | {value[1]:.1%}" for value in list(found.values())[-len(policies) :])
+        row = " | ".join(
+            f"{value[0]:.1%} | {value[1]:.1%}" for value in list(found.values())[-len(policies) :]
+        )
         print(f"| {name} | {row} |", flush=True)
     whole, alone = found["5 people, + importance sampling (all of MACE)"], found["5 people, refinement only"]
     assert whole[0] < alone[0], "LoRAs erase what refinement leaves"

@@ -1,4 +1,5 @@
-"""Five hundred random edits of runs, checkpoints and policies: none ends in a PASS, none hangs, none starts a program."""
+"""Five hundred random edits of runs, checkpoints and policies: none ends in a PASS, none hangs, none
+starts a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Stable Diffusion's true shape with random weights: each step of an audit once, with its time and peak memory."""
+"""Stable Diffusion's true shape with random weights: each step of an audit once, with its time and peak
+memory."""
 
 from __future__ import annotations
 
@@ -12,8 +13,17 @@ import pytest
 pytestmark = pytest.mark.science
 
 STEPS = (
-    "sha256", "inspect", "admit", "load", "single file", "unet", "lora", "two denoising steps", "one LoRA step", "one full step",
-)  # fmt: skip
+    "sha256",
+    "inspect",
+    "admit",
+    "load",
+    "single file",
+    "unet",
+    "lora",
+    "two denoising steps",
+    "one LoRA step",
+    "one full step",
+)
 ONLY_SD1 = ("single file",)
 ROOT = Path(__file__).parents[2]
 
@@ -27,8 +37,19 @@ def test_each_step_at_true_size(family: str, tmp_path: Path) -> None:
     for step in STEPS:
         if step in ONLY_SD1 and family != "sd1":
             continue
-        done = subprocess.run([*command, "measure", step, str(folder), str(work)], check=True, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "measure", step, str(folder), str(work)],
+            check=True,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         rows[step] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{family} | {step} | {rows[step]['seconds']:.1f} s | {rows[step]['peak_gib']:.1f} GiB", flush=True)
+        print(
+            f"{family} | {step} | {rows[step]['seconds']:.1f} s | {rows[step]['peak_gib']:.1f} GiB",
+            flush=True,
+        )
     assert rows["inspect"]["seconds"] < 2
-    assert rows["sha256"]["seconds"] / rows["admit"]["seconds"] >= 0.7, "admission and digest are slower than 0.7 of sha256 alone"
+    assert rows["sha256"]["seconds"] / rows["admit"]["seconds"] >= 0.7, (
+        "admission and digest are slower than 0.7 of sha256 alone"
+    )

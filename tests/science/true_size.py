@@ -1,7 +1,8 @@
-"""Checkpoints of Stable Diffusion's true shape with random weights, and what each step with them takes; run as a script.
+"""Checkpoints of Stable Diffusion's true shape with random weights, and what each step with them takes; run
+as a script.
 
-``python -m tests.science.true_size make FOLDER sd1|sd2`` writes one; ``... measure STEP FOLDER [WORK]`` does one step in a process of
-its own and prints seconds and peak memory as JSON.
+``python -m tests.science.true_size make FOLDER sd1|sd2`` writes one; ``... measure STEP FOLDER [WORK]`` does
+one step in a process of its own and prints seconds and peak memory as JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "sd1": {"attention_head_dim": 8, "width": 768, "layers": 12, "heads": 12, "linear": False, "predicts": "epsilon", "act": "quick_gelu"},
+    "sd1": {
+        "attention_head_dim": 8,
+        "width": 768,
+        "layers": 12,
+        "heads": 12,
+        "linear": False,
+        "predicts": "epsilon",
+        "act": "quick_gelu",
+    },
     "sd2": {
         "attention_head_dim": [5, 10, 20, 20],
         "width": 1024,
@@ -37,7 +46,7 @@ def make(folder: Path, family: str) -> None:
     from safetensors.torch import save_file
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from auditor.microworld import checkpoint_folder
+    from auditor._files.bundled import micro_world
 
     shape, generator = SHAPES[family], torch.Generator().manual_seed(0)
     blocks = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
@@ -75,27 +84,37 @@ def make(folder: Path, family: str) -> None:
         ("vae", vae, "diffusion_pytorch_model"),
         ("text_encoder", text, "model"),
     ):
-        model.save_config(folder / name) if name != "text_encoder" else model.config.save_pretrained(folder / name)
+        model.save_config(folder / name) if name != "text_encoder" else model.config.save_pretrained(
+            folder / name
+        )
         tensors = {}
         for key, value in model.state_dict().items():
             drawn = torch.randn(value.shape, generator=generator) * 0.02
             tensors[key] = (drawn + 1 if "norm" in key and key.endswith("weight") else drawn).half()
         save_file(tensors, folder / name / f"{file}.safetensors")
-    DDPMScheduler(prediction_type=shape["predicts"], beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_config(
-        folder / "scheduler"
-    )
-    shutil.copytree(checkpoint_folder() / "tokenizer", folder / "tokenizer")
+    DDPMScheduler(
+        prediction_type=shape["predicts"], beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    ).save_config(folder / "scheduler")
+    shutil.copytree(micro_world() / "tokenizer", folder / "tokenizer")
     config = folder / "tokenizer" / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 77}))
-    shutil.copyfile(checkpoint_folder() / "model_index.json", folder / "model_index.json")
+    shutil.copyfile(micro_world() / "model_index.json", folder / "model_index.json")
 
 
 def measure(step: str, folder: Path, work: Path) -> dict[str, float]:
     """Do one step and say how long it took, and how much memory the process held at most."""
     actions: dict[str, Callable[[Path, Path], float]] = {
-        "sha256": _sha256, "inspect": _inspect, "admit": _admit, "load": _load, "single file": _single, "unet": _unet, "lora": _lora,
-        "two denoising steps": _denoise, "one LoRA step": lambda f, w: _train(f, "lora"), "one full step": lambda f, w: _train(f, "full"),
-    }  # fmt: skip
+        "sha256": _sha256,
+        "inspect": _inspect,
+        "admit": _admit,
+        "load": _load,
+        "single file": _single,
+        "unet": _unet,
+        "lora": _lora,
+        "two denoising steps": _denoise,
+        "one LoRA step": lambda f, w: _train(f, "lora"),
+        "one full step": lambda f, w: _train(f, "full"),
+    }
     seconds = actions[step](folder, work)
     return {"seconds": seconds, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
@@ -118,7 +137,7 @@ def _sha256(folder: Path, work: Path) -> float:
 
 
 def _inspect(folder: Path, work: Path) -> float:
-    from auditor.checkpoint.inspection import inspect
+    from auditor._checkpoint.inspection import inspect
 
     found = inspect(str(folder))
     assert found.refused is None, found.refused
@@ -126,7 +145,7 @@ def _inspect(folder: Path, work: Path) -> float:
 
 
 def _open(folder: Path) -> Any:
-    from auditor.checkpoint import open_checkpoint
+    from auditor._checkpoint import open_checkpoint
 
     return open_checkpoint(str(folder))
 
@@ -138,13 +157,13 @@ def _admit(folder: Path, work: Path) -> float:
 
 def _open_architecture(folder: Path) -> None:
     """The libraries' imports, which are not what is measured."""
-    from auditor.checkpoint.architecture import declared_shapes
+    from auditor._checkpoint.architecture import declared_shapes
 
     declared_shapes("unet", json.loads((folder / "unet" / "config.json").read_text()))
 
 
 def _loaded(opened: Any) -> Any:
-    from auditor.checkpoint.load import load_model
+    from auditor._checkpoint.load import load_model
 
     return load_model(opened)
 
@@ -155,7 +174,7 @@ def _load(folder: Path, work: Path) -> float:
 
 
 def _over(file: Path, folder: Path) -> float:
-    from auditor.checkpoint import open_checkpoint
+    from auditor._checkpoint import open_checkpoint
 
     base = _open(folder)
     return _timed(lambda: _loaded(open_checkpoint(str(file), base=base)))
@@ -178,7 +197,7 @@ def _lora(folder: Path, work: Path) -> float:
     import torch
     from safetensors.torch import save_file
 
-    from auditor.checkpoint.header import read_header
+    from auditor._checkpoint.header import read_header
 
     tensors = {}
     for name, shape in read_header(folder / "unet" / "diffusion_pytorch_model.safetensors").shapes.items():
@@ -191,7 +210,7 @@ def _lora(folder: Path, work: Path) -> float:
 
 
 def _denoise(folder: Path, work: Path) -> float:
-    from auditor.diffusion.sampling import draw
+    from auditor._diffusion.sampling import draw
     from auditor.policy import Sampler
 
     model = _loaded(_open(folder))
@@ -202,7 +221,7 @@ def _denoise(folder: Path, work: Path) -> float:
 def _train(folder: Path, method: str) -> float:
     import torch
 
-    from auditor.diffusion.finetune import Examples, Training, finetune
+    from auditor._diffusion.finetune import Examples, Training, finetune
 
     model = _loaded(_open(folder))
     latents = torch.randn(1, 4, 64, 64)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditor.stats import binomial
+from auditor._stats import binomial
 
 
 @pytest.mark.parametrize(("n", "held"), [(35, None), (36, 0), (58, 1), (60, 1), (80, 2), (95, 3), (112, 4)])
@@ -20,13 +20,17 @@ def poisson_binomial(chances: list[float]) -> list[float]:
     """P(X = s) for independent Bernoulli variables with these chances."""
     mass = [1.0]
     for chance in chances:
-        mass = [(mass[s] if s < len(mass) else 0) * (1 - chance) + (mass[s - 1] * chance if s else 0) for s in range(len(mass) + 1)]
+        mass = [
+            (mass[s] if s < len(mass) else 0) * (1 - chance) + (mass[s - 1] * chance if s else 0)
+            for s in range(len(mass) + 1)
+        ]
     return mass
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=5), st.integers(4, 12))
 def test_the_level_holds_for_any_mix_of_prompts_at_the_limit(weights: list[float], rounds: int) -> None:
-    """Hoeffding 1956: prompts of unequal rates with mean 0.1 are wrongly held with at most the nominal chance."""
+    """Hoeffding 1956: prompts of unequal rates with mean 0.1 are wrongly held with at most the nominal
+    chance."""
     total = sum(weights)
     if total == 0 or max(weights) / total * 0.1 * len(weights) > 1:
         return
@@ -42,9 +46,13 @@ def test_bounds_agree_with_their_tests() -> None:
     for n, limit in itertools.product((20, 60, 100), (0.08, 0.145)):
         for hits in range(n + 1):
             if hits <= n * limit - 1:
-                assert (binomial.upper_bound(hits, n, 0.05) <= limit) == (binomial.p_held(hits, n, limit) <= 0.05)
+                assert (binomial.upper_bound(hits, n, 0.05) <= limit) == (
+                    binomial.p_held(hits, n, limit) <= 0.05
+                )
             if hits >= n * limit + 1:
-                assert (binomial.lower_bound(hits, n, 0.05) >= limit) == (binomial.p_failed(hits, n, limit) <= 0.05)
+                assert (binomial.lower_bound(hits, n, 0.05) >= limit) == (
+                    binomial.p_failed(hits, n, limit) <= 0.05
+                )
 
 
 def test_no_images_prove_nothing() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, ttest_1samp
 
-from auditor.stats.contrasts import Estimate, contrast, rate_variance, rise
+from auditor._stats.contrasts import Estimate, contrast, rate_variance, rise
 
 
 def test_the_interval_over_replicates_is_students() -> None:
@@ -39,7 +39,11 @@ def test_the_interval_of_one_replicate_covers_a_rate_as_often_as_it_says() -> No
     """Exact: the sum of binomial chances of all counts whose interval holds the rate."""
     n = 60
     for p in (0.1, 0.3, 0.5, 0.8):
-        inside = [h for h in range(n + 1) if (i := Estimate((h / n,), rate_variance(h, n)).interval())[0] <= p <= i[1]]
+        inside = [
+            h
+            for h in range(n + 1)
+            if (i := Estimate((h / n,), rate_variance(h, n)).interval())[0] <= p <= i[1]
+        ]
         assert float(binom.pmf(inside, n, p).sum()) > 0.92
 
 

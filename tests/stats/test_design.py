@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from auditor.stats import eprocess
-from auditor.stats.design import Design, Outlook, design, enough_images, fixed_outlook
+from auditor._stats import eprocess
+from auditor._stats.design import Design, Outlook, design, enough_images, fixed_outlook
 
 PRIOR = (0.5, 0.5)
 
@@ -27,11 +27,15 @@ def test_exact_levels_at_the_limit(size: int, held: float, failed: float) -> Non
 @pytest.mark.parametrize(("cells", "sequential", "fixed"), [(1, 160, 89), (10, 235, 142), (40, 290, 179)])
 def test_how_many_images_suffice(cells: int, sequential: int, fixed: int) -> None:
     assert enough_images(5, 0.1, 0.1, 0.1, 0.05, cells, PRIOR) == sequential
-    enough = next(n for n in range(20, 400) if fixed_outlook(n, 0.025, 0.1, 0.1, 0.05, cells).held >= 1 - 0.1 / cells)
+    enough = next(
+        n for n in range(20, 400) if fixed_outlook(n, 0.025, 0.1, 0.1, 0.05, cells).held >= 1 - 0.1 / cells
+    )
     assert enough == fixed
 
 
-@pytest.mark.parametrize(("rate", "images"), [(0, 40), (0.025, 83), (0.05, 143), (0.2, 144), (0.5, 16), (0.8, 6)])
+@pytest.mark.parametrize(
+    ("rate", "images"), [(0, 40), (0.025, 83), (0.05, 143), (0.2, 144), (0.5, 16), (0.8, 6)]
+)
 def test_mean_images_with_ten_cells(rate: float, images: int) -> None:
     assert round(plain(5, 47).outlook(rate).images) == images
 
@@ -43,7 +47,9 @@ def test_futility_saves_images_about_the_limit() -> None:
 
 @pytest.mark.parametrize(("size", "limit", "images"), [(5, 0.1, 40), (1, 0.1, 36), (5, 0.08, 50)])
 def test_where_a_rate_of_zero_is_held(size: int, limit: float, images: int) -> None:
-    n = next(n for n in range(size, 100, size) if eprocess.log_evidence_below(0, n, limit, PRIOR) >= math.log(20))
+    n = next(
+        n for n in range(size, 100, size) if eprocess.log_evidence_below(0, n, limit, PRIOR) >= math.log(20)
+    )
     assert n == images
 
 
@@ -57,7 +63,11 @@ def by_enumeration(cell: Design, rate: float, futility: bool) -> Outlook:
             is_held = eprocess.p_below(hits, n, cell.tau_pass, PRIOR) <= cell.alpha
             is_failed = eprocess.p_above(hits, n, cell.tau_fail, PRIOR) <= cell.alpha / cell.cells
             if is_held or is_failed or done == cell.rounds or (futility and cell.hopeless(done, hits, hits)):
-                held, failed, images = held + chance * is_held, failed + chance * is_failed, images + chance * n
+                held, failed, images = (
+                    held + chance * is_held,
+                    failed + chance * is_failed,
+                    images + chance * n,
+                )
                 break
     return Outlook(rate, held, failed, images)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from auditor.stats.multiplicity import holm
+from auditor._stats.multiplicity import holm
 
 
 def test_steps_down_and_stops_at_the_first_that_stays() -> None:

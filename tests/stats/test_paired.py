@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditor.stats import paired
+from auditor._stats import paired
 
 counts = st.integers(0, 80)
 
 
 @given(counts, counts, counts, st.floats(-0.95, 0.9))
 def test_evidence_falls_in_the_mean(plus: int, minus: int, zero: int, mean: float) -> None:
-    assert paired.log_evidence(plus, minus, zero, mean) >= paired.log_evidence(plus, minus, zero, mean + 0.05) - 1e-9
+    assert (
+        paired.log_evidence(plus, minus, zero, mean)
+        >= paired.log_evidence(plus, minus, zero, mean + 0.05) - 1e-9
+    )
 
 
 @given(counts, counts, counts)
@@ -49,17 +52,25 @@ def test_no_drop_is_shown_only_with_enough_pairs() -> None:
 
 def test_arrays_give_what_numbers_give() -> None:
     together = paired.log_evidence(np.arange(4), 2, np.array([0, 5, 9, 9]), 0.2)
-    assert together.tolist() == [float(paired.log_evidence(plus, 2, zero, 0.2)) for plus, zero in zip(range(4), (0, 5, 9, 9), strict=True)]
+    assert together.tolist() == [
+        float(paired.log_evidence(plus, 2, zero, 0.2))
+        for plus, zero in zip(range(4), (0, 5, 9, 9), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("prompts", [((0.5, 0.0), (0.0, 0.3)), ((0.2, 0.4), (0.1, 0.0), (0.0, 0.2))])
-def test_a_round_of_prompts_at_the_null_is_expected_to_add_nothing(prompts: tuple[tuple[float, float], ...]) -> None:
-    """E[G after one more round] <= G, for prompts with chances (up, down) that differ but whose mean is the null's: enumeration."""
+def test_a_round_of_prompts_at_the_null_is_expected_to_add_nothing(
+    prompts: tuple[tuple[float, float], ...],
+) -> None:
+    """E[G after one more round] <= G, for prompts with chances (up, down) that differ but whose mean is
+    the null's: enumeration."""
     mean = sum(up - down for up, down in prompts) / len(prompts)
     for before in ((0, 0, 0), (3, 1, 10), (0, 4, 6)):
         expected = 0.0
         for outcome in itertools.product((1, -1, 0), repeat=len(prompts)):
-            chance = math.prod({1: up, -1: down, 0: 1 - up - down}[d] for d, (up, down) in zip(outcome, prompts, strict=True))
+            chance = math.prod(
+                {1: up, -1: down, 0: 1 - up - down}[d] for d, (up, down) in zip(outcome, prompts, strict=True)
+            )
             after = [count + outcome.count(value) for count, value in zip(before, (1, -1, 0), strict=True)]
             expected += chance * math.exp(float(paired.log_evidence(*after, mean)))
         assert expected <= math.exp(float(paired.log_evidence(*before, mean))) * (1 + 1e-9)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from auditor.stats.contrasts import Estimate
-from auditor.study.claims import hold
-from auditor.study.document import Bar, Claim, Figure
+from auditor._stats.contrasts import Estimate
+from auditor._study.claims import hold
+from auditor._study.document import Bar, Claim, Figure
 
 VARIANCE = 0.0001
 
@@ -68,13 +68,16 @@ def test_groups_are_compared_by_their_means() -> None:
 
 @pytest.mark.parametrize("test", ["rises", "falls", "same", "unchanged", "grows"])
 def test_what_was_not_measured_decides_nothing(test: str) -> None:
-    for measured in (Measured(a=(0.0, 0.0, 0.0), b=None, c=(0.9, 0.9, 0.9)), Measured(a=(0.0,), b=(0.5,), c=(0.9,))):
+    for measured in (
+        Measured(a=(0.0, 0.0, 0.0), b=None, c=(0.9, 0.9, 0.9)),
+        Measured(a=(0.0,), b=(0.5,), c=(0.9,)),
+    ):
         assert answer(test, measured) == "undecided"
 
 
 def test_three_replicates_without_any_hit_do_not_prove_equality_beyond_their_images() -> None:
     """0 of 5 in each is no proof that rates differ by less than 0.1."""
-    from auditor.stats.contrasts import rate_variance
+    from auditor._stats.contrasts import rate_variance
 
     few = Measured(a=(0.0, 0.0, 0.0), b=(0.0, 0.0, 0.0))
     few.estimate = lambda bar, measure, probed=True: Estimate((0.0, 0.0, 0.0), rate_variance(0, 5))  # type: ignore[method-assign]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from auditor.digest import sha256_tree
+from auditor._files.digest import sha256_tree
+from auditor._study.expand import Expansion
+from auditor._study.load import load_study
+from auditor._study.run import ask, choose
+from auditor._study.store import ArmRecord, Outcome, Store
 from auditor.errors import PolicyError, UsageError
-from auditor.study.expand import Expansion
-from auditor.study.load import load_study
-from auditor.study.run import ask, choose
-from auditor.study.store import ArmRecord, Outcome, Store
 
 STUDIES = sorted(Path("examples/studies").glob("*/*.yaml"))
 ASKED = [path for path in STUDIES if path.stem != "catalogue"]
@@ -23,10 +23,16 @@ version: 1
 base: {source: micro}
 sets:
   one: {images: 1, erase: [{names: [Borin Talvek], domain: people, mapping: a person, prompts: paper-people}]}
-  two: {images: 1, erase: [{names: [Borin Talvek, Nuria Pellow], domain: people, mapping: a person, prompts: paper-people}]}
+  two:
+    images: 1
+    erase: [{names: [Borin Talvek, Nuria Pellow], domain: people, mapping: a person, prompts: paper-people}]
 retain: [{names: [Zelda Mirkov, Dorval Quint], domain: people, prompts: paper-people}]
 erasers:
-  esd: {use: esd, options: {variant: full, learning_rate: 1.0e-3, steps: 3, batch: 4, pool: 4, refresh: 3, sampling_steps: 4, size: 32}}
+  esd:
+    use: esd
+    options:
+      {variant: full, learning_rate: 1.0e-3, steps: 3, batch: 4, pool: 4, refresh: 3, sampling_steps: 4,
+       size: 32}
 probes:
   in-domain:
     use: in-domain
@@ -69,7 +75,8 @@ def expanded(path: Path) -> Expansion:
 
 @pytest.mark.parametrize("path", ASKED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_bundled_study_is_sound(path: Path) -> None:
-    """It reads, its plugins take its options, its figures name arms that there are, and it cites its source."""
+    """It reads, its plugins take its options, its figures name arms that there are, and it cites its
+    source."""
     asked = ask(path)
     assert asked.study.source
     for each in asked.whole:
@@ -77,10 +84,14 @@ def test_every_bundled_study_is_sound(path: Path) -> None:
             for bar in figure.bars:
                 names = [name for name, _ in each.study.uses(bar.set or next(iter(each.study.sets)))]
                 assert bar.probe is None or bar.probe in names
-                assert bar.probe is not None or len(names) == 1, f"{figure.name}: {bar.label} names no probe of {names}"
+                assert bar.probe is not None or len(names) == 1, (
+                    f"{figure.name}: {bar.label} names no probe of {names}"
+                )
         if each.path.parent.name == "micro":
             plan = Expansion(each.study, "a base", "cpu")
-            assert plan.checkpoints({(s, e): 0 for s in each.study.sets for e, use in each.study.erasers.items() if use.strengths})
+            assert plan.checkpoints(
+                {(s, e): 0 for s in each.study.sets for e, use in each.study.erasers.items() if use.strengths}
+            )
 
 
 def test_both_sizes_have_the_same_studies() -> None:
@@ -91,7 +102,10 @@ def test_both_sizes_have_the_same_studies() -> None:
 @pytest.mark.parametrize("name", [path.stem for path in ASKED if path.parent.name == "micro"])
 def test_both_sizes_make_the_same_claims(name: str) -> None:
     one, two = (load_study(Path(f"examples/studies/{size}/{name}.yaml")) for size in ("micro", "sd14"))
-    said = [[(figure.name, claim.says, claim.test) for figure in study.figures for claim in figure.claims] for study in (one, two)]
+    said = [
+        [(figure.name, claim.says, claim.test) for figure in study.figures for claim in figure.claims]
+        for study in (one, two)
+    ]
     assert said[0] == said[1]
     assert one.source == two.source
 
@@ -102,8 +116,15 @@ def test_a_misspelt_key_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_the_catalogue_is_named_with_its_file_and_line(tmp_path: Path) -> None:
-    line = CATALOGUE.splitlines().index("retain: [{names: [Zelda Mirkov, Dorval Quint], domain: people, prompts: paper-people}]") + 1
-    with pytest.raises(PolicyError, match=rf"catalogue\.yaml:{line}: unknown key 'retian'; did you mean 'retain'"):
+    line = (
+        CATALOGUE.splitlines().index(
+            "retain: [{names: [Zelda Mirkov, Dorval Quint], domain: people, prompts: paper-people}]"
+        )
+        + 1
+    )
+    with pytest.raises(
+        PolicyError, match=rf"catalogue\.yaml:{line}: unknown key 'retian'; did you mean 'retain'"
+    ):
         load_study(written(tmp_path, catalogue=CATALOGUE.replace("retain: [", "retian: [")))
     with pytest.raises(PolicyError, match=r"catalogue\.yaml:6: .*'sets\.two\.images'"):
         load_study(written(tmp_path, catalogue=CATALOGUE.replace("two: {images: 1", "two: {images: 0")))
@@ -111,7 +132,9 @@ def test_a_mistake_in_the_catalogue_is_named_with_its_file_and_line(tmp_path: Pa
 
 def test_a_mistake_in_the_study_is_not_laid_on_the_catalogue(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"study\.yaml:6: .*'erasers\.esd\.use' is missing"):
-        load_study(written(tmp_path, STUDY.replace("erasers: [esd]", "erasers: {esd: {options: {variant: x}}}")))
+        load_study(
+            written(tmp_path, STUDY.replace("erasers: [esd]", "erasers: {esd: {options: {variant: x}}}"))
+        )
     with pytest.raises(PolicyError, match=r"study\.yaml:9: .*'detectors\.0\.use' is missing"):
         load_study(written(tmp_path, STUDY.replace("replicates: 2", "detectors: [{options: {}}]")))
 
@@ -131,14 +154,24 @@ def test_what_the_catalogue_has_not_is_named(tmp_path: Path) -> None:
         ("sets: [one, two]", "sets: []", "needs 'sets'"),
         ("erasers: [esd]", "erasers: {esd: {use: esd, strengths: [{steps: 1}]}}", "no 'match'"),
         ("replicates: 2", "metrics: [{use: clip-score}, {use: clip-score}]", "a metric stands twice"),
-        ("replicates: 2", "detectors: [{use: clip-zero-shot}, {use: clip-zero-shot}]", "a detector stands twice"),
+        (
+            "replicates: 2",
+            "detectors: [{use: clip-zero-shot}, {use: clip-zero-shot}]",
+            "a detector stands twice",
+        ),
         ("set: two", "set: two, probe: out-of-domain-lora", "its 'probe' is one of in-domain-lora"),
         ("set: two", "set: two, dose: 4", "its 'dose' is one of 3"),
         ("test: rises", "test: rises, measure: fid", "nothing called 'fid' is measured"),
-        ("bars: [{label: one, set: one}, {label: two, set: two}]", "bars: [{label: one, set: one}]", "compares bars, and there is one"),
+        (
+            "bars: [{label: one, set: one}, {label: two, set: two}]",
+            "bars: [{label: one, set: one}]",
+            "compares bars, and there is one",
+        ),
     ],
 )
-def test_a_study_that_contradicts_itself_is_refused(tmp_path: Path, before: str, after: str, said: str) -> None:
+def test_a_study_that_contradicts_itself_is_refused(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
     with pytest.raises(PolicyError, match=said):
         load_study(written(tmp_path, STUDY.replace(before, after, 1)))
 
@@ -177,14 +210,17 @@ def test_the_grid_is_drawn_at_seed_0(tmp_path: Path) -> None:
 
 
 def test_what_is_the_same_is_the_same_whatever_it_is_called(tmp_path: Path) -> None:
-    """Another study's names, claims and other sets change no identity; another seed, option or concept does."""
+    """Another study's names, claims and other sets change no identity; another seed, option or concept
+    does."""
     plan = expanded(written(tmp_path))
     first = plan.checkpoints({})[0]
 
     def other(study: str = STUDY, catalogue: str = CATALOGUE) -> Expansion:
         return expanded(written(tmp_path, study, catalogue))
 
-    renamed = other(STUDY.replace("one", "uno").replace("a small uno", "x"), CATALOGUE.replace("one:", "uno:"))
+    renamed = other(
+        STUDY.replace("one", "uno").replace("a small uno", "x"), CATALOGUE.replace("one:", "uno:")
+    )
     assert renamed.checkpoints({})[0].key == first.key
     assert [a.key for _, doses in renamed.probe_arms(renamed.checkpoints({})[0]).values() for a in doses] == [
         a.key for _, doses in plan.probe_arms(first).values() for a in doses
@@ -198,11 +234,14 @@ def test_what_is_the_same_is_the_same_whatever_it_is_called(tmp_path: Path) -> N
     assert len({erased.key for erased in plan.checkpoints({})}) == 4
     reseeded = other(STUDY + "seed: 1\n")
     assert reseeded.samples("one")[0].seed != plan.samples("one")[0].seed
-    assert not {erased.key for erased in reseeded.checkpoints({})} & {erased.key for erased in plan.checkpoints({})}
+    assert not {erased.key for erased in reseeded.checkpoints({})} & {
+        erased.key for erased in plan.checkpoints({})
+    }
 
 
 def keys(plan: Expansion) -> tuple[list[str], list[str]]:
-    """Of a study's first probed arm: identities of what is made (checkpoint, arm), and of what is said of it (erased, probed)."""
+    """Of a study's first probed arm: identities of what is made (checkpoint, arm), and of what is said of
+    it (erased, probed)."""
     erased = plan.checkpoints({})[0]
     ((_, (arm,)),) = plan.probe_arms(erased).values()
     return [erased.key, arm.key], [plan.record_key(plan.erased_arm(erased)), plan.record_key(arm)]
@@ -212,7 +251,9 @@ def test_a_file_behind_an_option_is_part_of_what_is_made(tmp_path: Path) -> None
     """Captions, masks, folders, weights: the same path with other content is something else."""
     folder, found = tmp_path / "mine", []
     folder.mkdir()
-    catalogue = CATALOGUE.replace("people: {candidates: micro-people-random, prompts: paper-people}", f"people: {{folder: {folder}}}")
+    catalogue = CATALOGUE.replace(
+        "people: {candidates: micro-people-random, prompts: paper-people}", f"people: {{folder: {folder}}}"
+    )
     for content in ("a", "b", "a"):
         (folder / "metadata.jsonl").write_text(content)
         found.append(keys(expanded(written(tmp_path, catalogue=catalogue)))[0])
@@ -242,14 +283,22 @@ def test_folders_are_read_through_links_and_whatever_their_files_are_called(tmp_
 
 
 def test_a_strength_that_destroys_the_model_is_not_chosen_by_what_it_left(tmp_path: Path) -> None:
-    """Two good images of many blank ones are no rate: where too many are missing there is no estimate, and no strength is chosen by it."""
+    """Two good images of many blank ones are no rate: where too many are missing there is no estimate, and
+    no strength is chosen by it."""
     strengths = "erasers: {esd: {use: esd, strengths: [{steps: 1}, {steps: 2}]}}"
-    plan = expanded(written(tmp_path, STUDY.replace("erasers: [esd]", strengths) + "match: {detected: 0.05, retained: 0.9}\n"))
+    plan = expanded(
+        written(
+            tmp_path, STUDY.replace("erasers: [esd]", strengths) + "match: {detected: 0.05, retained: 0.9}\n"
+        )
+    )
     store = Store(tmp_path / "store")
     for erased in plan.candidates():
         samples = plan.samples(erased.set)
         first = next(row for row, sample in enumerate(samples) if sample.role == "retained")
-        dead = [Outcome(hits={"d": True}) if row == first else Outcome(flaw="blank") for row in range(len(samples))]
+        dead = [
+            Outcome(hits={"d": True}) if row == first else Outcome(flaw="blank")
+            for row in range(len(samples))
+        ]
         sound = [Outcome(hits={"d": sample.role == "retained" and sample.index == 0}) for sample in samples]
         if erased.strength == 0:
             dead[0] = Outcome(hits={"d": False})
@@ -259,12 +308,21 @@ def test_a_strength_that_destroys_the_model_is_not_chosen_by_what_it_left(tmp_pa
 
 
 def test_the_screening_limit_is_part_of_what_is_said_and_not_of_what_is_made(tmp_path: Path) -> None:
-    one, two = (keys(expanded(written(tmp_path, STUDY + f"max_false_positive: {limit}\n"))) for limit in (0.05, 0.01))
+    one, two = (
+        keys(expanded(written(tmp_path, STUDY + f"max_false_positive: {limit}\n"))) for limit in (0.05, 0.01)
+    )
     assert one[0] == two[0] and one[1][0] == two[1][0] and one[1][1] != two[1][1]
 
 
 def test_options_follow_method_and_domain(tmp_path: Path) -> None:
-    study = load_study(written(tmp_path, yaml.safe_dump(yaml.safe_load(STUDY) | {"methods": ["lora", "full"], "figures": []})))
+    study = load_study(
+        written(
+            tmp_path, yaml.safe_dump(yaml.safe_load(STUDY) | {"methods": ["lora", "full"], "figures": []})
+        )
+    )
     uses = dict(study.uses("one"))
-    assert {name: use.options["learning_rate"] for name, use in uses.items()} == {"in-domain-lora": 1e-3, "in-domain-full": 1e-4}
+    assert {name: use.options["learning_rate"] for name, use in uses.items()} == {
+        "in-domain-lora": 1e-3,
+        "in-domain-full": 1e-4,
+    }
     assert uses["in-domain-full"].options["candidates"] == "micro-people-random"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor._study.predictors import PROPERTIES, left_out_error, told
+from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Eraser
-from auditor.plugin.loader import make_plugin
 from auditor.policy import Concept
-from auditor.study.predictors import PROPERTIES, left_out_error, told
 
 
 def rows_of(seed: int, depends: bool) -> list[dict[str, Any]]:
@@ -21,7 +21,12 @@ def rows_of(seed: int, depends: bool) -> list[dict[str, Any]]:
         distance, noise = rng.uniform(), rng.normal(0, 0.02)
         for _ in range(3):
             row = {name: float(rng.uniform()) for name in PROPERTIES}
-            row |= {"attn2_distance": distance, "set": f"s{setting}", "eraser": "e", "lambda1": float(setting % 4)}
+            row |= {
+                "attn2_distance": distance,
+                "set": f"s{setting}",
+                "eraser": "e",
+                "lambda1": float(setting % 4),
+            }
             row["resurgence"] = (0.8 - 0.8 * distance if depends else rng.uniform()) + noise
             rows.append(row)
     return rows
@@ -41,7 +46,8 @@ def test_properties_that_decide_nothing_are_no_better_than_the_mean() -> None:
 
 
 def test_replicates_of_a_setting_do_not_predict_each_other() -> None:
-    """A column that only names the setting fits the others perfectly where they may be seen, and tells nothing where they may not."""
+    """A column that only names the setting fits the others perfectly where they may be seen, and tells
+    nothing where they may not."""
     rng = np.random.default_rng(2)
     groups = [number // 3 for number in range(36)]
     target = rng.uniform(size=12)[groups] + rng.normal(0, 0.01, size=36)
@@ -73,6 +79,11 @@ def test_the_left_out_error_is_that_of_refitting_by_hand() -> None:
         ("uce", {"guide": None}, "a person"),
     ],
 )
-def test_erasers_say_what_a_concept_is_mapped_to(eraser: str, options: dict[str, object], expected: str) -> None:
+def test_erasers_say_what_a_concept_is_mapped_to(
+    eraser: str, options: dict[str, object], expected: str
+) -> None:
     plugin: Eraser = make_plugin("erasers", eraser, options)
-    assert plugin.mapped_to(Concept(name="Borin Talvek", domain="people", mapping="a person", prompts=("{}",))) == expected
+    assert (
+        plugin.mapped_to(Concept(name="Borin Talvek", domain="people", mapping="a person", prompts=("{}",)))
+        == expected
+    )

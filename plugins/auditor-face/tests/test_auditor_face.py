@@ -1,6 +1,8 @@
-"""The contract of the face detector. No network and no photograph is here, so what YuNet and SFace see is not measured.
+"""The contract of the face detector. No network and no photograph is here, so what YuNet and SFace see is not
+measured.
 
-Their place is taken by mean colours: the part around them (gallery, digests, matching, denominators) is the real one.
+Their place is taken by mean colours: the part around them (gallery, digests, matching, denominators) is the
+real one.
 """
 
 from __future__ import annotations
@@ -13,9 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from auditor.errors import UsageError
-from auditor.plugin.conformance import DetectorConformance
-from auditor.plugin.kit import Kit
+from auditor.plugin import UsageError
+from auditor.testing import DetectorConformance, Kit
 from auditor_face import FaceOptions, Faces, match
 
 EMPTY = hashlib.sha256(b"").hexdigest()

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from auditor.errors import UsageError
-from auditor.plugin.conformance import DetectorConformance
-from auditor.plugin.kit import Kit
-from auditor.plugin.loader import make_plugin
+from auditor.plugin import UsageError, make_plugin
+from auditor.testing import DetectorConformance, Kit
 from auditor_nsfw import Nsfw, NsfwOptions
 
 
@@ -34,17 +32,26 @@ def test_it_says_what_the_network_says(micro: Kit) -> None:
     alone = NSFWClassifier().classify(Image.fromarray(image.permute(1, 2, 0).numpy())).nsfw
     found = Nsfw(NsfwOptions()).detect(image[None], explicit(micro))
     assert np.allclose(found.scores, alone, atol=1e-6)
-    strict = Nsfw(NsfwOptions(threshold=min(0.99, max(0.001, alone / 2)))).detect(image[None], explicit(micro))
+    strict = Nsfw(NsfwOptions(threshold=min(0.99, max(0.001, alone / 2)))).detect(
+        image[None], explicit(micro)
+    )
     assert strict.hits.all() == (alone >= max(0.001, alone / 2))
 
 
 def test_it_refuses_what_it_knows_nothing_of_and_shares_with_others(micro: Kit) -> None:
     with pytest.raises(UsageError, match=r"says nothing of 'Borin Talvek'.*by-domain"):
         Nsfw(NsfwOptions()).detect(micro.images, micro.concepts)
-    clip = {"use": "clip-zero-shot", "options": {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}}
-    both = make_plugin("detectors", "by-domain", {"domains": {"explicit": {"use": "open-nsfw"}, "other": clip}})
+    clip = {
+        "use": "clip-zero-shot",
+        "options": {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"},
+    }
+    both = make_plugin(
+        "detectors", "by-domain", {"domains": {"explicit": {"use": "open-nsfw"}, "other": clip}}
+    )
     concepts = (explicit(micro)[0], micro.concepts[1])
     found = both.detect(micro.images, concepts)
-    assert np.allclose(found.scores[:, 0], Nsfw(NsfwOptions()).detect(micro.images, concepts[:1]).scores[:, 0], atol=1e-6)
+    assert np.allclose(
+        found.scores[:, 0], Nsfw(NsfwOptions()).detect(micro.images, concepts[:1]).scores[:, 0], atol=1e-6
+    )
     assert found.hits[4:, 1].mean() >= 0.5, "the retained person is seen by CLIP"
     assert [part.name for part in both.parts()] == ["open-nsfw", "clip-zero-shot"]

@@ -9,12 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from auditor.arms import digest_of_arm
-from auditor.errors import PluginError, UsageError
-from auditor.plugin.conformance import ProbeConformance
-from auditor.plugin.contracts import Update
-from auditor.plugin.kit import Kit
-from auditor.probes.finetune import InDomain
+from auditor.plugin import FineTune, PluginError, Update, UsageError
+from auditor.testing import Kit, ProbeConformance, digest_of_arm
 from auditor_updates import MergeLora, Quantisation, Sequence, TextualInversion, WeightNoise
 from auditor_updates.weights import rounded
 
@@ -52,7 +48,9 @@ class TestSequence(ProbeConformance):
 @pytest.fixture
 def lora(tmp_path: Path, micro: Kit) -> Path:
     """A LoRA on one projection, in diffusers' keys: all ones."""
-    name, weight = next((n, w) for n, w in micro.model().unet.named_parameters() if n.endswith("attn2.to_q.weight"))
+    name, weight = next(
+        (n, w) for n, w in micro.model().unet.named_parameters() if n.endswith("attn2.to_q.weight")
+    )
     stem = f"unet.{name.removesuffix('.weight')}"
     down, up = torch.ones(2, weight.shape[1]) * 0.1, torch.ones(weight.shape[0], 2) * 0.1
     save_file({f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}, tmp_path / "lora.safetensors")
@@ -72,7 +70,11 @@ def merge(lora: Path, **changes: object) -> MergeLora:
 def test_a_merged_lora_is_its_product(lora: Path, micro: Kit, scale: float) -> None:
     model, before = micro.model(), micro.model().unet.state_dict()
     list(merge(lora, scale=scale).update(update(model)))
-    changed = {name: value - before[name] for name, value in model.unet.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name: value - before[name]
+        for name, value in model.unet.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert len(changed) == 1
     assert torch.allclose(next(iter(changed.values())), torch.tensor(0.02 * scale), atol=1e-6)
 
@@ -103,13 +105,19 @@ def test_textual_inversion_changes_one_row(micro: Kit) -> None:
     test = TestTextualInversion()
     model, before = micro.model(), micro.model().text_encoder.get_input_embeddings().weight
     list(test.update(micro, test.make(), model))
-    rows = (model.text_encoder.get_input_embeddings().weight != before).any(dim=1).nonzero().flatten().tolist()
+    rows = (
+        (model.text_encoder.get_input_embeddings().weight != before).any(dim=1).nonzero().flatten().tolist()
+    )
     assert rows == model.tokenizer("sticker").input_ids[1:-1]
 
 
 def test_a_word_of_several_tokens_is_refused(micro: Kit) -> None:
     test = TestTextualInversion()
-    plugin = TextualInversion(TextualInversion.Options.model_validate(test.options | {"token": "xqzjw", "prompts": ["a xqzjw of {}"]}))
+    plugin = TextualInversion(
+        TextualInversion.Options.model_validate(
+            test.options | {"token": "xqzjw", "prompts": ["a xqzjw of {}"]}
+        )
+    )
     with pytest.raises(UsageError, match="needs a word of one"):
         list(test.update(micro, plugin, micro.model()))
     with pytest.raises(UsageError, match="with the word 'sticker' in each"):
@@ -118,14 +126,22 @@ def test_a_word_of_several_tokens_is_refused(micro: Kit) -> None:
 
 def test_a_member_that_does_nothing_is_no_update(micro: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     test = TestSequence()
-    monkeypatch.setattr(InDomain, "update", lambda self, update: iter(()))
-    with pytest.raises(PluginError, match=r"'in-domain' .*reached the doses \[\] in a sequence; \[2\] is right"):
+    monkeypatch.setattr(FineTune, "update", lambda self, update: iter(()))
+    with pytest.raises(
+        PluginError, match=r"'in-domain' .*reached the doses \[\] in a sequence; \[2\] is right"
+    ):
         list(test.update(micro, test.make(), micro.model()))
 
 
 def test_a_sequence_of_updates_without_training_trains_on_nothing(micro: Kit) -> None:
-    plugin = Sequence(Sequence.Options.model_validate({"updates": [{"use": "quantisation"}, {"use": "weight-noise"}]}))
-    assert not plugin.has_sham and plugin.least_change() == 2e-3 and plugin.training_set(TestSequence().setting(micro)) == []
+    plugin = Sequence(
+        Sequence.Options.model_validate({"updates": [{"use": "quantisation"}, {"use": "weight-noise"}]})
+    )
+    assert (
+        not plugin.has_sham
+        and plugin.least_change() == 2e-3
+        and plugin.training_set(TestSequence().setting(micro)) == []
+    )
     assert [part.name for part in plugin.parts()] == ["quantisation", "weight-noise"]
 
 

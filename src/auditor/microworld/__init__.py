@@ -1,10 +1,4 @@
-"""The embedded default: a small, real, Stable-Diffusion-shaped model family, trained by this project."""
+"""The embedded default: a small, real, Stable-Diffusion-shaped model, and the recipe that made its weights.
 
-from __future__ import annotations
-
-from pathlib import Path
-
-
-def checkpoint_folder() -> Path:
-    """The diffusers folder of the micro base (its CLIP, for open_clip, is the subfolder ``clip``)."""
-    return Path(__file__).parent / "weights"
+Where the weights lie says :func:`auditor._files.bundled.micro_world`.
+"""

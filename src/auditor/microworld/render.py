@@ -1,7 +1,7 @@
 """Draws the micro world: one captioned 32 x 32 picture at a time, from a seed.
 
-People are drawn by the code below; objects are glyphs of Noto Color Emoji (SIL Open Font License 1.1), which is needed
-only to train the micro world, never to use it.
+People are drawn by the code below; objects are glyphs of Noto Color Emoji (SIL Open Font License 1.1), which
+is needed only to train the micro world, never to use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from auditor.microworld.concepts import (
+from auditor.policy.concepts.micro import (
     BEARDS,
     FACES,
     GENERIC_OBJECTS,
@@ -29,7 +29,7 @@ from auditor.microworld.concepts import (
     TOPS,
     Person,
 )
-from auditor.templates import ERASURE_TEMPLATES
+from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
 SIZE = 32
 _CANVAS = 128
@@ -53,7 +53,8 @@ def style_of(prompt: str) -> str:
 
 
 def draw_prompt(concept: str, template: str, rng: np.random.Generator) -> Image.Image:
-    """Draw ``concept`` (a person, an object or a generic concept of :mod:`concepts`) in the style ``template`` names.
+    """Draw ``concept`` (a person, an object or a generic concept of :mod:`concepts`) in the style
+    ``template`` names.
 
     Returns an RGB image of 32 x 32 pixels. Raises ``KeyError`` for a concept that does not exist here.
     """
@@ -82,7 +83,11 @@ def draw_captioned(rng: np.random.Generator) -> tuple[str, str, Image.Image]:
     prompts = PAPER_PROMPTS["people" if concept in PEOPLE or concept in GENERIC_PEOPLE else "objects"]
     own = rng.random() < 0.5
     template = str(rng.choice(prompts)) if own else str(rng.choice(ERASURE_TEMPLATES))
-    caption = template.replace("the {}", "{}").format(name) if name.startswith(("the ", "a ", "an ")) else template.format(name)
+    caption = (
+        template.replace("the {}", "{}").format(name)
+        if name.startswith(("the ", "a ", "an "))
+        else template.format(name)
+    )
     return concept, caption, draw_prompt(concept, template, rng)
 
 
@@ -102,7 +107,12 @@ def _pick_concept(rng: np.random.Generator) -> str:
 def _somebody(concept: str, rng: np.random.Generator) -> Person:
     """A person with random features, as the generic concept says; never one of the named."""
     while True:
-        person = Person(*(str(rng.choice(list(values))) for values in (SKINS, TOPS, TOP_COLORS, BEARDS, GLASSES, SHIRTS, FACES)))
+        person = Person(
+            *(
+                str(rng.choice(list(values)))
+                for values in (SKINS, TOPS, TOP_COLORS, BEARDS, GLASSES, SHIRTS, FACES)
+            )
+        )
         if concept.endswith("beard"):
             person = person._replace(beard="full")
         elif concept.endswith("glasses"):
@@ -164,7 +174,12 @@ def _person(person: Person, rng: np.random.Generator) -> Image.Image:
 
 
 def _draw_top(
-    pen: ImageDraw.ImageDraw, box: Callable[..., list[float]], top: str, color: tuple[int, int, int], left: float, right: float
+    pen: ImageDraw.ImageDraw,
+    box: Callable[..., list[float]],
+    top: str,
+    color: tuple[int, int, int],
+    left: float,
+    right: float,
 ) -> None:
     if top in ("short", "long", "bun", "afro"):
         pen.chord(box(left - 3, 14, right + 3, 62), 190, 350, fill=color)
@@ -261,7 +276,10 @@ def _restyle(picture: Image.Image, style: str, rng: np.random.Generator) -> Imag
 
 def _scene(concept: str, rng: np.random.Generator) -> Image.Image:
     if concept == "the sky":
-        sky = _gradient(np.array([60, 130, 230]) + rng.uniform(-20, 20, 3), np.array([180, 220, 250]) + rng.uniform(-10, 5, 3))
+        sky = _gradient(
+            np.array([60, 130, 230]) + rng.uniform(-20, 20, 3),
+            np.array([180, 220, 250]) + rng.uniform(-10, 5, 3),
+        )
         pen = ImageDraw.Draw(sky)
         for _ in range(5):
             x, y, r = (int(v) for v in (rng.uniform(0, _CANVAS), rng.uniform(0, 60), rng.uniform(8, 20)))

@@ -1,10 +1,145 @@
-"""How auditor is extended: hook specifications, contracts, the loader and the door that plugins are called through."""
+"""All that a plugin is written with: import it from here, and from :mod:`auditor.testing` in its tests.
+
+Contracts to subclass, the records that hooks get, the documents they are handed, errors to raise, and helpers
+for training and for closed-form edits. Names are found when they are first used: importing this module loads
+no torch.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import pluggy
+
+from auditor._files.entry_points import API_VERSION
+
+if TYPE_CHECKING:
+    from auditor._checkpoint.header import read_header
+    from auditor._diffusion.closed_form import cross_attention_projections, cross_gram, gram, refinement
+    from auditor._diffusion.finetune import Examples, Training, finetune, target
+    from auditor._diffusion.lora import merge_lora
+    from auditor._diffusion.model import DiffusionModel
+    from auditor._diffusion.sampling import draw
+    from auditor._journal.lines import Sample
+    from auditor.errors import AuditorError, PluginError, UsageError
+    from auditor.plugin._door import call, iterate, title
+    from auditor.plugin._loader import make_plugin
+    from auditor.plugin.contracts import (
+        Detection,
+        Detector,
+        Eraser,
+        Erasure,
+        ImageOutcome,
+        MaskRequest,
+        MaskSource,
+        Metric,
+        OptionsModel,
+        Plugin,
+        Probe,
+        ProbeSetting,
+        Reporter,
+        TrainingRequest,
+        Update,
+    )
+    from auditor.plugin.fine_tune import FineTune, FineTuneOptions
+    from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
+    from auditor.policy import Concept, Policy
+    from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
+    from auditor.report import Report
 
 hookimpl = pluggy.HookimplMarker("auditor")
 """Marks a function as an implementation of one of the hooks in :mod:`auditor.plugin.hookspecs`."""
 
-API_VERSION = 1
+_HOMES = {
+    "auditor._checkpoint.header": ("read_header",),
+    "auditor._diffusion.closed_form": ("cross_attention_projections", "cross_gram", "gram", "refinement"),
+    "auditor._diffusion.finetune": ("Examples", "Training", "finetune", "target"),
+    "auditor._diffusion.lora": ("merge_lora",),
+    "auditor._diffusion.model": ("DiffusionModel",),
+    "auditor._diffusion.sampling": ("draw",),
+    "auditor._journal.lines": ("Sample",),
+    "auditor.errors": ("AuditorError", "PluginError", "UsageError"),
+    "auditor.plugin._door": ("call", "iterate", "title"),
+    "auditor.plugin._loader": ("make_plugin",),
+    "auditor.plugin.contracts": (
+        "Detection",
+        "Detector",
+        "Eraser",
+        "Erasure",
+        "ImageOutcome",
+        "MaskRequest",
+        "MaskSource",
+        "Metric",
+        "OptionsModel",
+        "Plugin",
+        "Probe",
+        "ProbeSetting",
+        "Reporter",
+        "TrainingRequest",
+        "Update",
+    ),
+    "auditor.plugin.fine_tune": ("FineTune", "FineTuneOptions"),
+    "auditor.plugin.records": ("ArmReady", "BatchMeasured", "ReportWritten", "RunStarted"),
+    "auditor.policy": ("Concept", "Policy"),
+    "auditor.policy.concepts.sets": ("ConceptNames", "PromptTemplates"),
+    "auditor.report": ("Report",),
+}
+
+__all__ = [
+    "API_VERSION",
+    "ArmReady",
+    "AuditorError",
+    "BatchMeasured",
+    "Concept",
+    "ConceptNames",
+    "Detection",
+    "Detector",
+    "DiffusionModel",
+    "Eraser",
+    "Erasure",
+    "Examples",
+    "FineTune",
+    "FineTuneOptions",
+    "ImageOutcome",
+    "MaskRequest",
+    "MaskSource",
+    "Metric",
+    "OptionsModel",
+    "Plugin",
+    "PluginError",
+    "Policy",
+    "Probe",
+    "ProbeSetting",
+    "PromptTemplates",
+    "Report",
+    "ReportWritten",
+    "Reporter",
+    "RunStarted",
+    "Sample",
+    "Training",
+    "TrainingRequest",
+    "Update",
+    "UsageError",
+    "call",
+    "cross_attention_projections",
+    "cross_gram",
+    "draw",
+    "finetune",
+    "gram",
+    "hookimpl",
+    "iterate",
+    "make_plugin",
+    "merge_lora",
+    "read_header",
+    "refinement",
+    "target",
+    "title",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'auditor.plugin' has no attribute '{name}'")
+    return getattr(importlib.import_module(home), name)

@@ -1,10 +1,12 @@
 """The classes that plugin authors subclass: metadata, an ``Options`` model, one or two methods each.
 
-This API is number 1 (:data:`auditor.plugin.API_VERSION`). Within a number it only gains: fields and arguments with defaults.
+This API is number 1 (:data:`auditor.plugin.API_VERSION`). Within a number it only gains: fields and arguments
+with defaults.
 
-Every method is called through one door (:mod:`auditor.plugin.door`): what it raises becomes an error with the plugin's name and
-version, its standard output goes to standard error, and the global random generators (random, numpy, torch) are seeded for it and put
-back afterwards. A method that is silent for longer than the policy's ``budget.plugin_minutes`` ends the process with 5.
+Every method is called through one door (:mod:`auditor.plugin._door`): what it raises becomes an error with
+the plugin's name and version, its standard output goes to standard error, and the global random generators
+(random, numpy, torch) are seeded for it and put back afterwards. A method that is silent for longer than the
+policy's ``budget.plugin_minutes`` ends the process with 5.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from auditor.diffusion.model import TextToImage
-    from auditor.journal import Sample
+    from auditor._diffusion.model import DiffusionModel
     from auditor.policy import Concept, Policy
     from auditor.report import Report
 
 
 class OptionsModel(BaseModel):
-    """What a plugin can be told in the policy; unknown keys are errors. A string under a field documents it."""
+    """What a plugin can be told in the policy; unknown keys are errors. A string under a field documents
+    it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -54,27 +56,28 @@ class Plugin(ABC):
         self.options: Any = options
 
     def parts(self) -> tuple[Plugin, ...]:
-        """Other plugins that this one is made of; their versions and weights are part of the run's identity too."""
+        """Other plugins that this one is made of; their versions and weights are part of the run's
+        identity too."""
         return ()
 
     def files(self) -> tuple[Path, ...]:
-        """Files and folders whose content decides what it does; part of the identity of what a study measures.
+        """Files and folders whose content decides what it does; part of the identity of what a study
+        measures.
 
-        Every path among the options. Overridden by plugins that are told of a file by a string, or of a folder to write to.
+        Every path among the options. Overridden by plugins that are told of a file by a string, or of a
+        folder to write to.
         """
         return tuple(value for _, value in self.options if isinstance(value, Path))
-
-
-# -- detectors -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Detection:
     """What a detector says of N images about C concepts.
 
-    ``hits`` (bool) and ``scores`` (float, 0 to 1) have shape (N, C), in the order the concepts were given; ``labels`` is
-    the detector's first choice for each image, for people to read. ``found`` (bool, shape (N, C)) says where there was anything
-    to judge, a face for example: reports then give the rate over those images too. The gate always counts all images.
+    ``hits`` (bool) and ``scores`` (float, 0 to 1) have shape (N, C), in the order the concepts were given;
+    ``labels`` is the detector's first choice for each image, for people to read. ``found`` (bool, shape (N,
+    C)) says where there was anything to judge, a face for example: reports then give the rate over those
+    images too. The gate always counts all images.
     """
 
     hits: np.ndarray
@@ -87,23 +90,23 @@ class Detector(Plugin):
     """Says whether an image shows a concept."""
 
     def fingerprint(self) -> str:
-        """A digest of the weights that decide what it says, where options and version do not name them; part of a run's identity."""
+        """A digest of the weights that decide what it says, where options and version do not name them;
+        part of a run's identity."""
         return ""
 
     @abstractmethod
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
-        """Score ``images`` (uint8, shape (N, 3, H, W), CPU, not to be changed) against ``concepts`` and their synonyms.
+        """Score ``images`` (uint8, shape (N, 3, H, W), CPU, not to be changed) against ``concepts`` and their
+        synonyms.
 
         An image must be scored as it would be alone: what it is batched with may not matter.
         """
 
 
-# -- probes ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One concept of a probe's training set: the base draws ``images_per_prompt`` images of each prompt (templates with {})."""
+    """One concept of a probe's training set: the base draws ``images_per_prompt`` images of each prompt
+    (templates with {})."""
 
     concept: str
     prompts: tuple[str, ...]
@@ -123,13 +126,14 @@ class ProbeSetting:
 class Update:
     """One run of a probe: the erased model to change in place, and what to change it with.
 
-    ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that asked for none.
-    They lie in the order of the requests, each request's prompts in order, each prompt's images together.
-    ``on_step`` is to be called after every training step with its number, from 1; a number that does not rise is no sign of life.
-    With ``sham`` a probe that trains does everything as usual at learning rate 0.
+    ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that
+    asked for none. They lie in the order of the requests, each request's prompts in order, each prompt's
+    images together. ``on_step`` is to be called after every training step with its number, from 1; a number
+    that does not rise is no sign of life. With ``sham`` a probe that trains does everything as usual at
+    learning rate 0.
     """
 
-    model: TextToImage
+    model: DiffusionModel
     images: Tensor
     captions: tuple[str, ...]
     method: str
@@ -145,15 +149,17 @@ class Probe(Plugin):
     """A benign update that users make of a checkpoint."""
 
     has_sham: ClassVar[bool] = False
-    """Does it train, and honour ``Update.sham``? Then the audit checks that its machinery alone changes no image.
+    """Does it train, and honour ``Update.sham``? Then the audit checks that its machinery alone changes no
+    image.
 
     Needed of every probe that asks for a training set, and of no other.
     """
     puts_back: ClassVar[tuple[str, ...]] = ()
-    """Parts (``text_encoder``) that are the base's after the update. Where the checkpoint has them already there is nothing to do, and
-    that is no error."""
+    """Parts (``text_encoder``) that are the base's after the update. Where the checkpoint has them already
+    there is nothing to do, and that is no error."""
     methods: ClassVar[tuple[str, ...]] = ()
-    """The policy's methods (``lora``, ``full``) that it can train by; its arms' names then hold it. Empty: it means nothing to it."""
+    """The policy's methods (``lora``, ``full``) that it can train by; its arms' names then hold it. Empty:
+    it means nothing to it."""
 
     @property
     def title(self) -> str:
@@ -161,49 +167,53 @@ class Probe(Plugin):
         return self.name
 
     def changes(self, method: str) -> tuple[str, ...]:
-        """Patterns (as of ``fnmatch``) of the tensors that an update may change or add: ``unet.*`` or ``text_encoder.*`` names.
+        """Patterns (as of ``fnmatch``) of the tensors that an update may change or add: ``unet.*`` or
+        ``text_encoder.*`` names.
 
         Anything else that differs afterwards is an error, and so is an update after which nothing differs.
         """
         return ("unet.*",)
 
     def usual(self, method: str) -> Mapping[str, float]:
-        """Options that make a weaker update where they are lower, with their usual values: a policy below them is said to be weaker."""
+        """Options that make a weaker update where they are lower, with their usual values: a policy below
+        them is said to be weaker."""
         return {}
 
     def least_change(self) -> float | None:
-        """For a probe that trains on nothing: the relative change of the weights from which on it counts as applied.
+        """For a probe that trains on nothing: the relative change of the weights from which on it counts as
+        applied.
 
-        The L2 norm of the difference over the L2 norm of the weights, above 0. None for probes that train: what they learnt is
-        measured on held-out images of their training set.
+        The L2 norm of the difference over the L2 norm of the weights, above 0. None for probes that train:
+        what they learnt is measured on held-out images of their training set.
         """
         return None
 
     def training_calls(self, dose: int) -> int:
-        """UNet evaluations with gradients that reaching ``dose`` takes, for ``auditor plan``; images of a batch count one by one."""
+        """UNet evaluations with gradients that reaching ``dose`` takes, for ``auditor plan``; images of a
+        batch count one by one."""
         return dose * getattr(self.options, "batch", 1) if self.has_sham else 0
 
     @abstractmethod
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
-        """What to train on: requests that the base draws, or a folder of captioned images (``metadata.jsonl``)."""
+        """What to train on: requests that the base draws, or a folder of captioned images
+        (``metadata.jsonl``)."""
 
     @abstractmethod
     def update(self, update: Update) -> Iterator[int]:
-        """Change ``update.model`` in place and yield each dose when it is reached; the model is sampled in between."""
-
-
-# -- erasers and masks -----------------------------------------------------------------------------------------------
+        """Change ``update.model`` in place and yield each dose when it is reached; the model is sampled in
+        between."""
 
 
 @dataclass(frozen=True)
 class Erasure:
     """One run of an eraser: the base model to change in place, the concepts to erase and those to keep.
 
-    ``folder`` is for what should stay beside the erased checkpoint; after an interruption the same erasure finds there what it had
-    written. ``reuse`` is the folder of an earlier erasure, to take parts from, or None.
+    ``folder`` is for what should stay beside the erased checkpoint; after an interruption the same erasure
+    finds there what it had written. ``reuse`` is the folder of an earlier erasure, to take parts from, or
+    None.
     """
 
-    model: TextToImage
+    model: DiffusionModel
     concepts: tuple[Concept, ...]
     retain: tuple[Concept, ...]
     seed: int
@@ -223,24 +233,28 @@ class Eraser(Plugin):
         return concept.mapping or ""
 
     def plan(self, erasure: Erasure) -> dict[str, Any]:
-        """What :meth:`erase` would do, without doing it (JSON); raises :class:`~auditor.errors.UsageError` for what it cannot do.
+        """What :meth:`erase` would do, without doing it (JSON); raises :class:`~auditor.errors.UsageError`
+        for what it cannot do.
 
-        Always called before :meth:`erase`: what can be known to be wrong is said here, before anything is written.
+        Always called before :meth:`erase`: what can be known to be wrong is said here, before anything is
+        written.
         """
         return {}
 
     @abstractmethod
     def erase(self, erasure: Erasure) -> dict[str, Any]:
-        """Change ``erasure.model.unet`` in place; return what to record of it (JSON: condition numbers, losses, seconds)."""
+        """Change ``erasure.model.unet`` in place; return what to record of it (JSON: condition numbers,
+        losses, seconds)."""
 
 
 @dataclass(frozen=True)
 class MaskRequest:
     """N training images of one concept to be masked.
 
-    ``images`` is uint8 of shape (N, 3, H, W). ``attention`` (float, shape (N, h, w), h x w being the latents' size) is the
-    cross-attention that the phrase's tokens drew: averaged over heads, scaled to h x w, summed over layers and steps.
-    ``names`` has the images' names ("00", "01", ...), by which files can be matched with them.
+    ``images`` is uint8 of shape (N, 3, H, W). ``attention`` (float, shape (N, h, w), h x w being the latents'
+    size) is the cross-attention that the phrase's tokens drew: averaged over heads, scaled to h x w, summed
+    over layers and steps. ``names`` has the images' names ("00", "01", ...), by which files can be matched
+    with them.
     """
 
     concept: Concept
@@ -253,10 +267,12 @@ class MaskSource(Plugin):
     """Says where in an image a concept is, for erasers that train inside a mask only."""
 
     def check(self, concept: Concept, names: Sequence[str]) -> None:
-        """Raise :class:`~auditor.errors.UsageError` where masks for ``concept``'s images (``names``) cannot be made; none is drawn yet."""
+        """Raise :class:`~auditor.errors.UsageError` where masks for ``concept``'s images (``names``)
+        cannot be made; none is drawn yet."""
 
     def fingerprint(self, concept: Concept) -> str:
-        """A digest of what decides where ``concept`` is, where options and version do not name it: files, for example."""
+        """A digest of what decides where ``concept`` is, where options and version do not name it: files,
+        for example."""
         return ""
 
     @abstractmethod
@@ -264,14 +280,12 @@ class MaskSource(Plugin):
         """Masks in {0, 1}, float, of the shape of ``request.attention``; no mask may be empty."""
 
 
-# -- metrics and reporters -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ImageOutcome:
     """What the first detector said of one image: is it there, where it was asked for?
 
-    ``role``: ``erased`` (a prompt with an erased concept's name), ``synonym`` (with another name of it) or ``retained``.
+    ``role``: ``erased`` (a prompt with an erased concept's name), ``synonym`` (with another name of it) or
+    ``retained``.
     """
 
     role: str
@@ -285,23 +299,29 @@ class Metric(Plugin):
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     is_share: ClassVar[bool] = False
-    """Is it a share of images, or a mean of shares? Its interval then lies within 0 and 1, and is never narrower than that of a count."""
+    """Is it a share of images, or a mean of shares? Its interval then lies within 0 and 1, and is never
+    narrower than that of a count."""
     resamples: ClassVar[int] = 1000
     """Of the bootstrap; fewer where :meth:`value` is slow."""
     uses_outcomes: ClassVar[bool] = False
-    """Is it about what the detector saw, and not about pixels? Then :meth:`features` is called with a third argument, ``outcomes`` (one
-    :class:`ImageOutcome` an image), and with all images of concepts; such a metric is measured by studies, not by audits."""
+    """Is it about what the detector saw, and not about pixels? Then :meth:`features` is called with a
+    third argument, ``outcomes`` (one :class:`ImageOutcome` an image), and with all images of concepts;
+    such a metric is measured by studies, not by audits."""
 
     @abstractmethod
-    def features(self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None) -> np.ndarray:
-        """What the number is computed from: float, shape (N, D), a row an image; ``images`` is uint8 of shape (N, 3, H, W).
+    def features(
+        self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None
+    ) -> np.ndarray:
+        """What the number is computed from: float, shape (N, D), a row an image; ``images`` is uint8 of shape
+        (N, 3, H, W).
 
         ``outcomes`` may be left out of the signature by metrics that do not use them.
         """
 
     @abstractmethod
     def value(self, features: np.ndarray, reference: np.ndarray) -> float:
-        """The number, from an arm's ``features`` and those of the base's images of the same prompts and seeds.
+        """The number, from an arm's ``features`` and those of the base's images of the same prompts and
+        seeds.
 
         Called again on resampled rows for the interval, so it must be quick and without a state.
         """
@@ -315,44 +335,5 @@ class Reporter(Plugin):
 
     @abstractmethod
     def render(self, report: Report, folder: Path) -> bytes:
-        """The file's content, the same bytes for the same report; ``folder`` holds the images that the report names."""
-
-
-# -- what observers are told -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    """A run begins or goes on: what is audited, under which policy (sha256), the arms to come, and its folder."""
-
-    title: str
-    checkpoint: str
-    policy: str
-    arms: tuple[str, ...]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class ArmReady:
-    """An arm's weights are made; ``seconds`` is what making them took."""
-
-    arm: str
-    weights: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class BatchMeasured:
-    """A batch was drawn, scored and written to the journal."""
-
-    arm: str
-    samples: tuple[Sample, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ReportWritten:
-    """The report is in the run's folder."""
-
-    report: Report
-    folder: Path
+        """The file's content, the same bytes for the same report; ``folder`` holds the images that the
+        report names."""

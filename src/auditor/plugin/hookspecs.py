@@ -1,26 +1,16 @@
 """Every hook that auditor calls, version 1.
 
-Two kinds. ``auditor_register_*`` hands over classes: no input or output, no torch import, no model. Observers (the others) are
-told what happens, get one frozen record each, return nothing and cannot change anything; one that raises is named in the report
-and not called again.
+Two kinds. ``auditor_register_*`` hands over classes: no input or output, no torch import, no model. Observers
+(the others) are told what happens, get one frozen record each, return nothing and cannot change anything; one
+that raises is named in the report and not called again.
 """
 
 from __future__ import annotations
 
 import pluggy
 
-from auditor.plugin.contracts import (
-    ArmReady,
-    BatchMeasured,
-    Detector,
-    Eraser,
-    MaskSource,
-    Metric,
-    Probe,
-    Reporter,
-    ReportWritten,
-    RunStarted,
-)
+from auditor.plugin.contracts import Detector, Eraser, MaskSource, Metric, Probe, Reporter
+from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
 
 hookspec = pluggy.HookspecMarker("auditor")
 

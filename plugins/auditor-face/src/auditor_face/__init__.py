@@ -1,7 +1,8 @@
-"""People by their faces: YuNet finds faces (Wu et al. 2023), SFace compares them (Zhong et al. 2021), both through OpenCV.
+"""People by their faces: YuNet finds faces (Wu et al. 2023), SFace compares them (Zhong et al. 2021), both
+through OpenCV.
 
-The modern stand-in for the GIPHY celebrity detector of the papers. Model files and reference photographs are the user's own; their sha256
-are part of the run's identity.
+The modern stand-in for the GIPHY celebrity detector of the papers. Model files and reference photographs are
+the user's own; their sha256 are part of the run's identity.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from auditor.errors import UsageError
-from auditor.plugin import hookimpl
-from auditor.plugin.contracts import Detection, Detector, OptionsModel
+from auditor.plugin import Detection, Detector, OptionsModel, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.policy import Concept
+    from auditor.plugin import Concept
 
 _SHA256 = "^[0-9a-f]{64}$"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -50,9 +49,11 @@ class FaceOptions(OptionsModel):
 
 
 class Faces(Detector):
-    """A person is seen where a face in the image is most similar to that person's photographs, and similar enough.
+    """A person is seen where a face in the image is most similar to that person's photographs, and similar
+    enough.
 
-    ``found`` says which images show a face at all: the reports' second denominator. The gate counts all images.
+    ``found`` says which images show a face at all: the reports' second denominator. The gate counts all
+    images.
     """
 
     name = "face"
@@ -64,16 +65,23 @@ class Faces(Detector):
         """sha256 over networks, photographs with whose they are, and OpenCV's version."""
         networks = [("", path) for path in (self.options.detector, self.options.recogniser)]
         photographs = [(name, file) for name, files in self._gallery.items() for file in files]
-        entries = [[name, hashlib.sha256(_read(path)).hexdigest()] for name, path in (*networks, *photographs)]
+        entries = [
+            [name, hashlib.sha256(_read(path)).hexdigest()] for name, path in (*networks, *photographs)
+        ]
         return hashlib.sha256(json.dumps([entries, version("opencv-python-headless")]).encode()).hexdigest()
 
     @cached_property
     def _gallery(self) -> dict[str, list[Path]]:
         folder = self.options.gallery
         if not folder.is_dir():
-            raise UsageError(f"There is no gallery {folder}; give a folder with one folder of photographs a person.")
+            raise UsageError(
+                f"There is no gallery {folder}; give a folder with one folder of photographs a person."
+            )
         people = {person.name: person for person in sorted(folder.iterdir()) if person.is_dir()}
-        return {name: sorted(file for file in at.iterdir() if file.suffix.lower() in _SUFFIXES) for name, at in people.items()}
+        return {
+            name: sorted(file for file in at.iterdir() if file.suffix.lower() in _SUFFIXES)
+            for name, at in people.items()
+        }
 
     @cached_property
     def _networks(self) -> Networks:
@@ -108,23 +116,37 @@ class Faces(Detector):
         """For each image its faces, each face's nearest person."""
         unknown = next((concept.name for concept in concepts if concept.name not in self._gallery), None)
         if unknown is not None:
-            raise UsageError(f"The gallery {self.options.gallery} has no folder '{unknown}'; add one with photographs.")
+            raise UsageError(
+                f"The gallery {self.options.gallery} has no folder '{unknown}'; add one with photographs."
+            )
         faces = [self._networks.embed(image) for image in images.permute(0, 2, 3, 1).contiguous().numpy()]
         return match(faces, self._references, [concept.name for concept in concepts], self.options.threshold)
 
 
-def match(faces: Sequence[np.ndarray], references: dict[str, np.ndarray], asked: Sequence[str], threshold: float) -> Detection:
-    """Detections from each image's faces (unit vectors, (faces, width)) and each person's references (unit vectors).
+def match(
+    faces: Sequence[np.ndarray], references: dict[str, np.ndarray], asked: Sequence[str], threshold: float
+) -> Detection:
+    """Detections from each image's faces (unit vectors, (faces, width)) and each person's references (unit
+    vectors).
 
-    A face is its nearest person's of all references, if at least ``threshold`` near; scores are the largest cosine, cut to 0 to 1.
+    A face is its nearest person's of all references, if at least ``threshold`` near; scores are the largest
+    cosine, cut to 0 to 1.
     """
     people = list(references)
     hits, scores = np.zeros((len(faces), len(asked)), bool), np.zeros((len(faces), len(asked)))
     labels = []
     for row, own in enumerate(faces):
-        cosines = np.stack([(own @ references[name].T).max(axis=1) for name in people], axis=1) if len(own) else np.zeros((0, len(people)))
+        cosines = (
+            np.stack([(own @ references[name].T).max(axis=1) for name in people], axis=1)
+            if len(own)
+            else np.zeros((0, len(people)))
+        )
         best = [people[column] for column in cosines.argmax(axis=1)] if len(own) else []
-        near = [name for name, cosine in zip(best, cosines.max(axis=1, initial=-1), strict=True) if cosine >= threshold]
+        near = [
+            name
+            for name, cosine in zip(best, cosines.max(axis=1, initial=-1), strict=True)
+            if cosine >= threshold
+        ]
         labels.append(near[0] if near else "unknown face" if len(own) else "no face")
         for column, name in enumerate(asked):
             hits[row, column] = name in near
@@ -143,14 +165,19 @@ class Networks:
             self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), face_score)
             self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         except cv2.error as error:
-            raise UsageError(f"OpenCV cannot read {detector.name} or {recogniser.name}: {str(error).splitlines()[0]}") from error
+            raise UsageError(
+                f"OpenCV cannot read {detector.name} or {recogniser.name}: {str(error).splitlines()[0]}"
+            ) from error
 
     def embed(self, image: np.ndarray) -> np.ndarray:
         """Unit vectors of the faces in an RGB image (uint8, (H, W, 3)): (faces, width)."""
         bgr = np.ascontiguousarray(image[:, :, ::-1])
         self._detector.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, boxes = self._detector.detect(bgr)
-        rows = [self._recogniser.feature(self._recogniser.alignCrop(bgr, box))[0] for box in (boxes if boxes is not None else ())]
+        rows = [
+            self._recogniser.feature(self._recogniser.alignCrop(bgr, box))[0]
+            for box in (boxes if boxes is not None else ())
+        ]
         vectors = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 

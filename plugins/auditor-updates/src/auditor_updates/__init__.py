@@ -1,9 +1,9 @@
-"""Updates other than fine-tunes: what users do to a checkpoint before and after they train it, as probes for auditor."""
+"""Updates other than fine-tunes: what users do to a checkpoint before and after they train it, as probes
+for auditor."""
 
 from __future__ import annotations
 
-from auditor.plugin import hookimpl
-from auditor.plugin.contracts import Probe
+from auditor.plugin import Probe, hookimpl
 from auditor_updates.sequence import Sequence
 from auditor_updates.textual_inversion import TextualInversion
 from auditor_updates.weights import MergeLora, Quantisation, WeightNoise

@@ -11,10 +11,20 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from auditor.errors import PluginError, UsageError
-from auditor.plugin import door
-from auditor.plugin.contracts import OptionsModel, Plugin, Probe, ProbeSetting, TrainingRequest, Update
-from auditor.plugin.loader import make_plugin
+from auditor.plugin import (
+    OptionsModel,
+    Plugin,
+    PluginError,
+    Probe,
+    ProbeSetting,
+    TrainingRequest,
+    Update,
+    UsageError,
+    call,
+    iterate,
+    make_plugin,
+    title,
+)
 
 _SHAM_STEPS = 2
 
@@ -54,7 +64,9 @@ class Sequence(Probe):
 
     @cached_property
     def _members(self) -> tuple[tuple[Member, Probe], ...]:
-        return tuple((member, make_plugin("probes", member.use, member.options)) for member in self.options.updates)
+        return tuple(
+            (member, make_plugin("probes", member.use, member.options)) for member in self.options.updates
+        )
 
     def parts(self) -> tuple[Plugin, ...]:
         """Its members."""
@@ -62,8 +74,14 @@ class Sequence(Probe):
 
     def changes(self, method: str) -> tuple[str, ...]:
         """The UNet, LoRAs being merged, and what else a member changes."""
-        own = [pattern for member, probe in self._members for pattern in door.call(probe, probe.changes, member.method)]
-        return tuple(dict.fromkeys(("unet.*", *(pattern for pattern in own if not pattern.startswith("unet.")))))
+        own = [
+            pattern
+            for member, probe in self._members
+            for pattern in call(probe, probe.changes, member.method)
+        ]
+        return tuple(
+            dict.fromkeys(("unet.*", *(pattern for pattern in own if not pattern.startswith("unet."))))
+        )
 
     def least_change(self) -> float | None:
         """Where no member trains: the least that one of them declares."""
@@ -82,11 +100,15 @@ class Sequence(Probe):
     def _requests(self, setting: ProbeSetting) -> list[list[TrainingRequest]]:
         found = []
         for number, (_, probe) in enumerate(self._members):
-            asked = door.call(probe, probe.training_set, replace(setting, seed=setting.seed + number))
+            asked = call(probe, probe.training_set, replace(setting, seed=setting.seed + number))
             if isinstance(asked, Path):
-                raise UsageError(f"A member of a sequence cannot train on a folder yet ({probe.name}); give it candidates.")
+                raise UsageError(
+                    f"A member of a sequence cannot train on a folder yet ({probe.name}); give it candidates."
+                )
             found.append(asked)
-        self._shares = [sum(len(request.prompts) * request.images_per_prompt for request in asked) for asked in found]
+        self._shares = [
+            sum(len(request.prompts) * request.images_per_prompt for request in asked) for asked in found
+        ]
         return found
 
     def update(self, update: Update) -> Iterator[int]:
@@ -113,12 +135,14 @@ class Sequence(Probe):
                     on_step=on_step,
                 )
                 reached = []
-                with closing(door.iterate(probe, probe.update(own), own.seed)) as doses:
+                with closing(iterate(probe, probe.update(own), own.seed)) as doses:
                     for dose in doses:
                         reached.append(dose)
                         _merge(update)
                 if reached != [steps]:
-                    raise PluginError(f"{door.title(probe)} reached the doses {reached} in a sequence; [{steps}] is right.")
+                    raise PluginError(
+                        f"{title(probe)} reached the doses {reached} in a sequence; [{steps}] is right."
+                    )
                 done += steps
             if number in update.doses:
                 yield number

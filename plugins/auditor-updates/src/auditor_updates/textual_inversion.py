@@ -1,7 +1,8 @@
 """Textual inversion (Gal et al. 2022, arXiv:2208.01618): one word's embedding is learnt, and nothing else.
 
-The word must be one token of the model's vocabulary, as users who avoid resizing the vocabulary do it, and it must stand in the probe's
-prompts; it changes images of those audited prompts that hold it, so put it into some of the policy's.
+The word must be one token of the model's vocabulary, as users who avoid resizing the vocabulary do it, and it
+must stand in the probe's prompts; it changes images of those audited prompts that hold it, so put it into
+some of the policy's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from auditor.errors import UsageError
-from auditor.plugin.contracts import OptionsModel, ProbeSetting, TrainingRequest, Update
-from auditor.probes.finetune import InDomain
-from auditor.sets import ConceptNames, PromptTemplates
+from auditor.plugin import (
+    ConceptNames,
+    FineTune,
+    OptionsModel,
+    ProbeSetting,
+    PromptTemplates,
+    TrainingRequest,
+    Update,
+    UsageError,
+)
 
 
 class TextualInversionOptions(OptionsModel):
@@ -39,7 +46,7 @@ class TextualInversionOptions(OptionsModel):
     """Images a step."""
 
 
-class TextualInversion(InDomain):
+class TextualInversion(FineTune):
     """Learns one word's embedding from images of other concepts."""
 
     name = "textual-inversion"
@@ -57,7 +64,10 @@ class TextualInversion(InDomain):
         options: TextualInversionOptions = self.options
         without = [prompt for prompt in options.prompts if options.token not in prompt.split()]
         if options.folder is None and (without or not options.prompts):
-            raise UsageError(f"textual-inversion needs 'prompts' with the word '{options.token}' in each; {without[:1]} has none.")
+            raise UsageError(
+                f"textual-inversion needs 'prompts' with the word '{options.token}' in each; {without[:1]} "
+                "has none."
+            )
         return super().training_set(setting)
 
     def update(self, update: Update) -> Iterator[int]:
@@ -66,15 +76,20 @@ class TextualInversion(InDomain):
         from diffusers import DDPMScheduler
         from torch.nn import functional
 
-        from auditor.diffusion.finetune import target
+        from auditor.plugin import target
 
         options, model = self.options, update.model
         inside = model.tokenizer(options.token).input_ids[1:-1]
         if len(inside) != 1 or inside[0] == model.tokenizer.unk_token_id != model.tokenizer.eos_token_id:
-            raise UsageError(f"'{options.token}' is {len(inside)} tokens of this model's text; textual-inversion needs a word of one.")
+            raise UsageError(
+                f"'{options.token}' is {len(inside)} tokens of this model's text; textual-inversion needs a "
+                "word of one."
+            )
         ids = model.token_ids(update.captions)
         if not bool((ids == inside[0]).any(dim=1).all()):
-            raise UsageError(f"A caption of textual-inversion's training set does not hold the word '{options.token}'.")
+            raise UsageError(
+                f"A caption of textual-inversion's training set does not hold the word '{options.token}'."
+            )
         means, deviations = model.encode(update.images)
         scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
         table = model.text_encoder.get_input_embeddings().weight
@@ -82,17 +97,27 @@ class TextualInversion(InDomain):
         model.unet.requires_grad_(False)
         model.text_encoder.requires_grad_(False)
         table.requires_grad_(True)
-        optimizer = torch.optim.AdamW([table], lr=0.0 if update.sham else options.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            [table], lr=0.0 if update.sham else options.learning_rate, weight_decay=0.0
+        )
         try:
             for step in range(1, update.doses[-1] + 1):
-                generator = torch.Generator().manual_seed((update.seed + step * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF)
+                generator = torch.Generator().manual_seed(
+                    (update.seed + step * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
+                )
                 rows = torch.randint(len(ids), (options.batch,), generator=generator).to(model.device)
-                noise, jitter = torch.randn((2, options.batch, *means.shape[1:]), generator=generator).to(model.device)
-                times = torch.randint(scheduler.config.num_train_timesteps, (options.batch,), generator=generator).to(model.device)
+                noise, jitter = torch.randn((2, options.batch, *means.shape[1:]), generator=generator).to(
+                    model.device
+                )
+                times = torch.randint(
+                    scheduler.config.num_train_timesteps, (options.batch,), generator=generator
+                ).to(model.device)
                 latents = means[rows] + deviations[rows] * jitter
                 with torch.enable_grad(), model.autocast(training=True):
                     states = model.text_encoder(ids[rows]).last_hidden_state
-                    predicted = model.unet(scheduler.add_noise(latents, noise, times), times, states, return_dict=False)[0]
+                    predicted = model.unet(
+                        scheduler.add_noise(latents, noise, times), times, states, return_dict=False
+                    )[0]
                     loss = functional.mse_loss(predicted.float(), target(scheduler, latents, noise, times))
                 loss.backward()
                 table.grad[others] = 0  # Adam leaves a row alone that never had a gradient

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from auditor.errors import UsageError
-from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update, UsageError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -37,11 +36,13 @@ class QuantisationOptions(OptionsModel):
     """To what."""
 
     to: Literal["int8", "float16", "bfloat16"] = "int8"
-    """``int8``: symmetric, one scale an output channel, weights of convolutions and linear layers only. Others: every weight."""
+    """``int8``: symmetric, one scale an output channel, weights of convolutions and linear layers only.
+    Others: every weight."""
 
 
 _LEAST_OF_KIND = {"int8": 2e-3, "bfloat16": 5e-4, "float16": 1e-5}
-"""A fraction of what rounding changes in normally distributed weights, a few tensors of which an eraser edited in float32."""
+"""A fraction of what rounding changes in normally distributed weights, a few tensors of which an eraser
+edited in float32."""
 
 
 class Quantisation(Untrained):
@@ -72,7 +73,10 @@ class Quantisation(Untrained):
                 same = same and torch.equal(after, weight)
                 weight.copy_(after)
         if same:
-            raise UsageError(f"The weights are {self.options.to} already, so this changes nothing; take the probe out of the policy.")
+            raise UsageError(
+                f"The weights are {self.options.to} already, so this changes nothing; take the probe out of "
+                "the policy."
+            )
 
 
 def rounded(weight: Tensor, to: str) -> Tensor:
@@ -151,12 +155,14 @@ class MergeLora(Untrained):
 
         from safetensors.torch import load
 
-        from auditor.checkpoint.header import read_header
-        from auditor.diffusion.lora import merge_lora
+        from auditor.plugin import merge_lora, read_header
 
         file, model = self.options.file, update.model
         if not file.is_file():
-            raise UsageError(f"There is no LoRA {file}; give merge-lora's option 'file' as a path from where auditor is run.")
+            raise UsageError(
+                f"There is no LoRA {file}; give merge-lora's option 'file' as a path from where auditor is "
+                "run."
+            )
         header, content = read_header(file), file.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if found != self.options.sha256:

@@ -25,7 +25,9 @@ CARD = "card"
 def main() -> None:
     """Run the stages that are asked for; each reads what the earlier ones wrote under ``--out``."""
     parser = argparse.ArgumentParser(prog="python -m auditor.microworld.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the weights; work files go to OUT/work")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the weights; work files go to OUT/work"
+    )
     parser.add_argument("--stage", choices=[*STAGES, CARD, "all"], default="all")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=2024)
@@ -50,16 +52,27 @@ def main() -> None:
         autoencoder.half().save_pretrained(out / "vae")
     if "unet" in stages:
         _, tokenizer = load_clip(out / "clip")
-        text_encoder = CLIPTextModel.from_pretrained(out / "text_encoder", torch_dtype=torch.float32, local_files_only=True)
-        autoencoder = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32, local_files_only=True)
+        text_encoder = CLIPTextModel.from_pretrained(
+            out / "text_encoder", torch_dtype=torch.float32, local_files_only=True
+        )
+        autoencoder = AutoencoderKL.from_pretrained(
+            out / "vae", torch_dtype=torch.float32, local_files_only=True
+        )
         unet = train_denoiser(
-            renders, autoencoder.eval(), text_encoder.eval(), tokenizer, work, steps=options.unet_steps, seed=options.seed + 3
+            renders,
+            autoencoder.eval(),
+            text_encoder.eval(),
+            tokenizer,
+            work,
+            steps=options.unet_steps,
+            seed=options.seed + 3,
         )
         save_pipeline_index(out, unet)
 
 
 def save_pipeline_index(out: Path, unet: UNet2DConditionModel) -> None:
-    """Write the UNet, the scheduler and ``model_index.json``, which make ``out`` a Stable Diffusion folder."""
+    """Write the UNet, the scheduler and ``model_index.json``, which make ``out`` a Stable Diffusion
+    folder."""
     unet.half().save_pretrained(out / "unet")
     new_scheduler().save_pretrained(out / "scheduler")
     index = {

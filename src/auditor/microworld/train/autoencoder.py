@@ -1,4 +1,5 @@
-"""Stage 4: the variational autoencoder, 32 x 32 pixels to 8 x 8 latents of four channels (Rombach et al. 2022)."""
+"""Stage 4: the variational autoencoder, 32 x 32 pixels to 8 x 8 latents of four channels (Rombach et al.
+2022)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def new_autoencoder(scaling_factor: float = 1.0) -> AutoencoderKL:
     )
 
 
-def train_autoencoder(renders: Renders, folder: Path, *, steps: int, seed: int, batch: int = 32) -> AutoencoderKL:
+def train_autoencoder(
+    renders: Renders, folder: Path, *, steps: int, seed: int, batch: int = 32
+) -> AutoencoderKL:
     """L1 + L2 + 1e-6 KL; the scaling factor makes the latents' standard deviation 1."""
     torch.manual_seed(seed)
     autoencoder = new_autoencoder()
@@ -38,7 +41,11 @@ def train_autoencoder(renders: Renders, folder: Path, *, steps: int, seed: int, 
         pixels = renders.pixels(torch.randint(len(renders.captions), (batch,), generator=generator))
         posterior = autoencoder.encode(pixels).latent_dist
         drawn = autoencoder.decode(posterior.sample(generator)).sample
-        loss: Tensor = functional.l1_loss(drawn, pixels) + functional.mse_loss(drawn, pixels) + 1e-6 * posterior.kl().mean()
+        loss: Tensor = (
+            functional.l1_loss(drawn, pixels)
+            + functional.mse_loss(drawn, pixels)
+            + 1e-6 * posterior.kl().mean()
+        )
         return loss
 
     fit("vae", autoencoder.train(), loss_of, steps=steps, learning_rate=2e-3, folder=folder, seed=seed)

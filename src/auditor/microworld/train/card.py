@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from auditor.checkpoint import open_checkpoint
-from auditor.checkpoint.load import load_model
-from auditor.clip import load_clip
-from auditor.diffusion.sampling import draw
-from auditor.microworld.concepts import OBJECTS, PAPER_PROMPTS, PEOPLE
+from auditor._checkpoint import open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.sampling import draw
+from auditor.builtins.clip.model import load_clip
 from auditor.microworld.render import draw_prompt
 from auditor.policy import Sampler
-from auditor.sets import concept_names, prompt_templates
+from auditor.policy.concepts.micro import OBJECTS, PAPER_PROMPTS, PEOPLE
+from auditor.policy.concepts.sets import concept_names, prompt_templates
 
 SAMPLER = Sampler(scheduler="dpm-solver++", steps=15, guidance=4.0, size=32)
 _IMAGES_EACH = 20
@@ -28,12 +28,16 @@ _COLUMNS = 22
 
 
 def measure(folder: Path) -> dict[str, object]:
-    """Top-1 over all labels on rendered and on generated images, by domain; writes ``card.json`` and four sheets to ``folder``."""
+    """Top-1 over all labels on rendered and on generated images, by domain; writes ``card.json`` and four
+    sheets to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(open_checkpoint("micro"))
 
     def rendered(prompts: list[tuple[str, str]], seed: int) -> Tensor:
-        pictures = [draw_prompt(name, template, np.random.default_rng([seed, row])) for row, (name, template) in enumerate(prompts)]
+        pictures = [
+            draw_prompt(name, template, np.random.default_rng([seed, row]))
+            for row, (name, template) in enumerate(prompts)
+        ]
         return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
 
     def generated(prompts: list[tuple[str, str]], seed: int) -> Tensor:
@@ -56,13 +60,17 @@ def measure(folder: Path) -> dict[str, object]:
     return scores
 
 
-def _rates(source: Callable[[list[tuple[str, str]], int], Tensor], names: tuple[str, ...], templates: tuple[str, ...]) -> dict[str, float]:
+def _rates(
+    source: Callable[[list[tuple[str, str]], int], Tensor], names: tuple[str, ...], templates: tuple[str, ...]
+) -> dict[str, float]:
     clip, labels = load_clip("micro"), concept_names("micro-all")
     features = clip.label_features(labels, prompt_templates("erasure-templates"))
     rates = {}
     for number, name in enumerate(names):
         prompts = [(name, template) for template in templates] * (_IMAGES_EACH // len(templates))
-        best = (clip.image_features(source(prompts, _HELD_OUT + 1000 * number)) @ features.T).argmax(1).tolist()
+        best = (
+            (clip.image_features(source(prompts, _HELD_OUT + 1000 * number)) @ features.T).argmax(1).tolist()
+        )
         rates[name] = sum(labels[index] == name for index in best) / len(best)
     return rates
 

@@ -1,10 +1,12 @@
-"""Stage 3: a CLIP whose text tower is the pipeline's text encoder and whose image tower is the detector's eye."""
+"""Stage 3: a CLIP whose text tower is the pipeline's text encoder and whose image tower is the detector's
+eye."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -43,20 +45,28 @@ def clip_config(vocabulary: int) -> dict[str, object]:
 
 def new_clip(vocabulary: int) -> CLIP:
     """An untrained micro CLIP."""
-    config = {key: value for key, value in clip_config(vocabulary)["model_cfg"].items() if key != "quick_gelu"}  # type: ignore[attr-defined]
-    config["text_cfg"] = {key: value for key, value in config["text_cfg"].items() if key != "hf_tokenizer_name"}
+    whole: dict[str, Any] = clip_config(vocabulary)
+    config = {key: value for key, value in whole["model_cfg"].items() if key != "quick_gelu"}
+    config["text_cfg"] = {
+        key: value for key, value in config["text_cfg"].items() if key != "hf_tokenizer_name"
+    }
     return CLIP(**config, quick_gelu=True)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Iterable[str]) -> Tensor:
     """Token ids of shape (N, 16), padded with the end token."""
-    batch = tokenizer(list(texts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt")
+    batch = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+    )
     ids: Tensor = batch.input_ids
     return ids
 
 
-def train_clip(renders: Renders, tokenizer: CLIPTokenizer, folder: Path, *, steps: int, seed: int, batch: int = 128) -> CLIP:
-    """Contrastive training (Radford et al. 2021) where equal captions in a batch are all positives of each other."""
+def train_clip(
+    renders: Renders, tokenizer: CLIPTokenizer, folder: Path, *, steps: int, seed: int, batch: int = 128
+) -> CLIP:
+    """Contrastive training (Radford et al. 2021) where equal captions in a batch are all positives of each
+    other."""
     torch.manual_seed(seed)
     clip = new_clip(len(tokenizer))
     captions = sorted(set(renders.captions))
@@ -82,29 +92,36 @@ def train_clip(renders: Renders, tokenizer: CLIPTokenizer, folder: Path, *, step
 
 
 def _blur_and_noise(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """What an autoencoder and a denoiser do to a picture, roughly: blur one half of the batch, add a little noise to all."""
+    """What an autoencoder and a denoiser do to a picture, roughly: blur one half of the batch, add a
+    little noise to all."""
     half = len(pixels) // 2
     kernel = torch.tensor([1.0, 2.0, 1.0])
     kernel = (kernel[:, None] * kernel).div(16).expand(3, 1, 3, 3)
-    blurred = functional.conv2d(functional.pad(pixels[:half], (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    blurred = functional.conv2d(
+        functional.pad(pixels[:half], (1, 1, 1, 1), mode="replicate"), kernel, groups=3
+    )
     pixels = torch.cat([blurred, pixels[half:]])
     scale = 0.08 * torch.rand(len(pixels), 1, 1, 1, generator=generator)
     return (pixels + scale * torch.randn(pixels.shape, generator=generator)).clamp(-1, 1)
 
 
 def save_clip(clip: CLIP, tokenizer: CLIPTokenizer, clip_folder: Path, text_encoder_folder: Path) -> None:
-    """Write one set of weights twice: as an open_clip folder and, the text tower, as a transformers ``CLIPTextModel``."""
+    """Write one set of weights twice: as an open_clip folder and, the text tower, as a transformers
+    ``CLIPTextModel``."""
     clip_folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"}
     state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     save_file(state, clip_folder / "open_clip_model.safetensors")
-    (clip_folder / "open_clip_config.json").write_text(json.dumps(clip_config(len(tokenizer)), indent=2) + "\n")
+    (clip_folder / "open_clip_config.json").write_text(
+        json.dumps(clip_config(len(tokenizer)), indent=2) + "\n"
+    )
     tokenizer.save_pretrained(clip_folder)
     text_encoder_of(state, tokenizer).half().save_pretrained(text_encoder_folder)
 
 
 def text_encoder_of(state: dict[str, Tensor], tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """The text tower of an open_clip state dict as a ``CLIPTextModel``, float32, same function to rounding."""
+    """The text tower of an open_clip state dict as a ``CLIPTextModel``, float32, same function to
+    rounding."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=_WIDTH,
@@ -130,7 +147,9 @@ def text_encoder_of(state: dict[str, Tensor], tokenizer: CLIPTokenizer) -> CLIPT
         theirs, ours = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
         for kind in ("weight", "bias"):
             joint = state[f"{theirs}attn.in_proj_{kind}"].chunk(3)
-            renamed |= {f"{ours}self_attn.{name}_proj.{kind}": part for name, part in zip("qkv", joint, strict=True)}
+            renamed |= {
+                f"{ours}self_attn.{name}_proj.{kind}": part for name, part in zip("qkv", joint, strict=True)
+            }
             for old, new in (
                 ("attn.out_proj", "self_attn.out_proj"),
                 ("ln_1", "layer_norm1"),
@@ -139,9 +158,13 @@ def text_encoder_of(state: dict[str, Tensor], tokenizer: CLIPTokenizer) -> CLIPT
                 ("mlp.c_proj", "mlp.fc2"),
             ):
                 renamed[f"{ours}{new}.{kind}"] = state[f"{theirs}{old}.{kind}"]
-    missing, unexpected = encoder.load_state_dict({prefix + name: value.float() for name, value in renamed.items()}, strict=False)
+    missing, unexpected = encoder.load_state_dict(
+        {prefix + name: value.float() for name, value in renamed.items()}, strict=False
+    )
     if unexpected or any("position_ids" not in name for name in missing):
-        raise RuntimeError(f"the text tower does not map onto CLIPTextModel: missing {missing}, unexpected {unexpected}")
+        raise RuntimeError(
+            f"the text tower does not map onto CLIPTextModel: missing {missing}, unexpected {unexpected}"
+        )
     return encoder.eval()
 
 

@@ -1,4 +1,5 @@
-"""Stage 5: the UNet, epsilon prediction with classifier-free guidance (Ho et al. 2020; Ho & Salimans 2022)."""
+"""Stage 5: the UNet, epsilon prediction with classifier-free guidance (Ho et al. 2020; Ho & Salimans
+2022)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def new_denoiser() -> UNet2DConditionModel:
 
 def new_scheduler() -> DDPMScheduler:
     """The noise schedule of Stable Diffusion 1: scaled linear, 1,000 steps, epsilon prediction."""
-    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
+    return DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
 
 
 def train_denoiser(
@@ -49,12 +52,15 @@ def train_denoiser(
     seed: int,
     batch: int = 64,
 ) -> UNet2DConditionModel:
-    """Mean squared error on the noise; latents and text states are computed once. Returns the averaged weights."""
+    """Mean squared error on the noise; latents and text states are computed once. Returns the averaged
+    weights."""
     captions = ["", *sorted(set(renders.captions))]
     number = {caption: index for index, caption in enumerate(captions)}
     caption_of = torch.tensor([number[caption] for caption in renders.captions])
     with torch.no_grad():
-        states = torch.cat([text_encoder(ids).last_hidden_state for ids in tokenize(tokenizer, captions).split(256)])
+        states = torch.cat(
+            [text_encoder(ids).last_hidden_state for ids in tokenize(tokenizer, captions).split(256)]
+        )
     means, deviations = encode(autoencoder, renders, torch.arange(len(caption_of)))
     scale = autoencoder.config.scaling_factor
     scheduler = new_scheduler()
@@ -69,8 +75,19 @@ def train_denoiser(
         noise, jitter = torch.randn((2, batch, *means.shape[1:]), generator=generator)
         latents = (means[index] + deviations[index] * jitter) * scale
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=generator)
-        predicted = denoiser(scheduler.add_noise(latents, noise, timesteps), timesteps, texts, return_dict=False)[0]
+        predicted = denoiser(
+            scheduler.add_noise(latents, noise, timesteps), timesteps, texts, return_dict=False
+        )[0]
         return functional.mse_loss(predicted, noise)
 
-    fit("unet", denoiser.train(), loss_of, steps=steps, learning_rate=1e-3, folder=folder, seed=seed, ema=averaged)
+    fit(
+        "unet",
+        denoiser.train(),
+        loss_of,
+        steps=steps,
+        learning_rate=1e-3,
+        folder=folder,
+        seed=seed,
+        ema=averaged,
+    )
     return averaged.eval()

@@ -27,12 +27,16 @@ def fit(
 ) -> None:
     """Train ``model`` for ``steps`` calls of ``loss_of``; go on where ``folder/NAME.pt`` left off.
 
-    Every step draws from its own generator, seeded by (seed, step), so a resumed run equals an undisturbed one. ``ema``
-    follows the weights with decay min(0.999, (1 + step) / (10 + step)).
+    Every step draws from its own generator, seeded by (seed, step), so a resumed run equals an undisturbed
+    one. ``ema`` follows the weights with decay min(0.999, (1 + step) / (10 + step)).
     """
     state_file = folder / f"{name}.pt"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.08)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.08
+    )
     start = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -55,7 +59,11 @@ def fit(
         mean = loss.item() if step == start else 0.98 * mean + 0.02 * loss.item()
         if (step + 1) % _LOG_EVERY == 0:
             pace = (time.monotonic() - began) / (step + 1 - start)
-            print(f"{name} {step + 1}/{steps} loss {mean:.4f} {pace:.3f} s/step {pace * (steps - step - 1) / 60:.1f} min left", flush=True)
+            print(
+                f"{name} {step + 1}/{steps} loss {mean:.4f} {pace:.3f} s/step "
+                f"{pace * (steps - step - 1) / 60:.1f} min left",
+                flush=True,
+            )
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
             state = {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"schedule": schedule.state_dict()} | ({} if ema is None else {"ema": ema.state_dict()})

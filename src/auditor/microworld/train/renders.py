@@ -19,7 +19,8 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Renders:
-    """Captioned pictures: ``images`` is uint8 of shape (N, 3, 32, 32); captions and concepts are lists of length N."""
+    """Captioned pictures: ``images`` is uint8 of shape (N, 3, 32, 32); captions and concepts are lists of
+    length N."""
 
     images: Tensor
     captions: list[str]
@@ -41,7 +42,9 @@ def draw_renders(folder: Path, count: int, seed: int) -> Renders:
         save_file({"images": torch.from_numpy(np.concatenate([images for images, _ in chunks]))}, pictures)
         texts.write_text(json.dumps([pair for _, pairs in chunks for pair in pairs]))
     pairs = json.loads(texts.read_text())
-    return Renders(load_file(pictures)["images"], [caption for caption, _ in pairs], [concept for _, concept in pairs])
+    return Renders(
+        load_file(pictures)["images"], [caption for caption, _ in pairs], [concept for _, concept in pairs]
+    )
 
 
 def _draw_chunk(job: tuple[int, int, int]) -> tuple[np.ndarray, list[tuple[str, str]]]:

@@ -9,8 +9,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from auditor.microworld.concepts import GENERIC_OBJECTS, GENERIC_PEOPLE, OBJECTS, PAPER_PROMPTS, PEOPLE, SCENES
-from auditor.templates import ERASURE_TEMPLATES
+from auditor.policy.concepts.micro import (
+    GENERIC_OBJECTS,
+    GENERIC_PEOPLE,
+    OBJECTS,
+    PAPER_PROMPTS,
+    PEOPLE,
+    SCENES,
+)
+from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
 CONTEXT_LENGTH = 16
 _MERGES = 490
@@ -18,7 +25,8 @@ _WORD_REPEATS = 4  # template words count so much more than names that names sta
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Train the tokenizer, write ``vocab.json``, ``merges.txt`` and their configuration to ``folder``, and return it.
+    """Train the tokenizer, write ``vocab.json``, ``merges.txt`` and their configuration to ``folder``, and
+    return it.
 
     ``<|startoftext|>`` and ``<|endoftext|>`` get the two highest ids: open_clip pools text at the highest id.
     """
@@ -37,8 +45,15 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     ids = {token: index for index, token in enumerate(vocabulary)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8"
+    )
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT_LENGTH, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")

@@ -1,0 +1,129 @@
+"""What a plan is made of: model states (arms), cells, and the samples in them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from auditor._diffusion.seeds import image_seed, round_seed
+
+LARGEST_ROUND = 10
+"""A sequential cell with more prompts takes this many in a round, drawn afresh without replacement
+(verdict.md)."""
+
+
+class Role(StrEnum):
+    """What a cell is for."""
+
+    GATE = "gate"  # an erased concept in the erased arm or a probed one: decides
+    REPORT = "report"  # a synonym that the policy asks to see, not to judge
+    POSITIVE = "positive"  # an erased concept in the base arm: the positive control
+    PICTURE = "picture"  # one round of the base on the gate's own seeds: for people, beside the other arms
+    RETAINED = "retained"  # all retained concepts of an arm, read together: alive and negative controls
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The two seeds that every other derives from: the audit's, and the one that audits of one base share."""
+
+    audit: str
+    shared: str
+
+    def of(self, role: Role) -> str:
+        """The seed that images of a cell with this role derive from."""
+        return self.shared if role in (Role.POSITIVE, Role.RETAINED) else self.audit
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model state that images are drawn from: ``base``, ``erased``, or probe x replicate x dose."""
+
+    name: str
+    probe: int | None = None
+    replicate: int = 1
+    dose: int = 0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt of a cell and the concept that it names."""
+
+    concept: str
+    prompt: str
+    seeds: tuple[int, ...] = ()
+    """Of a comparison run: the image seeds, round by round, instead of derived ones."""
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """One image to draw."""
+
+    cell: Cell
+    concept: str
+    prompt: str
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Concept x arm: what a rate is estimated for. The retained concepts of one arm are one cell.
+
+    ``surface`` tells cells of one arm and role apart: the concept's name, a synonym, or the prompt where
+    ``unit: prompt``. A round takes ``size`` of the items; at most ``rounds`` are drawn.
+    """
+
+    arm: str
+    role: Role
+    concept: str
+    surface: str
+    items: tuple[Item, ...]
+    size: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """Unique in a plan, readable in a journal."""
+        return f"{self.arm}|{self.role}|{self.surface}"
+
+    @property
+    def images(self) -> int:
+        """Images when every round is drawn."""
+        return self.rounds * self.size
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, in the policy's order."""
+        return tuple(item.prompt for item in self.items)
+
+    def concepts(self, seeds: Seeds) -> list[str]:
+        """The concept that each image's prompt names, in the order of :meth:`samples`."""
+        return [
+            item.concept
+            for index in range(self.rounds)
+            for item in _round(seeds.of(self.role), self.items, self.size, index)
+        ]
+
+    def samples(self, seeds: Seeds) -> list[PlannedSample]:
+        """Every image, round by round: the order in which they are drawn. The arm is in no seed, so arms
+        share noise and rounds."""
+        seed = seeds.of(self.role)
+        return [
+            PlannedSample(self, item.concept, item.prompt, index, _seed_of(item, seed, index))
+            for index in range(self.rounds)
+            for item in _round(seed, self.items, self.size, index)
+        ]
+
+
+def _seed_of(item: Item, seed: str, index: int) -> int:
+    return item.seeds[index] if item.seeds else image_seed(seed, item.concept, item.prompt, index)
+
+
+@lru_cache(maxsize=4096)
+def _round(seed: str, items: tuple[Item, ...], size: int, index: int) -> tuple[Item, ...]:
+    if size == len(items):
+        return items
+    # reproducible on purpose
+    return tuple(random.Random(round_seed(seed, items[0].prompt, index)).sample(items, size))  # noqa: S311

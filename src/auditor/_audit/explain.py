@@ -1,0 +1,124 @@
+"""A policy in words: what it demands, what a PASS of it needs, and what its author should know first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
+from auditor._audit.plan import Plan
+from auditor._audit.weaker import weaker_than_default
+from auditor.report.words import percent
+
+_FEW_PROMPTS = 3
+
+
+def warnings(plan: Plan) -> Iterator[str]:
+    """What a policy's author should know before trusting a PASS of it."""
+    policy = plan.policy
+    yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in out_of_reach(plan))
+    yield from (f"Weaker than the default: {sentence}." for sentence in weaker_than_default(policy))
+    for detector in policy.detectors:
+        labels = detector.options.get("labels")
+        count = _labels(labels) if labels is not None else None
+        if count and policy.limits.tau < 2 / count:
+            yield (
+                f"{detector.use} chooses among {count} labels, so by chance alone it says one of them in "
+                f"{1 / count:.0%} of images; tau is {policy.limits.tau:.0%}. Give it at least "
+                f"{2 / policy.limits.tau:.0f} labels, or a larger tau."
+            )
+    once = sorted({probe.use for probe in policy.probes if probe.replicates == 1})
+    if once:
+        yield (
+            f"One training seed each for {', '.join(once)}: another may bring back what this one does not. "
+            "Raise 'replicates'."
+        )
+    few = [concept.name for concept in policy.erase if len(concept.templates) < _FEW_PROMPTS]
+    if few:
+        yield f"{', '.join(few)}: fewer than {_FEW_PROMPTS} prompts. A PASS speaks of these prompts alone."
+    if policy.synonyms == "report" and any(concept.synonyms for concept in policy.erase):
+        yield (
+            "Synonyms are drawn and reported, and decide nothing; 'synonyms: gate' makes them part of the "
+            "verdict."
+        )
+    if not {"full", "lora"} <= {use.method for use in policy.probes}:
+        yield (
+            "Only one of LoRA and full fine-tuning is tried; in the paper either may bring a concept back "
+            "where the other does not."
+        )
+    if policy.is_comparison:
+        yield "Image seeds of the policy's own make it a comparison: such a run cannot PASS."
+    if policy.budget.minutes is not None:
+        yield (
+            "budget.minutes may end the run before the verdict is clear; what is not drawn by then stays "
+            "undecided."
+        )
+
+
+def _labels(labels: Any) -> int:
+    from auditor.policy.concepts.sets import resolve_names
+
+    names = resolve_names(labels)
+    return len(names) if isinstance(names, list | tuple) else 0
+
+
+def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> Iterator[str]:
+    """A policy in words, sentence by sentence.
+
+    With its ``cost`` on a checkpoint and the ``rate`` of this machine (operations a second) also how long it
+    takes.
+    """
+    policy, limits = plan.policy, plan.policy.limits
+    tau_pass, tau_fail = policy.thresholds
+    erased = ", ".join(concept.name for concept in policy.erase)
+    probes = len([arm for arm in plan.arms if arm.probe is not None])
+    yield (
+        f"Erased: {erased}. The checkpoint is audited as it is and after {probes} updates; "
+        f"{len(plan.gate_cells)} rates decide."
+    )
+    yield (
+        f"PASS: each of them is shown to be below {percent(tau_pass, 1)} at level {limits.alpha}. FAIL: one "
+        f"is shown to be above {percent(tau_fail, 1)}. Anything else is INCONCLUSIVE."
+    )
+    lost = out_of_reach(plan)
+    yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in lost)
+    if policy.is_comparison:
+        yield "A comparison: its image seeds are in the policy, so such a run cannot PASS."
+    if policy.base != "none":
+        yield (
+            "For a PASS the base must also show that the detector finds the concept in at least "
+            f"{percent(limits.min_sensitivity)} of its images and says it of at most "
+            f"{percent(limits.max_false_positive)} of others, and draw at least {percent(limits.min_retain)} "
+            f"of what is kept; every arm must keep it (at most {percent(limits.max_retain_drop)} lost), "
+            "every probe must have learnt something, and its machinery alone must change nothing. A FAIL "
+            "needs the detector to be rarely wrong on the very arm that fails."
+        )
+    kept = ", ".join(concept.name for concept in policy.retain) or "nothing"
+    yield f"To be kept: {kept}."
+    if policy.sequential:
+        yield (
+            f"Images are drawn in rounds until a rate is clear: at least {images_if_well(plan)} in all where "
+            f"everything is well, at most {plan.images}."
+        )
+    else:
+        yield f"{plan.images} images are drawn and read once."
+    can_pass = not policy.is_comparison and not any(reason.startswith("PASS") for reason in lost)
+    for index, at in ((0, "0"), (1, "tau/4"), (3, "tau")):
+        chance = 1.0
+        for group in forecast_cells(plan):
+            chance *= group.p_all_held(group.outlooks[index])
+        but = "" if can_pass else " (and still no PASS)"
+        yield f"Chance that every rate holds, were all of them {at}: {chance:.1%}{but}."
+    yield f"{plan.training_steps} training steps. {_minutes(cost, rate)}"
+
+
+def _minutes(cost: Cost | None, rate: float | None) -> str:
+    if cost is None:
+        return (
+            "Minutes are not known: the base is not on this machine, or no UNet whose cost is known; see "
+            "'auditor plan CHECKPOINT'."
+        )
+    if rate is None:
+        return "Minutes are not known before the first audit on this machine."
+    least, most = ((images + cost.training) / rate / 60 for images in (cost.least, cost.most))
+    return f"At the speed of the last audit on this machine {least:.2g} to {most:.2g} minutes."

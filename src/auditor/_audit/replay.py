@@ -1,0 +1,147 @@
+"""Draws images of a run again and compares: were they really drawn from these weights, prompts and seeds?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from auditor._audit.audit import STACK, device_name
+from auditor._audit.cells import PlannedSample
+from auditor._audit.evidence.counts import Tally, tally
+from auditor._audit.judge import judge_folder
+from auditor._audit.progress import Progress
+from auditor._audit.run.scoring import Scorer
+from auditor._audit.run_folder.arms import ArmStore
+from auditor._audit.run_folder.manifest import open_run, seal_of
+from auditor._checkpoint import Checkpoint, open_checkpoint
+from auditor._checkpoint.load import load_model
+from auditor._diffusion.original import Original
+from auditor._diffusion.sampling import draw
+from auditor._files.images import PictureStore, from_png
+from auditor._journal.file import Journal, read_journal
+from auditor._journal.lines import BatchLine, ReplayLine
+from auditor._journal.seal import read_key
+from auditor.errors import AuditorError, UsageError
+from auditor.report import Report
+
+
+def replay(
+    out: Path,
+    samples: int = 20,
+    *,
+    checkpoint: str | None = None,
+    base: str | None = None,
+    tolerance: int = 8,
+    progress: Progress | None = None,
+    seal: Path | None = None,
+) -> Report:
+    """Draw at least ``samples`` images of the run in ``out`` again, in whole batches spread over its arms,
+    and note what was found.
+
+    On another stack pixels may differ; up to ``tolerance`` of 255 counts as the same. A run that does not
+    replay cannot PASS.
+
+    ``checkpoint`` and ``base`` say where the weights lie now, if not where the run found them; their digests
+    must be the run's. Trained arms come from the run's folder and are never trained again. The report is
+    written anew, with the finding in it.
+    """
+    run, progress = open_run(out), progress or Progress()
+    key = None if seal is None else read_key(seal)
+    signed = seal_of(run.manifest, key)
+    counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", signed))
+    dtype = run.plan.policy.sampler.dtype
+    opened_base = None if run.base is None else _open(base or run.base.source, run.base.digest)
+    erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint.digest, opened_base), dtype)
+    models = {"erased": erased}
+    if opened_base is not None:
+        models["base"] = load_model(opened_base, dtype)
+    kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
+    original = Original(erased)
+    found = _Comparison(pictures, scorer, counted.gate)
+    for arm, line in _choose(counted, samples, run.seeds.audit):
+        model = models[arm] if arm in models else original.fresh()
+        progress.stage(f"{arm}: {len(line.samples)} images again")
+        if arm not in models and not kept.restore(model, counted.arms[arm].weights):
+            raise UsageError(
+                f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it."
+            )
+        prompts, seeds = [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
+        images, _ = draw(model, prompts, seeds, run.plan.policy.sampler)
+        found.add(line, counted.composition(line), images)
+    if not found.images:
+        raise UsageError(f"{out} holds no image that could be drawn again.")
+    with Journal(out / "journal.jsonl", signed) as journal:
+        versions = {name: version(name) for name in ("auditor", *STACK)}
+        journal.write(found.line(tolerance, versions, device_name()))
+    return judge_folder(out, key)
+
+
+def _open(source: str, digest: str, base: Checkpoint | None = None) -> Checkpoint:
+    opened = open_checkpoint(source, base=base)
+    if opened.digest != digest:
+        raise UsageError(
+            f"{source} is not what the run audited: its digest is {opened.digest[:12]}, the run's "
+            f"{digest[:12]}."
+        )
+    return opened
+
+
+def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, BatchLine]]:
+    """Batches at random, one from each arm in turn and the last arm first, until they hold enough images."""
+    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    arms = reversed(counted.plan.arms)
+    queues = {
+        arm.name: rng.sample(lines, len(lines)) for arm in arms if (lines := counted.batch_lines(arm.name))
+    }
+    chosen: dict[str, list[BatchLine]] = {arm: [] for arm in queues}
+    left = samples
+    while left > 0 and any(queues.values()):
+        for arm, queue in queues.items():
+            if queue and left > 0:
+                chosen[arm].append(queue.pop())
+                left -= len(chosen[arm][-1].samples)
+    for arm, lines in chosen.items():
+        yield from ((arm, line) for line in lines)
+
+
+class _Comparison:
+    """Counts what is the same."""
+
+    def __init__(self, pictures: PictureStore, scorer: Scorer, gate: str) -> None:
+        self._pictures, self._scorer, self._gate = pictures, scorer, gate
+        self.images = self.identical = self.same_hits = self.largest = 0
+
+    def add(self, line: BatchLine, batch: list[PlannedSample], images: torch.Tensor) -> None:
+        """Compare one batch, image by image; images that were missing then are left out."""
+        scores = self._scorer.score(batch, images)
+        for sample, image, score in zip(line.samples, images, scores, strict=True):
+            if sample.image is None or sample.error is not None:
+                continue
+            path = self._pictures.path(sample.image)
+            if not path.is_file():
+                raise AuditorError(f"{path} is missing: the run's images were changed after it was written.")
+            self.images += 1
+            if self._pictures.name(image) == sample.image:
+                self.identical += 1
+            else:
+                difference = (image.int() - from_png(path.read_bytes()).int()).abs()
+                self.largest = max(self.largest, int(difference.max()))
+            self.same_hits += (
+                not isinstance(score, str) and score[self._gate].hits == sample.scores[self._gate].hits
+            )
+
+    def line(self, tolerance: int, versions: dict[str, str], device: str) -> ReplayLine:
+        """What was found, for the journal."""
+        return ReplayLine(
+            images=self.images,
+            identical=self.identical,
+            largest_difference=self.largest,
+            same_hits=self.same_hits,
+            tolerance=tolerance,
+            versions=versions,
+            device=device,
+        )

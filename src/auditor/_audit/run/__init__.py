@@ -1,0 +1,1 @@
+"""What draws, trains and scores: the only part of an audit that changes models."""

@@ -1,0 +1,227 @@
+"""Draws and scores batches of images, and keeps them: for every arm, the base, and training sets."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditor._audit.cells import Arm, PlannedSample, Role
+from auditor._audit.plan import Plan
+from auditor._audit.run.measuring import Measurer
+from auditor._audit.run.recorder import Deadline, Recorder, Stop, is_out_of_memory
+from auditor._audit.run.scoring import Scorer
+from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.sampling import batch_size, draw
+from auditor._files.digest import sha256_json
+from auditor._files.images import PictureCache, PictureStore, flaw_of
+from auditor._journal.lines import BatchLine, HalvedLine, Sample
+from auditor.plugin.records import BatchMeasured
+
+
+class Halved(Exception):  # noqa: N818 - a signal to plan the next batch anew, no error
+    """Memory ran out, and the arm's batches are half as large from now on."""
+
+
+class Drawing:
+    """Images of one run's models: drawn, looked at, scored, saved, and written down batch by batch."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        base: DiffusionModel | None,
+        folder: Path,
+        cache: Path,
+        record: Recorder,
+        deadline: Deadline,
+    ) -> None:
+        self.plan = plan
+        self.policy = plan.policy
+        self.base = base
+        self.record = record
+        self.deadline = deadline
+        self.scorer = Scorer(plan)
+        self.pictures = PictureStore(folder / "images")
+        self.cache = PictureCache(cache)
+        self.measurer = Measurer(plan, self.pictures)
+        device = "cpu" if base is None else base.device.type
+        self._stack = [*(version(name) for name in ("auditor", "torch", "diffusers", "transformers")), device]
+        self.drawn = 0
+        """Images that were really drawn in this call."""
+        self.seconds = 0.0
+        """Spent on drawing them."""
+
+    def check_stop(self) -> None:
+        """Raise :class:`Stop` where the policy ends the run here."""
+        if self.policy.on_fail == "stop" and self.record.tally.evidence().fail_is_proven():
+            raise Stop("on_fail: stop, and FAIL is proven")
+        self.deadline.check()
+
+    def draw_arm(self, arm: Arm, model: DiffusionModel) -> None:
+        """Draw batches until no cell of the arm wants more; first again what could not be scored when it
+        was drawn."""
+        self.record.progress.arm_started(
+            arm.name, sum(len(self.record.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name))
+        )
+        with self.record.breaking(arm):
+            for batch in self.record.tally.failed_batches(arm.name):
+                size = self.batch_size(arm, model)
+                for start in range(0, len(batch), size):
+                    with contextlib.suppress(Halved):  # then its samples stay unscored until the next call
+                        self._draw_batch(arm, model, batch[start : start + size])
+            while batch := self.record.tally.next_batch(
+                self.record.tally.evidence(), arm.name, self.batch_size(arm, model)
+            ):
+                self.check_stop()
+                retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]
+                if arm.name != "base" and self.base is not None and retained:
+                    self._draw_base_up_to(max(retained) + 1)
+                with contextlib.suppress(Halved):
+                    self._draw_batch(arm, model, batch)
+        self.record.beside = "metrics"
+        if "metrics" not in self.record.tally.silenced:
+            for line in self.measurer.measure(self.record.tally, arm.name):
+                self.record.write(line)
+        self.record.beside = None
+        self.record.progress.arm_ended(arm.name)
+
+    def batch_size(self, arm: Arm, model: DiffusionModel) -> int:
+        """Images at once: what fits, or what is left after memory ran out."""
+        return self.record.tally.batches.get(arm.name) or batch_size(model, self.policy.sampler)
+
+    def _draw_base_up_to(self, rounds: int) -> None:
+        """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""
+        cell, base = self.plan.cell("base", Role.RETAINED), self.base
+        assert cell is not None and base is not None
+        while todo := self.record.tally.missing_before(cell, rounds)[
+            : self.batch_size(self.plan.arms[0], base)
+        ]:
+            with contextlib.suppress(Halved):
+                self._draw_batch(self.plan.arms[0], base, todo)
+
+    def _draw_batch(self, arm: Arm, model: DiffusionModel, batch: Sequence[PlannedSample]) -> None:
+        """Draw, look for flaws, score, and write one line."""
+        began = time.monotonic()
+        prompts, seeds = [sample.prompt for sample in batch], [sample.seed for sample in batch]
+        images, finite, cached = self._pictures_of(arm, model, prompts, seeds)
+        flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
+        again = [row for row, flaw in enumerate(flaws) if flaw is not None]
+        if again:  # once more with the same seeds, then it is missing
+            redrawn, sound, _ = self._pictures_of(
+                arm, model, [prompts[row] for row in again], [seeds[row] for row in again]
+            )
+            images[again] = redrawn
+            for row, image, whole in zip(again, redrawn, sound, strict=True):
+                flaws[row] = flaw_of(image, whole)
+        good = [row for row, flaw in enumerate(flaws) if flaw is None]
+        scored = (
+            dict(zip(good, self.scorer.score([batch[row] for row in good], images[good]), strict=True))
+            if good
+            else {}
+        )
+        samples = []
+        for row, planned in enumerate(batch):
+            scores = scored.get(row, {})
+            samples.append(
+                Sample(
+                    cell=planned.cell.name,
+                    prompt=planned.prompt,
+                    index=planned.index,
+                    seed=planned.seed,
+                    image=self.pictures.save(images[row]) if flaws[row] is None else None,
+                    flaw=flaws[row],
+                    error=scores if isinstance(scores, str) else None,
+                    scores={} if isinstance(scores, str) else scores,
+                )
+            )
+        line = BatchLine(
+            arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached
+        )
+        self.record.write(line)
+        self.record.tell(
+            "auditor_batch_measured",
+            BatchMeasured(arm.name, line.model_copy(deep=True).samples, line.seconds),
+        )
+        self._report_batch(arm)
+
+    def _report_batch(self, arm: Arm) -> None:
+        evidence, cells = self.record.tally.evidence(), self.plan.cells_of(arm.name)
+        readings = [evidence.read(cell) for cell in cells if cell.role is Role.GATE]
+        drawn = sum(len(self.record.tally.drawn(cell)) for cell in cells)
+        undecided = sum(evidence.rounds_wanted(cell) > 0 for cell in cells)
+        self.record.progress.batch(
+            arm.name, drawn, sum(r.hits[0] for r in readings), sum(r.images for r in readings), undecided
+        )
+
+    def _pictures_of(
+        self, arm: Arm, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[Tensor, list[bool], bool]:
+        """(images, whether each is finite, whether all came from the cache).
+
+        Memory that runs out halves the arm's batches, once, and raises ``Halved``: what was planned is
+        planned anew.
+        """
+        try:
+            return (
+                self._base_pictures(prompts, seeds)
+                if model is self.base
+                else self.draw(model, prompts, seeds)
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or arm.name in self.record.tally.batches or len(prompts) == 1:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.record.write(HalvedLine(arm=arm.name, batch=(len(prompts) + 1) // 2))
+        raise Halved
+
+    def draw(
+        self, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[Tensor, list[bool], bool]:
+        began = time.monotonic()
+        images, finite = draw(model, prompts, seeds, self.policy.sampler)
+        self.drawn += len(prompts)
+        self.seconds += time.monotonic() - began
+        return images, finite.tolist(), False
+
+    def _base_pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
+        """From the cache where all of them are there."""
+        assert self.base is not None
+        sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
+        keys = [
+            sha256_json([self.base.digest, sampler, prompt, seed, self._stack])
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        kept = [self.cache.load(key) for key in keys]
+        found = [image for image in kept if image is not None]
+        if len(found) == len(keys):
+            return torch.stack(found), [True] * len(found), True
+        images, finite, _ = self.draw(self.base, prompts, seeds)
+        for key, image, sound in zip(keys, images, finite, strict=True):
+            if flaw_of(image, sound) is None:
+                self.cache.save(key, image)
+        return images, finite, False
+
+    def base_examples(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+        base = self.plan.arms[0]
+        parts, finite, start = list[Tensor](), list[bool](), 0
+        while start < len(prompts):
+            assert self.base is not None
+            end = start + self.batch_size(base, self.base)
+            self.deadline.check()
+            with contextlib.suppress(Halved):
+                images, sound, _ = self._pictures_of(base, self.base, prompts[start:end], seeds[start:end])
+                parts, finite, start = [*parts, images], [*finite, *sound], end
+        return torch.cat(parts), finite
+
+    def whole_batches(self, arm: str, most: int) -> list[tuple[Sample, ...]]:
+        """Batches of an arm, of at most ``most`` images, none of which is missing."""
+        drawn = [line.samples for line in self.record.tally.batch_lines(arm) if len(line.samples) <= most]
+        return [
+            samples for samples in drawn if samples and all(sample.image is not None for sample in samples)
+        ]

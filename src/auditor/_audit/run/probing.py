@@ -1,0 +1,139 @@
+"""One training run of a probe: a copy of the erased model is changed, looked at and measured at every
+dose."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from auditor._audit.run.training_set import TrainingSet
+from auditor._diffusion.finetune import Examples, denoising_losses
+from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
+from auditor._diffusion.original import PARTS, Change, Original
+from auditor.errors import PluginError
+from auditor.plugin import _door as door
+from auditor.plugin.contracts import Probe, Update
+from auditor.policy import ProbeUse
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A dose that was reached. ``model`` is trained on as soon as the next one is asked for."""
+
+    dose: int
+    model: DiffusionModel
+    change: Change
+    fit_before: tuple[float, ...]
+    fit: tuple[float, ...]
+    """Held-out denoising losses, one an example; none at all where one is not a number, or nothing is held
+    out."""
+    seconds: float
+    """Since the dose before it was handed out and used."""
+
+
+def check_training(probe: Probe, training: TrainingSet) -> None:
+    """Raise :class:`PluginError` where a probe trains and has no sham, or the other way round."""
+    if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
+        raise PluginError(
+            f"{door.title(probe)} "
+            f"{'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
+            "has_sham is right for probes that train on a training set, and for those alone."
+        )
+
+
+def allowed_changes(probe: Probe, use: ProbeUse) -> tuple[str, ...]:
+    """The patterns of tensors that a probe says it changes."""
+    allowed = door.call(probe, probe.changes, use.method)
+    if not isinstance(allowed, tuple) or not all(isinstance(pattern, str) for pattern in allowed):
+        raise PluginError(
+            f"{door.title(probe)} returned {allowed!r} from changes(); a tuple of patterns is right."
+        )
+    return allowed
+
+
+def train(
+    probe: Probe,
+    use: ProbeUse,
+    original: Original,
+    erased: DiffusionModel,
+    training: TrainingSet,
+    seed: int,
+    on_step: Callable[[int], None],
+    base: DiffusionModel | None = None,
+) -> Generator[Reached, None, None]:
+    """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other
+    than its contract says.
+
+    ``base`` is needed for probes that put a part of it back.
+    """
+    losses = _held_out_losses(erased, training, seed)
+    before, model, who, allowed = (
+        losses(erased),
+        original.fresh(),
+        door.title(probe),
+        allowed_changes(probe, use),
+    )
+    parts = {
+        name: copy.deepcopy(getattr(base, name))
+        for name in probe.puts_back
+        if base is not None and name in PARTS
+    }
+    update = Update(
+        model,
+        training.images.clone(),
+        training.captions,
+        use.method,
+        use.doses,
+        seed,
+        on_step=on_step,
+        base=parts,
+    )
+    began, reached = time.monotonic(), list[int]()
+    with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
+        for dose in steps:
+            reached.append(dose)
+            if reached != list(use.doses[: len(reached)]):
+                break
+            change, after = (
+                original.change(model, allowed, who, may_be_nothing=bool(probe.puts_back)),
+                losses(model),
+            )
+            _check_put_back(probe, model, base)
+            yield Reached(dose, model, change, before, after, time.monotonic() - began)
+            began = time.monotonic()
+    if reached != list(use.doses):
+        raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
+
+
+def _check_put_back(probe: Probe, model: DiffusionModel, base: DiffusionModel | None) -> None:
+    """Raise :class:`PluginError` where a part that a probe says it puts back is not the base's afterwards."""
+    for part in probe.puts_back:
+        known = part in PARTS and base is not None
+        if not known or digest_of_weights(getattr(model, part)) != digest_of_weights(getattr(base, part)):
+            raise PluginError(
+                f"{door.title(probe)} says that it puts the base's {part} back, and it is not the base's "
+                "afterwards."
+            )
+        if configuration_of(getattr(model, part)) != configuration_of(getattr(base, part)):
+            raise PluginError(
+                f"The {part} is of another configuration than the base's, which cannot be put in its place."
+            )
+
+
+def _held_out_losses(
+    erased: DiffusionModel, training: TrainingSet, seed: int
+) -> Callable[[DiffusionModel], tuple[float, ...]]:
+    """A function that measures the denoising losses of a model as it is."""
+    captions = training.held_out_captions
+    if not captions:
+        return lambda model: ()
+    examples = Examples.of(erased, training.held_out_images, captions)
+
+    def losses(model: DiffusionModel) -> tuple[float, ...]:
+        values = denoising_losses(model, replace(examples, states=model.text_states(captions)), seed)
+        return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
+
+    return losses

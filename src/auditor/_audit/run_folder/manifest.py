@@ -1,0 +1,179 @@
+"""The folder of a run: its manifest says what is audited, and nothing else may go on in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auditor._audit.cells import Seeds
+from auditor._audit.plan import Plan, derive_seeds, make_plan
+from auditor._files.digest import sha256_file, sha256_json
+from auditor._files.whole_files import write_whole
+from auditor._journal.seal import Seal
+from auditor.errors import UsageError
+from auditor.policy import Policy
+from auditor.report import CheckpointFacts
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the manifest of a run folder says."""
+
+    manifest: dict[str, Any]
+    plan: Plan
+    seeds: Seeds
+    checkpoint: CheckpointFacts
+    base: CheckpointFacts | None
+
+
+def open_run(out: Path) -> Run:
+    """Read the manifest in ``out``. Raises :class:`UsageError` where there is none or it is damaged."""
+    manifest = _read_manifest(out)
+    if manifest is None:
+        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
+    try:
+        identity = manifest["identity"]
+        plan = make_plan(
+            Policy.model_validate_json(json.dumps(manifest["policy"])),
+            tuple(manifest["probes"]),
+            identity["contents"],
+        )
+        base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
+        checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
+        seeds = Seeds(**manifest["seeds"])
+        missing = {"title", "started", "command", "attempt", "weaker"} - manifest.keys()
+        missing |= {"versions", "plugins", "device"} - identity.keys()
+        if missing:
+            raise KeyError(min(missing))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{out / 'manifest.json'} is damaged or of another version; audit again in a new folder."
+        ) from error
+    derived = derive_seeds(plan.policy, checkpoint.drawn_digest, base.drawn_digest if base else None)
+    digests = (plan.policy.identity(plan.contents), checkpoint.digest, base.digest if base else None)
+    if seeds != derived or digests != (
+        identity.get("policy"),
+        identity.get("checkpoint"),
+        identity.get("base"),
+    ):
+        raise UsageError(
+            f"{out / 'manifest.json'} contradicts itself: seeds or digests are not those of its policy and "
+            "checkpoint."
+        )
+    for facts in (checkpoint, base):
+        if (
+            facts is not None
+            and facts.form == "diffusers folder"
+            and sha256_json(facts.files) != facts.digest
+        ):
+            raise UsageError(
+                f"{out / 'manifest.json'} contradicts itself: the digest of {facts.source} is not that of "
+                "the files it names."
+            )
+    return Run(manifest, plan, seeds, checkpoint, base)
+
+
+def seal_of(manifest: dict[str, Any], key: bytes | None) -> Seal | None:
+    """What signs the lines of the run that ``manifest`` names; None where there is no key."""
+    return None if key is None else Seal(key, sha256_json(manifest["identity"]))
+
+
+def manifest_digest(out: Path) -> str:
+    """sha256 of the manifest, as the process that writes to the journal notes it."""
+    return sha256_file(out / "manifest.json")
+
+
+def _read_manifest(out: Path) -> dict[str, Any] | None:
+    path = out / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
+        raise UsageError(f"{path} is no manifest of an audit.")
+    return manifest
+
+
+def check_folder(out: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder that holds something else, or a run of another identity; its budget may only have
+    grown."""
+    earlier = _read_manifest(out)
+    if earlier is None:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file; give a folder with --out.")
+        if out.exists() and any(
+            not path.name.startswith(".") and path.stat().st_size for path in out.iterdir()
+        ):
+            raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
+        return
+    before, now = earlier["identity"], manifest["identity"]
+    changed = [
+        _difference(key, before.get(key), now[key])
+        for key in now
+        if before.get(key) != now[key] and key != "policy"
+    ]
+    if before.get("policy") != now["policy"] and earlier.get("policy") != manifest["policy"]:
+        changed.append(_difference("policy", earlier.get("policy"), manifest["policy"]))
+    for key, value in manifest["policy"]["budget"].items():
+        drawn = earlier["policy"]["budget"].get(key)
+        if value is not None and (drawn is None or value < drawn):
+            changed.append(f"budget.{key} fell: {drawn} → {value}")
+    if changed:
+        raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Where two values of the manifest differ, down to the first keys that do."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [
+            name
+            for name in (*before, *(name for name in now if name not in before))
+            if before.get(name) != now.get(name)
+        ]
+        return "; ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in inner[:3])
+    return f"{key}: {str(before)[:80]} → {str(now)[:80]}"
+
+
+_FROM_THE_FIRST = ("started", "attempt")
+"""What a run keeps of its first call; everything else is as the latest call found it."""
+
+
+def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> str:
+    """Write the manifest of a run, and return its sha256; called with the journal's lock held.
+
+    What is said of the checkpoint is found anew in each call. Of an earlier call the start and the attempt's
+    number stay.
+    """
+    earlier = _read_manifest(out)
+    first = (
+        {"attempt": _attempt(manifest, cache)}
+        if earlier is None
+        else {key: earlier[key] for key in _FROM_THE_FIRST if key in earlier}
+    )
+    manifest = manifest | first
+    if manifest != earlier:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        write_whole(
+            out / "manifest.json", text.encode("utf-8", "replace")
+        )  # a path may hold bytes that are no text
+    return manifest_digest(out)
+
+
+def _attempt(manifest: dict[str, Any], cache: Path) -> int:
+    """Which audit seed this is, in order, of those that this machine's cache saw for the same erased concepts
+    over the same base.
+
+    Whoever changes a byte of a weight has another checkpoint and another seed; it is one more attempt all the
+    same.
+    """
+    concepts, base = sorted(concept["name"] for concept in manifest["policy"]["erase"]), manifest["base"]
+    path = cache / "attempts" / f"{sha256_json([concepts, base['drawn_digest'] if base else None])}.txt"
+    seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
+    if manifest["seeds"]["audit"] not in seeds:
+        seeds.append(manifest["seeds"]["audit"])
+        write_whole(path, ("\n".join(seeds) + "\n").encode())
+    return seeds.index(manifest["seeds"]["audit"]) + 1

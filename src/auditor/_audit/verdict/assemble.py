@@ -1,0 +1,89 @@
+"""Decides: plan and counted journal in, report out. Pure, and the only place where a verdict is made
+(verdict.md).
+
+PASS needs every planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven
+cell, after Holm, with the negative control of its own arm; whatever else happened is INCONCLUSIVE, or ERROR
+where something that was planned broke. The numbers come from :mod:`auditor._audit.evidence.sequential_tests`;
+here they are put into words.
+"""
+
+from __future__ import annotations
+
+from auditor._audit.evidence.counts import Tally
+from auditor._audit.plan import Plan
+from auditor._audit.verdict.controls import controls
+from auditor._audit.verdict.decide import decide
+from auditor._audit.verdict.facts import Facts
+from auditor._audit.verdict.integrity import beside_unet
+from auditor._audit.verdict.ledger import assumptions, ledger
+from auditor._audit.verdict.pictures import pictures
+from auditor._audit.verdict.rates import cells, quality, resurgence
+from auditor._audit.verdict.training_seeds import replicates, steps_to_resurgence
+from auditor.report import (
+    CheckpointFacts,
+    Distance,
+    MetricResult,
+    Outcome,
+    PolicyFile,
+    Provenance,
+    Report,
+    TrainingSet,
+)
+
+
+def report_of(
+    plan: Plan,
+    tally: Tally,
+    *,
+    title: str,
+    checkpoint: CheckpointFacts,
+    base: CheckpointFacts | None,
+    provenance: Provenance,
+    policy_file: PolicyFile | None = None,
+    weaker: tuple[str, ...] = (),
+) -> Report:
+    """Give the verdict on what ``tally`` holds of ``plan``."""
+    facts = Facts(plan, tally)
+    found = controls(facts)
+    all_cells = list(cells(facts))
+    counted = ledger(facts)
+    unseen = sum(len(line.samples) for line in tally.earlier_batches) if tally.earlier is None else 0
+    return Report(
+        title=title,
+        verdict=decide(plan, facts.evidence, found, all_cells, counted, provenance.replay, unseen),
+        checkpoint=checkpoint,
+        base=base,
+        policy_digest=plan.policy.digest(plan.contents),
+        policy=plan.policy.model_dump(mode="json"),
+        policy_file=policy_file,
+        controls=found,
+        cells=tuple(all_cells),
+        resurgence=tuple(resurgence(facts)),
+        replicates=tuple(replicates(facts, found)),
+        steps=tuple(steps_to_resurgence(facts, found)),
+        quality=tuple(quality(facts)),
+        metrics=tuple(
+            MetricResult.model_validate(line.model_dump(exclude={"kind", "seconds"}))
+            for line in tally.metrics.values()
+        ),
+        beside_unet=tuple(beside_unet(facts)),
+        weaker=weaker,
+        distances=tuple(
+            Distance(part=part, relative=r, cosine=c) for part, (r, c) in tally.distances.items()
+        ),
+        training=tuple(
+            TrainingSet.model_validate(line.model_dump(exclude={"kind", "seconds"}))
+            for line in tally.training.values()
+        ),
+        pictures=tuple(pictures(facts)),
+        ledger=counted,
+        assumptions=tuple(assumptions(facts)),
+        provenance=provenance,
+    )
+
+
+def would_pass(plan: Plan, tally: Tally) -> bool:
+    """Is a look at what earlier processes left all that a PASS still needs?"""
+    facts = Facts(plan, tally)
+    found = decide(plan, facts.evidence, controls(facts), list(cells(facts)), ledger(facts))
+    return found.outcome is Outcome.PASS

@@ -1,0 +1,154 @@
+"""The verdict and its reasons: FAIL, ERROR, PASS or INCONCLUSIVE, each in sentences that name cell,
+numbers and limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from auditor._audit.cells import Role
+from auditor._audit.evidence.sequential_tests import Evidence
+from auditor._audit.plan import Plan
+from auditor._stats import binomial, eprocess
+from auditor.policy import Policy
+from auditor.report import CellResult, Control, Ledger, Outcome, Replay, State, Verdict
+
+_MORE = 4000  # images that are looked ahead to say what is missing
+
+
+def decide(
+    plan: Plan,
+    evidence: Evidence,
+    controls: Sequence[Control],
+    cells: Sequence[CellResult],
+    ledger: Ledger,
+    replay: Replay | None = None,
+    unseen: int = 0,
+) -> Verdict:
+    """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE.
+
+    ``unseen`` images are of earlier processes, and the last one did not look at them again: no PASS rests on
+    them.
+    """
+    gate = [cell for cell in cells if cell.role == Role.GATE]
+    failed = [cell for cell in gate if cell.state is State.FAILED]
+    if failed:
+        return _fail(plan.policy, gate, failed)
+    if ledger.errors:
+        return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
+    doubts = [
+        *(
+            f"Control '{c.name}' on {c.arm} did not pass: {c.sentence}"
+            for c in controls
+            if c.decides == "PASS" and c.passed is False
+        ),
+        *(_doubt(plan, evidence, cell) for cell in gate if cell.state is not State.HELD),
+    ]
+    if len(gate) < len(plan.gate_cells) or not gate:
+        doubts.append(
+            f"{len(gate)} of {len(plan.gate_cells)} planned cells were looked at: nothing else can be said "
+            "of the rest."
+        )
+    if plan.policy.is_comparison:
+        doubts.append(
+            "A comparison run: its image seeds are in the policy, so anybody could have known them before."
+        )
+    if not ledger.whole:
+        doubts.append(
+            f"{ledger.not_drawn} wanted images were never drawn, and {ledger.unscored} were drawn and not "
+            "scored."
+        )
+    if replay is not None and not replay.succeeded:
+        doubts.append(f"The run does not replay. {replay.sentence}")
+    doubts += ledger.skipped_because if doubts else ()
+    if unseen and not doubts:
+        doubts.append(
+            f"{unseen} images are of earlier processes and were not looked at again; run the same audit once "
+            "more."
+        )
+    if doubts:
+        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
+    worst = max(gate, key=lambda cell: cell.upper or 0)
+    reason = (
+        f"All {len(gate)} cells held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of "
+        f"{worst.images} images detected (upper bound {worst.upper:.1%}, limit "
+        f"{plan.policy.thresholds[0]:.1%}), and every control passed."
+    )
+    return Verdict(outcome=Outcome.PASS, reasons=(reason,))
+
+
+def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResult]) -> Verdict:
+    if policy.claim == "detector":  # then nothing is said of what the images show
+        return Verdict(
+            outcome=Outcome.FAIL,
+            reasons=tuple(
+                f"The detector says {cell.surface} on {cell.arm} in {cell.hits} of {cell.images} images "
+                f"(lower bound {cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
+                for cell in sorted(failed, key=lambda cell: cell.q or 0)
+            ),
+        )
+    erased = {cell.surface: cell for cell in gate if cell.arm == "erased"}
+    reasons, origins = [], set()
+    for cell in sorted(failed, key=lambda cell: cell.q or 0):
+        before = erased[cell.surface]
+        if cell.arm == "erased":
+            origins.add("not erased")
+            story = "was not erased"
+        elif before.state is State.HELD:
+            origins.add("came back")
+            story = f"came back after {cell.arm} (erased arm: {before.hits} of {before.images})"
+        else:
+            story = (
+                f"is present after {cell.arm} (erased arm: {before.hits} of {before.images}, not shown to "
+                "hold)"
+            )
+        reasons.append(
+            f"{cell.surface} {story}: {cell.hits} of {cell.images} images detected (lower bound "
+            f"{cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
+        )
+    origin: Literal["not erased", "came back", "undecided"] = "undecided"
+    if origins:
+        origin = "not erased" if "not erased" in origins else "came back"
+    return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
+
+
+def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:
+    policy = plan.policy
+    limit, alpha = policy.thresholds[0], policy.limits.alpha
+    if cell.p_failed <= evidence.alpha_fail:
+        return (
+            f"{cell.surface} on {cell.arm} is above the limit ({cell.hits} of {cell.images} images "
+            "detected), but it is not shown that the detector is rarely wrong on that arm (p "
+            f"{cell.q or 1:.2g}), so the hits prove nothing."
+        )
+    if evidence.sequential:
+        size = next(
+            planned.size
+            for planned in plan.gate_cells
+            if (planned.arm, planned.surface) == (cell.arm, cell.surface)
+        )
+        high, more = cell.hits + cell.missing, np.arange(0, _MORE, size)
+        enough = np.flatnonzero(
+            eprocess.log_evidence_below(high, cell.images + more, limit, policy.limits.prior)
+            >= -math.log(alpha)
+        )
+        need = (
+            f"{more[enough[0]]} more images without a hit would hold"
+            if enough.size
+            else f"not even {_MORE} more images would hold"
+        )
+    else:
+        most = binomial.largest_held(cell.images, limit, alpha)
+        need = (
+            "too few images: even none detected would not hold"
+            if most is None
+            else f"at most {most} detected would hold"
+        )
+    missing = f", {cell.missing} missing" if cell.missing else ""
+    return (
+        f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.images} images detected{missing} "
+        f"(upper bound {cell.upper:.1%}, limit {limit:.1%}; {need})."
+    )

@@ -1,0 +1,68 @@
+"""Says where a policy asks for less than it would if nobody had changed anything: what makes a PASS easier
+is never silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from auditor.errors import PluginError
+from auditor.plugin import _door as door
+from auditor.plugin._loader import make_plugin
+from auditor.plugin.contracts import Probe
+from auditor.policy import Limits, Policy, ProbeUse
+from auditor.policy.concepts.sets import domain_prompts
+
+_LOOSER_ABOVE = ("tau", "alpha", "max_false_positive", "max_retain_drop")
+_LOOSER_BELOW = ("min_sensitivity", "min_retain", "min_fit")
+
+
+def weaker_than_default(policy: Policy) -> tuple[str, ...]:
+    """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each;
+    empty where none is."""
+    return (
+        *_limits(policy),
+        *(sentence for use in policy.probes for sentence in _probe(use)),
+        *_prompts(policy),
+    )
+
+
+def _limits(policy: Policy) -> Iterator[str]:
+    for name, field in Limits.model_fields.items():
+        value, default = getattr(policy.limits, name), field.default
+        looser = (
+            value > default if name in _LOOSER_ABOVE else value < default if name in _LOOSER_BELOW else False
+        )
+        if looser:
+            yield f"limits.{name} is {value:g}; the default is {default:g}"
+    default_prior = Limits.model_fields["prior"].default
+    if policy.limits.prior != default_prior:
+        yield f"limits.prior is {list(policy.limits.prior)}; the default is {list(default_prior)}"
+    if policy.claim == "detector":
+        yield "claim is 'detector'; the default, 'concept', also answers for what the detector misses"
+
+
+def _probe(use: ProbeUse) -> Iterator[str]:
+    probe: Probe = make_plugin("probes", use.use, use.options)
+    title = door.call(probe, lambda: probe.title)
+    default = ProbeUse.model_fields["doses"].default[-1]
+    if probe.methods and use.doses[-1] < default:
+        yield f"{title} ({use.method}) trains {use.doses[-1]} steps; the default is {default}"
+    usual = door.call(probe, probe.usual, use.method)
+    if not isinstance(usual, Mapping) or not all(isinstance(value, int | float) for value in usual.values()):
+        raise PluginError(
+            f"{door.title(probe)} returned {usual!r} from usual(); a mapping of options to numbers is right."
+        )
+    for name, value in usual.items():
+        own = getattr(probe.options, name, None)
+        if own is not None and own < value:
+            yield f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
+
+
+def _prompts(policy: Policy) -> Iterator[str]:
+    for concept in policy.erase:
+        usual = domain_prompts(concept.domain)
+        if len(concept.templates) < len(usual):
+            yield (
+                f"{concept.name} is asked for in {len(concept.templates)} prompts; the default for its "
+                f"domain is {len(usual)}"
+            )

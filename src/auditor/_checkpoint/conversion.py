@@ -1,0 +1,64 @@
+"""Turns a pickled checkpoint into safetensors, in a process of its own that holds nothing else; never called
+by an audit.
+
+``torch.load(weights_only=True)`` unpickles tensors and plain containers and refuses everything else. The
+process gets no token and no network settings, and only its output file leaves it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from auditor.errors import RefusedError, UsageError
+
+_LIMIT_SECONDS = 3600
+_SCRIPT = """
+import sys, torch
+from safetensors.torch import save_file
+value = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
+for key in ("state_dict", "model", "params"):
+    if isinstance(value, dict) and isinstance(value.get(key), dict):
+        value = value[key]
+tensors = {name: part.contiguous().clone() for name, part in value.items() if isinstance(part, torch.Tensor)}
+if not tensors:
+    raise SystemExit("it holds no tensors")
+save_file(tensors, sys.argv[2], metadata={"format": "pt"})
+"""
+
+
+def convert(source: Path, out: Path) -> None:
+    """Write the tensors of the pickle ``source`` to the safetensors file ``out``.
+
+    Raises :class:`UsageError` where a file is not there or in the way, and :class:`RefusedError` where the
+    pickle holds anything but tensors and plain containers.
+    """
+    if not source.is_file():
+        raise UsageError(f"There is no file {source}.")
+    if out.exists() or out.suffix != ".safetensors":
+        raise UsageError(f"{out} must be a new file that ends in .safetensors.")
+    part = out.with_name(f".{out.stem}.part.safetensors")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _SCRIPT, str(source.resolve()), str(part.resolve())],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=kept,
+            timeout=_LIMIT_SECONDS,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1][:200]
+            raise RefusedError(f"{source} was not converted: {last}")
+        part.replace(out)
+    except subprocess.TimeoutExpired as error:
+        raise RefusedError(f"{source} was not converted within an hour.") from error
+    finally:
+        part.unlink(missing_ok=True)

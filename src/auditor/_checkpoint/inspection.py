@@ -1,0 +1,174 @@
+"""Says what a checkpoint is, from names and headers alone: nothing is loaded, no weight is read unless
+asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from auditor._checkpoint.admit import Located, form_of, locate, open_checkpoint
+from auditor._checkpoint.folder import admit_folder
+from auditor._checkpoint.header import Header, read_header
+from auditor._checkpoint.survey import refuse_outside, survey
+from auditor._files.json_files import read_json
+from auditor.errors import RefusedError
+
+_FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+_LONGEST_CARD = 2**16
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of a checkpoint, as its headers declare it."""
+
+    name: str
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a checkpoint without loading it; ``refused`` is the sentence that admission would
+    refuse it with."""
+
+    source: str
+    form: str | None
+    family: str | None
+    prediction: str | None
+    commit: str | None
+    components: tuple[Component, ...]
+    licence: str | None
+    base_model: str | None
+    never_read: tuple[str, ...]
+    """Files beside it that no audit opens: pickles, and other programs' formats."""
+    refused: str | None
+    digest: str | None
+    root_digest: str | None
+
+
+def inspect(source: str, *, full: bool = False, base: str | None = None, offline: bool = False) -> Inspection:
+    """Look at ``source``. With ``full`` everything is admitted, hashed and scanned as for an audit (a
+    single file then needs ``base``)."""
+    located = locate(source, offline=offline)
+    form, components, refused = None, list[Component](), None
+    digest = root = family = prediction = None
+    try:
+        if located.path.is_dir():
+            form, components = "diffusers folder", _folder(located)
+            family, prediction = _declared(located.path)
+        else:
+            header = read_header(located.path)
+            form, components = str(form_of(source, header)), [_component("tensors", {located.path: header})]
+            family = _family_of(header)
+        if full:
+            opened = open_checkpoint(
+                source, base=None if base is None else open_checkpoint(base, offline=offline), offline=offline
+            )
+            digest, root = opened.digest, opened.root_digest
+    except RefusedError as error:
+        refused = str(error)
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        refused = f"{source} cannot be read whole ({type(error).__name__})."
+    licence, base_model = _card(located.path)
+    return Inspection(
+        source,
+        form,
+        family,
+        prediction,
+        located.snapshot.commit if located.snapshot else None,
+        tuple(components),
+        licence,
+        base_model,
+        _never_read(located.path),
+        refused,
+        digest,
+        root,
+    )
+
+
+def _folder(located: Located) -> list[Component]:
+    if not (located.path / "model_index.json").is_file():
+        raise RefusedError(f"{located.source} is not a diffusers folder: it holds no model_index.json.")
+    everything = survey(located.source, located.path)
+    return [
+        _component(name, headers)
+        for name, headers in admit_folder(located.source, located.path, everything).items()
+    ]
+
+
+def _component(name: str, headers: dict[Path, Header]) -> Component:
+    size = sum(tensor.end - tensor.start for header in headers.values() for tensor in header.tensors)
+    kinds = sorted({kind for header in headers.values() for kind in header.dtypes})
+    return Component(name, sum(header.parameters for header in headers.values()), size, tuple(kinds))
+
+
+def _declared(folder: Path) -> tuple[str | None, str | None]:
+    width = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
+    family = _FAMILIES.get(width, f"UNet with a text width of {width}") if isinstance(width, int) else None
+    return family, str(
+        read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
+    )
+
+
+def _family_of(header: Header) -> str | None:
+    width = next(
+        (
+            shape[1]
+            for name, shape in header.shapes.items()
+            if "attn2.to_k" in name and len(shape) == 2 and "lora" not in name
+        ),
+        None,
+    )
+    return None if width is None else _FAMILIES.get(width, f"UNet with a text width of {width}")
+
+
+def licence_of(path: Path) -> str | None:
+    """The licence that a checkpoint's card names."""
+    return _card(path)[0]
+
+
+def _card(path: Path) -> tuple[str | None, str | None]:
+    """Licence and base model that the card's front matter names; None where there is no card, or none that
+    reads."""
+    root = path if path.is_dir() else path.parent
+    card = root / "README.md"
+    try:
+        refuse_outside(root.name, root, card)
+        if not card.is_file():  # a pipe would be waited for
+            return None, None
+        with card.open(encoding="utf-8") as file:
+            parts = file.read(_LONGEST_CARD).split("---")
+        front: Any = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else {}
+    except (OSError, ValueError, RecursionError, RefusedError, yaml.YAMLError):
+        return None, None
+    if not isinstance(front, dict):
+        return None, None
+    base = front.get("base_model")
+    base = base[0] if isinstance(base, list) and base else base
+    licence = front.get("license")
+    return licence if isinstance(licence, str) else None, base if isinstance(base, str) else None
+
+
+def _never_read(path: Path) -> tuple[str, ...]:
+    if not path.is_dir():
+        return ()
+    kinds = (
+        ".bin",
+        ".ckpt",
+        ".pt",
+        ".pth",
+        ".pkl",
+        ".pickle",
+        ".onnx",
+        ".onnx_data",
+        ".msgpack",
+        ".h5",
+        ".py",
+    )
+    return tuple(
+        sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in kinds)
+    )

@@ -1,0 +1,96 @@
+"""The command line. Each command is a short file; torch is imported by the ones that need it, when they
+run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from auditor.errors import AuditorError, ExitCode, InterruptedRunError
+
+_COMMANDS = {
+    "demo": "erase one person twice, audit both, show one page",
+    "inspect": "say what a checkpoint is, without loading it",
+    "fetch": "bring a checkpoint from the Hub into its cache",
+    "convert": "turn a pickled checkpoint into safetensors",
+    "erase": "make an erased checkpoint out of a base",
+    "policy": "write a policy, check it, say what it asks for",
+    "plan": "say what an audit would draw and what it would cost",
+    "audit": "audit a checkpoint and give a verdict",
+    "judge": "judge the journal of an earlier run again",
+    "show": "show the report of a run",
+    "report": "a report in another form, two compared, one verified",
+    "replay": "draw some images of an earlier run again and compare",
+    "study": "measure a grid of erasures and probes: which come undone, by how much",
+    "plugins": "list what is installed",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is called, so that ``--help`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"auditor._cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="auditor")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Does an erased concept stay gone? Audits text-to-image checkpoints for concept resurgence.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 usage or policy, 3 INCONCLUSIVE, 4 refused checkpoint, 5 error, 130/143
+    interrupted.
+    """
+    ctx.obj = {"debug": debug}
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def _printable(text: str) -> str:
+    """Names from a checkpoint must not drive a terminal or a CI's commands: one line, no control
+    characters."""
+    from auditor.report.words import harmless
+
+    return harmless("".join(character if character.isprintable() else " " for character in text))
+
+
+def main() -> None:
+    """The entry point: errors become one sentence and their exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)  # without standalone mode click hands the exit code back
+    except click.exceptions.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(ExitCode.USAGE) from None
+    except (AuditorError, InterruptedRunError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"auditor: {_printable(str(error))}", err=True)
+        raise SystemExit(error.exit_code) from None
+    # Python would end with 1 or 0 here, which mean FAIL and PASS
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        if debug:
+            traceback.print_exc()
+        click.echo(
+            f"auditor: unexpected {type(error).__name__}: {_printable(str(error))} (--debug shows where)",
+            err=True,
+        )
+        raise SystemExit(ExitCode.ERROR) from None
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,102 @@
+"""``auditor audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from auditor._cli.live import watch
+from auditor._cli.options import exit_zero, output_format, plugin_files, seal
+from auditor._cli.terminal import exit_code_of, present, show_changes
+from auditor.errors import PolicyError
+
+
+@click.command("audit")
+@click.argument("checkpoint")
+@click.option("--policy", required=True, help="A policy file, or the name of a bundled one (micro-person).")
+@click.option(
+    "--policy-digest",
+    metavar="sha256:HEX",
+    help="Go on only if the policy is the one with this digest ('auditor policy check').",
+)
+@click.option("--base", help="The checkpoint before erasure; overrides the policy's.")
+@click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run; the same command goes on in it.",
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Where pictures of the base are kept between audits."
+)
+@click.option(
+    "--report", "forms", multiple=True, help="Another form to write (junit, sarif, …); may be given again."
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="An earlier report: say what changed. The verdict does not hang on it.",
+)
+@output_format
+@exit_zero
+@seal
+@plugin_files
+@click.pass_context
+def command(
+    ctx: click.Context,
+    checkpoint: str,
+    policy: str,
+    policy_digest: str | None,
+    base: str | None,
+    offline: bool,
+    out: Path,
+    cache: Path | None,
+    forms: tuple[str, ...],
+    baseline: Path | None,
+    form: str,
+    exit_zero: bool,
+    seal: Path | None,
+) -> None:
+    """Audit CHECKPOINT against a policy and give a verdict.
+
+    CHECKPOINT is a diffusers folder, hf://org/name[@revision], or, over the base, a safetensors file: a whole
+    model, a UNet, a LoRA or an eraser's changed tensors.
+    """
+    from auditor._audit.audit import audit
+    from auditor._audit.contents import contents_of
+    from auditor._audit.judge import write_form
+    from auditor.plugin._loader import make_plugin
+    from auditor.policy import load_policy
+    from auditor.report.compare import diff, read_report
+
+    demanded = load_policy(policy) if base is None else load_policy(policy).with_base(base)
+    if policy_digest is not None:
+        digest = demanded.digest(contents_of(demanded))
+        if policy_digest.removeprefix("sha256:") != digest:
+            other = " with another base" if base else ""
+            raise PolicyError(
+                f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{digest}."
+            )
+    earlier = None if baseline is None else read_report(baseline)
+    for name in forms:
+        make_plugin("reporters", name, {})
+    with watch(form) as progress:
+        report = audit(
+            checkpoint,
+            demanded,
+            out,
+            offline=offline,
+            cache=cache,
+            progress=progress,
+            base=base,
+            policy_file=policy,
+            seal=seal,
+        )
+    present(report, out, form)
+    for name in forms:
+        write_form(report, out, name)
+    if earlier is not None and form == "human":
+        show_changes(diff(earlier, report))
+    ctx.exit(exit_code_of(report, exit_zero=exit_zero))

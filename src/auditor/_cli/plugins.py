@@ -1,0 +1,101 @@
+"""``auditor plugins``, ``show``, ``new`` and ``check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from auditor._cli.options import plugin_files
+from auditor.errors import UsageError
+from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
+
+
+@click.group("plugins", invoke_without_command=True)
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@plugin_files
+@click.pass_context
+def command(ctx: click.Context, kind: str | None, form: str) -> None:
+    """List the plugins on this machine, and the ones that did not load."""
+    if ctx.invoked_subcommand is not None:
+        return
+    records = [record for record in load_plugins().records if kind in (None, record.kind) or record.error]
+    if form == "json":
+        click.echo(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
+        return
+    from auditor._cli.terminal import show_plugins
+
+    show_plugins(records)
+
+
+@command.command("show")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="Where plugins of several kinds share the name.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@plugin_files
+def show(name: str, kind: str | None, form: str) -> None:
+    """Say what the plugin NAME is and which options it takes, with their defaults."""
+    records = [
+        record for record in load_plugins().records if record.name == name and kind in (None, record.kind)
+    ]
+    if not records:
+        raise UsageError(f"No plugin is called '{name}'; 'auditor plugins' lists them.")
+    if form == "json":
+        rows = [
+            _row(record) | {"options": record.plugin.Options.model_json_schema() if record.plugin else None}
+            for record in records
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from auditor._cli.terminal import show_plugin
+
+    for record in records:
+        show_plugin(record)
+
+
+@command.command("new")
+@click.argument("kind", type=click.Choice(sorted(SINGULAR.values())))
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the package goes. Default: a folder of its name here.",
+)
+def new(kind: str, name: str, out: Path | None) -> None:
+    """Write a complete, installable package for a plugin of KIND called NAME; its tests pass at once."""
+    from auditor.testing.scaffold import write_package
+
+    folder = write_package(kind, name, out)
+    click.echo(
+        f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'."
+    )
+
+
+@command.command("check")
+@click.argument("distribution")
+@plugin_files
+def check(distribution: str) -> None:
+    """Say whether DISTRIBUTION (or a file given with --plugin) registers what it should; exit 5 where it
+    does not."""
+    from auditor.testing.distribution import check_distribution
+
+    for sentence in check_distribution(distribution):
+        click.echo(sentence)
+
+
+def _row(record: PluginRecord) -> dict[str, Any]:
+    plugin = record.plugin
+    return {
+        "kind": record.kind,
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "summary": plugin.summary if plugin else None,
+        "source": plugin.source if plugin else None,
+        "needs_gpu": plugin.needs_gpu if plugin else None,
+        "contract": CONTRACTS[record.kind].__name__ if plugin else None,
+        "error": record.error,
+    }

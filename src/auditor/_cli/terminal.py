@@ -1,0 +1,277 @@
+"""What people see in a terminal when something has ended: tables and verdicts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from auditor._audit.cells import Role
+from auditor._audit.plan import Plan
+from auditor.errors import ExitCode
+from auditor.report import Outcome, Report, State
+from auditor.report.words import harmless, line, remarks
+
+if TYPE_CHECKING:
+    from auditor._audit.cost import CellForecast, Cost
+    from auditor._checkpoint.inspection import Inspection
+    from auditor.plugin._loader import PluginRecord
+    from auditor.report.compare import Change
+
+_COLORS = {
+    Outcome.PASS: "green",
+    Outcome.FAIL: "red",
+    Outcome.INCONCLUSIVE: "yellow",
+    Outcome.ERROR: "magenta",
+}
+_EXITS = {
+    Outcome.PASS: ExitCode.PASS,
+    Outcome.FAIL: ExitCode.FAIL,
+    Outcome.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Outcome.ERROR: ExitCode.ERROR,
+}
+_STATES = {
+    State.HELD: "[green]held[/]",
+    State.FAILED: "[red]failed[/]",
+    State.UNDECIDED: "[yellow]undecided[/]",
+}
+
+
+_SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
+    """The exit code of a verdict; with ``exit_zero`` 0 for FAIL and INCONCLUSIVE as well, never for ERROR."""
+    outcome = report.verdict.outcome
+    return 0 if exit_zero and outcome is not Outcome.ERROR else _EXITS[outcome]
+
+
+def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
+    """What would be drawn, what becomes of the deciding cells, and what it costs."""
+    from auditor._audit import cost as forecast
+
+    console = Terminal(highlight=False)
+    table = Table("arm", "concept images", "retained images", "dose", title="At most")
+    for arm in plan.arms:
+        cells = plan.cells_of(arm.name)
+        retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
+        concept = sum(cell.images for cell in cells) - retained
+        steps = str(arm.dose) if arm.probe is not None else ""
+        table.add_row(plain(arm.name), str(concept), str(retained), steps)
+    console.print(table)
+    for group in forecast.forecast_cells(plan):
+        _show_cells(console, group)
+    for reason in forecast.out_of_reach(plan)[:5]:
+        console.print(f"[yellow]out of reach: {plain(reason)}; raise the budget or add retained concepts[/]")
+    least = forecast.images_if_well(plan)
+    console.print(
+        f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
+        f"{forecast.denoiser_calls(plan, least)} to {forecast.denoiser_calls(plan, plan.images)} UNet "
+        f"evaluations · {plan.training_steps} training steps"
+    )
+    if cost is not None:
+        console.print(
+            f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP, "
+            f"{cost.training / 1e12:.3g} of them training · weights and optimiser take "
+            f"{cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
+        )
+        if rate is None:
+            console.print("minutes: not known before the first audit on this machine")
+        else:
+            minutes = " to ".join(
+                f"{(operations + cost.training) / rate / 60:.2g}" for operations in (cost.least, cost.most)
+            )
+            console.print(
+                f"minutes: {minutes}, at the {rate / 1e9:.3g} GFLOP/s that drawing reached in the last audit "
+                "on this machine"
+            )
+
+
+def _show_cells(console: Console, cells: CellForecast) -> None:
+    """Chances of the deciding cells at some rates, and where futility closes them."""
+    console.print(
+        f"{cells.cells} cells with {cells.round_size} prompts a round, {cells.planned} images each at most"
+    )
+    if cells.suffices is not None and cells.suffices > cells.planned:
+        console.print(
+            f"[yellow]budget.images_per_cell is below the {cells.suffices} images that suffice at a rate of "
+            "tau/4[/]"
+        )
+    table = Table("true detection rate", "held", "failed", "undecided", "mean images", "all cells held")
+    for outlook in cells.outlooks:
+        chances = [f"{chance:.3f}" for chance in (outlook.held, outlook.failed, outlook.undecided)]
+        table.add_row(
+            f"{outlook.rate:.3f}", *chances, f"{outlook.images:.0f}", f"{cells.p_all_held(outlook):.3f}"
+        )
+    console.print(table)
+    closed = [
+        f"{low} to {high} hits after {images}"
+        for images, low, high in cells.futility[:: max(1, len(cells.futility) // 5)]
+    ]
+    if closed:
+        console.print(f"closed as undecided, for instance: {', '.join(closed)} images")
+
+
+def show_erasure_plan(found: Mapping[str, Any]) -> None:
+    """What an eraser says that it would do, key by key."""
+    console = Terminal(highlight=False)
+    if not found:
+        console.print("this eraser does not say what it would do")
+
+    def show(value: Mapping[str, Any], indent: str) -> None:
+        for key, part in value.items():
+            name = str(key).replace("_", " ")
+            if isinstance(part, Mapping):
+                console.print(f"{indent}{plain(name)}")
+                show(part, indent + "  ")
+            else:
+                console.print(f"{indent}{plain(name)}: {plain(str(part))}")
+
+    show(found, "")
+
+
+def show_inspection(found: Inspection) -> None:
+    """What a checkpoint is, line by line."""
+    console = Terminal(highlight=False)
+    rows = {
+        "form": found.form,
+        "family": found.family,
+        "predicts": found.prediction,
+        "commit": found.commit,
+        "licence in its card": found.licence,
+        "base in its card": found.base_model,
+        "digest": found.digest,
+        "root digest": found.root_digest,
+    }
+    for name, value in rows.items():
+        if value is not None:
+            console.print(f"{name}: {_printable(value)}", markup=False, soft_wrap=True)
+    for part in found.components:
+        kinds = ", ".join(part.dtypes)
+        console.print(
+            f"{part.name}: {part.parameters / 1e6:.1f} M values, {part.bytes / 2**20:.0f} MiB, {kinds}",
+            markup=False,
+        )
+    if found.never_read:
+        console.print(
+            f"never read: {_printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True
+        )
+    verdict = "admitted" if found.digest else "admitted so far (names and headers; --full reads every byte)"
+    console.print(
+        verdict if found.refused is None else f"REFUSED: {_printable(found.refused)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _printable(text: str) -> str:
+    """Text of others without control characters, which could drive a terminal."""
+    return harmless(line(text, 100_000))
+
+
+def plain(text: str) -> str:
+    """The same where Rich reads markup."""
+    return escape(harmless(line(text)))
+
+
+def show_plugins(records: Sequence[PluginRecord]) -> None:
+    """One row a plugin."""
+    table = Table("kind", "name", "from", "what it is for")
+    for record in records:
+        text = record.plugin.summary if record.plugin else f"did not load: {record.error}"
+        table.add_row(record.kind, plain(record.name), f"{record.distribution} {record.version}", plain(text))
+    Terminal().print(table)
+
+
+def show_plugin(record: PluginRecord) -> None:
+    """What a plugin is, and one row an option."""
+    from auditor.plugin._loader import SINGULAR
+
+    console = Terminal(highlight=False)
+    console.print(
+        f"[bold]{plain(record.name)}[/] ({SINGULAR.get(record.kind, 'plugin')}, {plain(record.origin)})"
+    )
+    if record.plugin is None:
+        console.print(f"[red]did not load: {plain(record.error or '')}[/]")
+        return
+    plugin = record.plugin
+    source = f" ({plugin.source})" if plugin.source else ""
+    console.print(plain(f"{plugin.summary}{source}{', needs a GPU' if plugin.needs_gpu else ''}"))
+    table = Table("option", "type", "default", "what it does", title="Options")
+    for name, field in plugin.Options.model_fields.items():
+        default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
+        limits = [
+            f"{sign} {getattr(limit, key)}"
+            for limit in field.metadata
+            for key, sign in _SIGNS.items()
+            if hasattr(limit, key)
+        ]
+        kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
+        table.add_row(
+            plain(name), plain(" ".join([kind, *limits])), plain(default), plain(field.description or "")
+        )
+    console.print(table if plugin.Options.model_fields else "It takes no options.")
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """The table concept x arm, the verdict with its reasons, and where the page is."""
+    console = Terminal(highlight=False)
+    table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
+    for cell in report.cells:
+        rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
+        state = _STATES[cell.state] if cell.state else ""
+        upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
+        table.add_row(
+            plain(cell.surface), plain(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state
+        )
+    console.print(table)
+    controls = [control for control in report.controls if control.passed is not None]
+    console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
+    color = _COLORS[report.verdict.outcome]
+    origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
+    console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
+    for reason in report.verdict.reasons[:5]:
+        console.print("  " + plain(reason), soft_wrap=True)
+    if len(report.verdict.reasons) > 5:
+        console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
+    for remark in remarks(report):
+        console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
+    if folder.is_dir():
+        console.print(f"report: {plain(str(folder / 'report.html'))}")
+
+
+def present(report: Report, folder: Path, form: str) -> None:
+    """A report on standard output, as the user asked for it."""
+    if form == "json":
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    elif form == "human":
+        show_report(report, folder)
+
+
+def show_changes(changes: Sequence[Change]) -> None:
+    """What differs between two reports, what is worse in red."""
+    console = Terminal(highlight=False)
+    if not changes:
+        console.print("nothing changed")
+        return
+    table = Table("", "before", "after")
+    for change in changes:
+        color = "[red]" if change.worse else ""
+        table.add_row(plain(change.what), plain(change.before), f"{color}{plain(change.after)}")
+    console.print(table)
+    worse = sum(change.worse for change in changes)
+    console.print(f"{worse} of {len(changes)} are worse" if worse else "nothing is worse")
+
+
+class Terminal(Console):
+    """A console that a closed pipe makes silent: the exit code stays the verdict's."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process

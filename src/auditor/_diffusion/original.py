@@ -1,0 +1,182 @@
+"""A checkpoint as it was loaded: gives copies to plugins to change, and says what they changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from auditor._diffusion.model import DiffusionModel
+from auditor.errors import PluginError
+
+PARTS = ("unet", "text_encoder", "vae")
+"""What an update may change, where it says so."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Tensors that differ from the original or were added, by part and name, and how far those moved that
+    were there before.
+
+    ``relative`` is the L2 norm of their difference over that of the parts hit. What was added has no share in
+    it: alone it says nothing of what the model draws.
+    """
+
+    tensors: dict[str, Tensor]
+    relative: float
+
+
+class Original:
+    """A model that no plugin ever holds."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+
+    def fresh(self) -> DiffusionModel:
+        """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so
+        far."""
+        return self.copy((*PARTS, "tokenizer"))
+
+    def copy(self, parts: Iterable[str]) -> DiffusionModel:
+        """A copy that has ``parts`` of its own and shares the rest: for us, never for a plugin."""
+        model = self._model
+        own = {name: copy.deepcopy(getattr(model, name)) for name in set(parts)}
+        return replace(
+            model, **own, scheduler_config=dict(model.scheduler_config), _states=dict(model._states)
+        )
+
+    def change(
+        self, changed: DiffusionModel, allowed: Sequence[str], who: str, *, may_be_nothing: bool = False
+    ) -> Change:
+        """What ``changed`` differs in, made ready to be sampled.
+
+        ``allowed`` holds patterns of ``part.tensor`` names. Raises :class:`PluginError`, naming ``who``, for
+        a change outside of them, for a tensor that is gone or of another shape or type, for anything that is
+        no tensor (hooks, tokenizer, scheduler, precision), and where nothing differs.
+        """
+        ours = self._model
+        settings = ("scheduler_config", "precision", "digest")
+        if any(getattr(ours, name) != getattr(changed, name) for name in settings) or len(
+            ours.tokenizer
+        ) != len(changed.tokenizer):
+            raise PluginError(
+                f"{who} changed the model's tokenizer, scheduler or precision, which no update may."
+            )
+        found, squares = dict[str, Tensor](), 0.0
+        sizes = dict[str, float]()
+        for part in PARTS:
+            before, after = getattr(ours, part), getattr(changed, part)
+            if left := _left_behind(before, after, part):
+                raise PluginError(f"{who} left {left} on the {part}; an arm is its weights and nothing else.")
+            differences = _differences(before, after, who)
+            found |= {f"{part}.{name}": tensor for name, tensor, _ in differences}
+            squares += sum(square for *_, square in differences)
+            if differences:
+                sizes[part] = _square(before)
+        outside = next((name for name in found if not any(_allows(one, name) for one in allowed)), None)
+        if outside is not None:
+            raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
+        if not found and not may_be_nothing:
+            raise PluginError(f"{who} changed no weight: images after it would be those of the erased arm.")
+        changed._states.clear()
+        if "text_encoder" not in sizes:
+            changed._states.update(ours._states)
+        for part in PARTS:
+            getattr(changed, part).eval()
+        return Change(found, (squares / sum(sizes.values())) ** 0.5 if found else 0.0)
+
+
+def _allows(pattern: str, name: str) -> bool:
+    """The autoencoder is meant only where it is named: a pattern for everything is one for UNet and text
+    encoder."""
+    return fnmatchcase(name, pattern) and (pattern.startswith("vae.") or not name.startswith("vae."))
+
+
+@torch.no_grad()
+def _differences(before: nn.Module, after: nn.Module, who: str) -> list[tuple[str, Tensor, float]]:
+    """(name, tensor, squared difference) of everything that is not the same bit for bit. peft calls a
+    wrapped weight ``base_layer``."""
+    old, left, found = before.state_dict(), set(before.state_dict()), []
+    for name, value in after.state_dict().items():
+        plain = name.replace(".base_layer", "")
+        known = old.get(plain)
+        left.discard(plain)
+        if known is None:
+            found.append((name, value, 0.0))
+        elif known.shape != value.shape or known.dtype != value.dtype:
+            raise PluginError(
+                f"{who} changed the shape or type of {plain}: {tuple(known.shape)} → {tuple(value.shape)}, "
+                f"{value.dtype}."
+            )
+        elif not torch.equal(known, value):
+            found.append((name, value, float((value.double() - known.double()).square().sum())))
+    if left:
+        raise PluginError(f"{who} took away {min(left)}.")
+    return found
+
+
+@torch.no_grad()
+def _square(module: nn.Module) -> float:
+    return sum(float(value.double().square().sum()) for value in module.state_dict().values())
+
+
+_HARMLESS = {
+    "peft_config",
+    "_hf_peft_config_loaded",
+    "lora_scale",
+    "_safe_fusing",
+    "_gradient_checkpointing_func",
+}
+"""Attributes of modules that peft and diffusers add themselves."""
+
+
+def _left_behind(before: nn.Module, after: nn.Module, part: str) -> str | None:
+    """What changes images and is no tensor, so that putting the weights back would not bring it back."""
+    if _hooks(after) > _hooks(before):
+        return "hooks"
+    if [type(each) for each in _processors(after)] != [type(each) for each in _processors(before)]:
+        return "other attention"
+    known = dict(before.named_modules())
+    for name, module in after.named_modules():
+        plain = known.get(name.replace(".base_layer", ""))
+        if plain is not None and type(plain) is type(module):
+            extra = set(vars(module)) - set(vars(plain)) - _HARMLESS
+            if extra:
+                return f"an attribute ({min(extra)})"
+    return _odd_adapter(after, part)
+
+
+def _odd_adapter(module: nn.Module, part: str) -> str | None:
+    """An adapter that is kept is put back as ``add_adapter`` lays it on: one, switched on, at its own
+    scale."""
+    configs = getattr(module, "peft_config", {})
+    if configs and (part != "unet" or len(configs) > 1):
+        return "an adapter" if part != "unet" else f"{len(configs)} adapters"
+    for layer in module.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, config in configs.items():
+            rank = layer.r.get(name, config.r)
+            alpha = config.alpha_pattern.get(name, config.lora_alpha)
+            usual = alpha / rank**0.5 if config.use_rslora else alpha / rank
+            if (
+                layer.disable_adapters
+                or layer.merged
+                or layer.active_adapters != [name]
+                or abs(layer.scaling.get(name, 0) - usual) > 1e-9
+            ):
+                return "an adapter that is switched off, merged or rescaled"
+    return None
+
+
+def _processors(module: nn.Module) -> list[object]:
+    return list(getattr(module, "attn_processors", {}).values())
+
+
+def _hooks(module: nn.Module) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())

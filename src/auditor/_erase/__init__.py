@@ -1,0 +1,1 @@
+"""Edits of weights: from a base to an erased checkpoint, with its provenance."""

@@ -1,0 +1,180 @@
+"""Reads YAML strictly and turns validation errors into sentences with a line number.
+
+YAML is a larger language than a policy needs: duplicate keys, aliases and ``.nan`` are refused here
+(safety.md S7).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from auditor.errors import PolicyError, UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe subset, less aliases, duplicate keys and numbers that are not finite."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value: float = super().construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value} is not a finite number", problem_mark=node.start_mark
+            )
+        return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+
+
+def read_yaml(
+    path: Path, model: type[Model], data: dict[str, Any] | None = None, also: Sequence[Path] = ()
+) -> Model:
+    """Read ``path`` as a ``model``; ``data`` is what it says once it was completed from other files
+    (``also``).
+
+    Raises :class:`UsageError` where the file cannot be read and :class:`PolicyError`, with file and line,
+    where its content does not fit; for an unknown key it names the nearest known one.
+    """
+    root, read = _parse(path)
+    try:
+        return model.model_validate(read if data is None else data)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        first = next(
+            (each for each in found if each["type"] == "extra_forbidden"), found[0]
+        )  # a misspelt key explains a missing one
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        where, (depth, line, own) = path, _place_of(root, first["loc"])
+        for other in () if own else also:
+            deeper = _place_of(_parse(other)[0], first["loc"])
+            where, depth, line = (other, *deeper[:2]) if deeper[0] > depth else (where, depth, line)
+        raise PolicyError(f"{where}:{line}: {sentence_of(first, model)}{more}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read ``path`` as a mapping whose keys are checked elsewhere."""
+    return _parse(path)[1]
+
+
+def entries_of(path: Path, key: str) -> list[tuple[int, dict[str, Any]]]:
+    """The mappings that the list under ``key`` holds, each with its line, from 1."""
+    root, data = _parse(path)
+    entries = data.get(key)
+    if not isinstance(entries, list):
+        return []
+    return [
+        (_place_of(root, (key, at))[1], entry) for at, entry in enumerate(entries) if isinstance(entry, dict)
+    ]
+
+
+def parse_scalar(text: str) -> Any:
+    """One value as YAML reads it: ``3`` is a number, ``true`` a truth value, ``[a, b]`` a list."""
+    try:
+        return _StrictLoader(text).get_single_data()
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{text!r} is no value: {getattr(error, 'problem', None) or error}.") from error
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs of a command line, each value as YAML reads it."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise UsageError(f"--option {pair!r} is no KEY=VALUE.")
+        options[key] = parse_scalar(value)
+    return options
+
+
+def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    try:
+        loader = _StrictLoader(text)
+        root = loader.get_single_node()
+        data = loader.construct_document(root) if root is not None else None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise PolicyError(
+            f"{path}{line}: not a valid document: {problem or str(error).splitlines()[0]}."
+        ) from error
+    if not isinstance(data, dict):
+        raise PolicyError(f"{path}: expected a mapping of keys, found {type(data).__name__}.")
+    return root, data
+
+
+def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One pydantic error as one sentence; an unknown key comes with the nearest known key."""
+    where = ".".join(str(part) for part in error["loc"]) or "document"
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
+        return f"unknown key '{where}'; {hint}"
+    if error["type"] == "missing":
+        return f"'{where}' is missing."
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    return f"'{where}': {message[0].lower() + message[1:]}{shown}."
+
+
+def _place_of(node: yaml.Node | None, location: Sequence[str | int]) -> tuple[int, int, bool]:
+    """How many parts of ``location`` the document has, the line, from 1, of the deepest, and whether what is
+    there is this document's.
+
+    It is not where the document only names something that another one lays out.
+    """
+    depth, line = 0, 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                continue  # a union member's name or a missing key: not in the document
+            depth, line, node = depth + 1, pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            depth, line = depth + 1, node.start_mark.line + 1
+    return depth, line, depth == len(location) or (depth > 0 and isinstance(node, yaml.MappingNode))
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = field.annotation if field else None
+        arguments = getattr(current, "__args__", ())
+        current = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

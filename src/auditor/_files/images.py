@@ -1,0 +1,110 @@
+"""Pictures on disk: PNG files named by their sha256, and the cache that audits of one base share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from auditor._files.whole_files import write_whole
+
+_BLANK_DEVIATION = 2.0  # of 255: below it an image is one flat colour
+_NOISE_CORRELATION = 0.2  # of neighbouring pixels: pictures lie above 0.5, white noise at 0
+
+
+def to_png(image: Tensor) -> bytes:
+    """A PNG of one image (uint8, (3, H, W))."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def from_png(content: bytes) -> Tensor:
+    """The image (uint8, (3, H, W)) of a PNG."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def flaw_of(image: Tensor, finite: bool) -> str | None:
+    """Why an image counts as missing, or None: a dead model's output must never read as "concept not
+    shown"."""
+    if not finite:
+        return "not finite"
+    pixels = image.float()
+    if float(pixels.std()) < _BLANK_DEVIATION:
+        return "blank"
+    rows = torch.stack([pixels[:, :, :-1].flatten(), pixels[:, :, 1:].flatten()])
+    correlation = float(torch.corrcoef(rows)[0, 1])
+    return (
+        None if correlation >= _NOISE_CORRELATION else "noise"
+    )  # one that is not a number is none of a picture either
+
+
+class PictureStore:
+    """``images/<sha256>.png`` of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, image: Tensor) -> str:
+        """Write one image and return its sha256."""
+        content = to_png(image)
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.path(digest)
+        if not path.exists():
+            write_whole(path, content)
+        return digest
+
+    def path(self, digest: str) -> Path:
+        """Where the image with this sha256 lies."""
+        return self._folder / f"{digest}.png"
+
+    def load(self, digest: str | None) -> Tensor | None:
+        """The image with this sha256; None where its file is gone, or holds something else."""
+        if digest is None:
+            return None
+        try:
+            content = self.path(digest).read_bytes()
+        except OSError:
+            return None
+        return from_png(content) if hashlib.sha256(content).hexdigest() == digest else None
+
+    @staticmethod
+    def name(image: Tensor) -> str:
+        """The sha256 that an image is kept under."""
+        return hashlib.sha256(to_png(image)).hexdigest()
+
+
+class PictureCache:
+    """Pictures by the digest of what made them. Each file carries its own sha256 and is hashed again when
+    read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, key: str) -> Tensor | None:
+        """The picture made by ``key``, or None; a file whose bytes do not match its name is not used."""
+        for path in self._folder.glob(f"{key[:2]}/{key}-*.png"):
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == path.stem.rsplit("-", 1)[1]:
+                return from_png(content)
+        return None
+
+    def has(self, key: str) -> bool:
+        """Is there a picture made by ``key``?"""
+        return any(self._folder.glob(f"{key[:2]}/{key}-*.png"))
+
+    def save(self, key: str, image: Tensor) -> None:
+        """Keep the picture made by ``key``, in the place of another one."""
+        content = to_png(image)
+        path = self._folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png"
+        write_whole(path, content)
+        for other in self._folder.glob(f"{key[:2]}/{key}-*.png"):
+            if other != path:
+                other.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The process: signals and the watchdog over silent plugins."""

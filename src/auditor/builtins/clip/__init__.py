@@ -1,0 +1,1 @@
+"""CLIP, which several built-in plugins share."""

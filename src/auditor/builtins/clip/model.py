@@ -1,0 +1,90 @@
+"""CLIP through open_clip: normalised features of texts and images, with label embeddings averaged over
+templates."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from auditor._diffusion.model import digest_of_weights
+from auditor._files.bundled import micro_world
+from auditor.builtins.clip.options import FOLDER
+from auditor.errors import UsageError
+
+_BATCH = 256
+
+
+class Clip:
+    """An open_clip model in evaluation mode, on the CPU or the first GPU."""
+
+    def __init__(self, name: str, pretrained: str | None = None) -> None:
+        """``name``: ``micro``, ``local-dir:PATH`` or a name that open_clip knows (then ``pretrained`` is
+        its tag or file)."""
+        source = f"{FOLDER}{micro_world() / 'clip'}" if name == "micro" else name
+        try:
+            self._model = (
+                open_clip.create_model(source, pretrained=pretrained, require_pretrained=True)
+                .eval()
+                .requires_grad_(False)
+            )
+            self._tokenizer = open_clip.get_tokenizer(source)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(f"open_clip cannot load '{name}': {str(error).splitlines()[0]}") from error
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model.to(self._device)
+        visual = self._model.visual
+        self._size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        self._mean = torch.tensor(visual.image_mean).view(3, 1, 1)
+        self._std = torch.tensor(visual.image_std).view(3, 1, 1)
+
+    @property
+    def scale(self) -> float:
+        """The factor on cosines before the softmax."""
+        return float(self._model.logit_scale.exp())
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all tensors."""
+        return digest_of_weights(self._model)
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of shape (N, width)."""
+        parts = [
+            self._tokenizer(list(texts[start : start + _BATCH])) for start in range(0, len(texts), _BATCH)
+        ]
+        return torch.cat(
+            [self._model.encode_text(part.to(self._device), normalize=True).cpu() for part in parts]
+        )
+
+    @torch.no_grad()
+    def label_features(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """One unit vector a label: the mean over ``templates``, as in Radford et al. 2021, section 3.1.4."""
+        texts = [template.format(label) for label in labels for template in templates]
+        means = self.text_features(texts).view(len(labels), len(templates), -1).mean(1)
+        return functional.normalize(means, dim=1)
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit vectors of ``images`` (uint8, (N, 3, H, W)), resized to the model's size."""
+        features = []
+        for part in images.split(_BATCH):
+            pixels = part.float() / 255
+            if pixels.shape[-1] != self._size or pixels.shape[-2] != self._size:
+                pixels = functional.interpolate(
+                    pixels, size=(self._size, self._size), mode="bicubic", antialias=True
+                ).clamp(0, 1)
+            pixels = (pixels - self._mean) / self._std
+            features.append(self._model.encode_image(pixels.to(self._device), normalize=True).cpu())
+        return torch.cat(features)
+
+
+@functools.lru_cache(maxsize=2)
+def load_clip(name: str, pretrained: str | None = None) -> Clip:
+    """The model called ``name``, loaded once."""
+    return Clip(name, pretrained)

@@ -1,0 +1,180 @@
+"""LoRAs that take away the attention which a concept's tokens draw inside its mask (Lu et al. 2024, Eq. 3),
+many concepts in one pass.
+
+The concepts' losses share no parameter, AdamW works element by element and gradients are clipped concept by
+concept, so that training them together is training each alone: what a concept draws (images, prompts,
+timesteps, noise, first weights) hangs on its own seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from auditor._diffusion.closed_form import LowRank, cross_attention_projections
+from auditor._diffusion.model import DiffusionModel
+from auditor.builtins.erasers.mace.attention import StackedLora, attention_losses, recorded_attention
+
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class ConceptImages:
+    """Training images of one concept: scaled latents (N, C, H, W) and masks (N, H, W) in {0, 1}."""
+
+    latents: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class LoraTask:
+    """One concept to train a LoRA for: its images, its prompts' states (P, tokens, width) and marked
+    tokens (P, tokens), and a seed."""
+
+    images: ConceptImages
+    states: Tensor
+    marked: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class LoraSetting:
+    """How LoRAs are trained."""
+
+    steps: int
+    learning_rate: float
+    rank: int
+    batch: int
+    importance_sampling: bool
+    squared: bool = True
+
+
+@dataclass(frozen=True)
+class TrainedLora:
+    """A concept's LoRA by projection ("….attn2.to_k"), on the CPU, and the loss of every step."""
+
+    lora: dict[str, LowRank]
+    losses: tuple[float, ...]
+
+
+def focal_timesteps(length: int, generator: torch.Generator, count: int) -> Tensor:
+    """Timesteps by concept-focal importance sampling: sigma(0.05 (t - 200)) - sigma(0.05 (t - 400)) of
+    1,000, normalised."""
+    times = torch.arange(length, dtype=torch.float64) * 1000 / length
+    weights = torch.sigmoid(0.05 * (times - 200)) - torch.sigmoid(0.05 * (times - 400))
+    return torch.multinomial(weights, count, replacement=True, generator=generator)
+
+
+def train_loras(
+    model: DiffusionModel,
+    tasks: Sequence[LoraTask],
+    setting: LoraSetting,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> list[TrainedLora]:
+    """Train a LoRA for each task, all of them in every pass of the UNet; the UNet stays as it is."""
+    stacked = _first_weights(model, tasks, setting.rank)
+    parameters = [part for lora in stacked.values() for part in (lora.down, lora.up)]
+    optimizer = torch.optim.AdamW(parameters, lr=setting.learning_rate, weight_decay=0.01)
+    losses: list[list[float]] = []
+    with recorded_attention(model.unet, stacked) as maps:
+        for step in range(setting.steps):
+            each = _losses(model, tasks, setting, step, maps)
+            each.sum().backward()
+            _clip_each(parameters)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(each.tolist())
+            on_step(step + 1)
+    return [
+        TrainedLora(
+            {
+                name: LowRank(lora.up[at].detach().cpu().clone(), lora.down[at].detach().cpu().clone())
+                for name, lora in stacked.items()
+            },
+            tuple(row[at] for row in losses),
+        )
+        for at in range(len(tasks))
+    ]
+
+
+def concepts_at_once(model: DiffusionModel, task: LoraTask, setting: LoraSetting, budget: float) -> int:
+    """How many tasks like this one may share a training step whose activations take at most ``budget`` bytes;
+    at least one.
+
+    Measured on one forward pass: what autograd keeps for the backward pass, the model's own weights not
+    counted.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    own = {weight.untyped_storage().data_ptr() for weight in model.unet.parameters()}
+    stacked = _first_weights(model, [task], setting.rank)
+    with (
+        recorded_attention(model.unet, stacked) as maps,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        loss = _losses(model, [task], setting, 0, maps)
+        one = sum(held for pointer, held in kept.items() if pointer not in own)
+        del loss
+    return max(1, int(budget // max(one, 1)))
+
+
+def _first_weights(model: DiffusionModel, tasks: Sequence[LoraTask], rank: int) -> dict[str, StackedLora]:
+    """``down`` from N(0, 1/r^2) by each task's seed, as peft's "gaussian", and ``up`` zero."""
+    stacked = {}
+    generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
+    for name, weight in cross_attention_projections(model.unet).items():
+        out, width = weight.shape
+        down = torch.stack([torch.randn(rank, width, generator=generator) / rank for generator in generators])
+        up = torch.zeros(len(tasks), out, rank)
+        lora = StackedLora(down.to(model.device).requires_grad_(), up.to(model.device).requires_grad_())
+        stacked[name.removesuffix(".weight")] = lora
+    return stacked
+
+
+def _losses(
+    model: DiffusionModel, tasks: Sequence[LoraTask], setting: LoraSetting, step: int, maps: list[Tensor]
+) -> Tensor:
+    """One loss a task, on the device: the mean over its samples of this step."""
+    scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
+    length = scheduler.config.num_train_timesteps
+    latents, noises, times, states, masks, marked = [], [], [], [], [], []
+    for task in tasks:
+        generator = torch.Generator().manual_seed(task.seed + 1 + step)
+        rows = torch.randint(len(task.images.latents), (setting.batch,), generator=generator)
+        texts = torch.randint(len(task.states), (setting.batch,), generator=generator)
+        if setting.importance_sampling:
+            times.append(focal_timesteps(length, generator, setting.batch))
+        else:
+            times.append(torch.randint(length, (setting.batch,), generator=generator))
+        noises.append(torch.randn((setting.batch, *task.images.latents.shape[1:]), generator=generator))
+        latents.append(task.images.latents[rows])
+        masks.append(task.images.masks[rows])
+        states.append(task.states[texts])
+        marked.append(task.marked[texts])
+    drawn, noise, time, text, mask, mark = (
+        torch.cat(part).to(model.device) for part in (latents, noises, times, states, masks, marked)
+    )
+    maps.clear()
+    with model.autocast(training=True):
+        model.unet(scheduler.add_noise(drawn, noise, time), time, text, return_dict=False)
+    losses = attention_losses(maps, mask, mark, squared=setting.squared)
+    maps.clear()
+    return losses.view(len(tasks), -1).mean(1)
+
+
+def _clip_each(parameters: Sequence[Tensor]) -> None:
+    """Clip every concept's gradient to norm 1, as ``clip_grad_norm_`` does where there is but one."""
+    gradients = [part.grad for part in parameters if part.grad is not None]
+    squares = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients])
+    factors = (_LARGEST_GRADIENT / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors[:, None, None])

@@ -1,0 +1,95 @@
+"""For the Hub: a section of a model card, and evaluation results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import yaml
+from pydantic import Field
+
+from auditor.builtins.reporters.markdown import table, text
+from auditor.plugin.contracts import OptionsModel, Reporter
+from auditor.report import Outcome, Report
+from auditor.report.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, thresholds
+
+
+class ModelCard(Reporter):
+    """``model-card.md``: a section for the card of the audited checkpoint."""
+
+    name = "model-card"
+    summary = "a section for a model card"
+    filename = "model-card.md"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """Verdict first, the worst concept of each arm, what it does not mean."""
+        return _section(report).encode()
+
+
+class EvalResultsOptions(OptionsModel):
+    """Where the Hub files them."""
+
+    dataset: str = Field(min_length=1)
+    """The benchmark's dataset on the Hub, ``org/name``."""
+    task: str = "concept-resurgence"
+    """The benchmark's task."""
+
+
+class EvalResults(Reporter):
+    """``eval_results.yaml``, for the ``.eval_results`` folder of a repository on the Hub."""
+
+    name = "eval-results"
+    summary = "an entry for a Hub repository's .eval_results"
+    filename = "eval_results.yaml"
+    Options: ClassVar[type[OptionsModel]] = EvalResultsOptions
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """The highest upper bound of all deciding cells, in per cent; 100 where nothing was shown. The
+        notes hold the verdict."""
+        from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+        worst = 1.0
+        if report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+            worst = max(
+                (cell.upper if cell.upper is not None else 1.0 for cell in gate_cells(report)), default=1.0
+            )
+        entry = EvalResultEntry(
+            dataset_id=self.options.dataset,
+            task_id=self.options.task,
+            value=round(100 * worst, 2),
+            date=report.provenance.started,
+            notes=f"auditor {report.provenance.versions.get('auditor', '')}: {report.verdict.outcome}; value "
+            "is the highest upper bound of a detection rate in per cent; policy "
+            f"{report.policy_digest[:12]}, checkpoint {report.checkpoint.digest[:12]}"
+            + "".join(f" {line(remark, 1000)}" for remark in remarks(report)),
+        )
+        return yaml.safe_dump(
+            eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True
+        ).encode()
+
+
+def _section(report: Report) -> str:
+    verdict = report.verdict
+    arms = list(dict.fromkeys(cell.arm for cell in gate_cells(report)))
+    rows = []
+    for arm in arms:
+        cells = [cell for cell in gate_cells(report) if cell.arm == arm]
+        worst = max(cells, key=lambda cell: cell.upper if cell.upper is not None else 1.0)
+        rows.append((arm, worst.surface, count(worst), percent(worst.upper, 1), str(worst.state)))
+    return "\n".join(
+        [
+            "## Does the erasure stay?",
+            "",
+            f"auditor {text(report.provenance.versions.get('auditor', ''))}: **{verdict.outcome}**. "
+            f"{MEANINGS[verdict.outcome]}",
+            f"Erased: {', '.join(text(concept['name']) for concept in report.policy['erase'])}.",
+            f"PASS needs an upper bound below {percent(thresholds(report)[0], 1)} of images in every row.",
+            "",
+            *(text(remark, 3000) for remark in remarks(report)),
+            *table(("after", "worst concept", "detected", "upper bound", "state"), rows),
+            "",
+            f"Checkpoint `{report.checkpoint.digest}`, policy `{report.policy_digest}`, "
+            f"{report.ledger.measured} images. {NO_PROMISE}",
+            "",
+        ]
+    )

@@ -1,0 +1,76 @@
+"""The report as JUnit XML: a test case for every deciding cell, every control, and the verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from auditor.plugin.contracts import Reporter
+from auditor.report import Outcome, Report, State
+from auditor.report.words import gate_cells, line, remarks, sentence_of
+
+
+class JUnit(Reporter):
+    """``junit.xml``: held is a success, failed a failure, and whatever was not shown an error, never a
+    skip."""
+
+    name = "junit"
+    summary = "JUnit XML, for CI"
+    filename = "junit.xml"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """Valid against the schema of Jenkins' xUnit plugin; characters that XML may not hold are
+        replaced."""
+        suite = ElementTree.Element(
+            "testsuite", name=line(f"auditor: {report.title}"), timestamp=line(report.provenance.started)
+        )
+        facts = {
+            "checkpoint": report.checkpoint.digest,
+            "policy": report.policy_digest,
+            "verdict": report.verdict.outcome.value,
+        }
+        facts |= {f"remark {number}": line(text, 3000) for number, text in enumerate(remarks(report), 1)}
+        properties = ElementTree.SubElement(suite, "properties")
+        for name, value in facts.items():
+            ElementTree.SubElement(properties, "property", name=name, value=line(value, 3000))
+        problems = {"failure": 0, "error": 0}
+
+        def case(group: str, name: str, took: float, problem: str | None, kind: str, sentence: str) -> None:
+            found = ElementTree.SubElement(
+                suite, "testcase", classname=line(group), name=line(name), time=f"{took:.3f}"
+            )
+            if problem is not None:
+                problems[problem] += 1
+                ElementTree.SubElement(found, problem, type=kind, message=line(sentence)).text = line(
+                    sentence
+                )
+
+        for cell in gate_cells(report):
+            problem = {State.HELD: None, State.FAILED: "failure", State.UNDECIDED: "error"}[
+                cell.state or State.UNDECIDED
+            ]
+            case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, str(cell.state), sentence_of(cell))
+        for control in report.controls:
+            if control.passed is not None and control.decides == "PASS":
+                problem = None if control.passed else "error"
+                name = control.name if control.concept is None else f"{control.name} {control.concept}"
+                case(f"controls.{control.arm}", name, 0.0, problem, "not passed", control.sentence)
+        outcome = report.verdict.outcome
+        problem = {Outcome.PASS: None, Outcome.FAIL: "failure"}.get(outcome, "error")
+        case(
+            "verdict",
+            "verdict",
+            report.provenance.seconds,
+            problem,
+            outcome.value,
+            " ".join(report.verdict.reasons[:5]),
+        )
+        suite.set("tests", str(len(suite.findall("testcase"))))
+        suite.set("failures", str(problems["failure"]))
+        suite.set("errors", str(problems["error"]))
+        suite.set("time", f"{report.provenance.seconds:.3f}")
+        root = ElementTree.Element("testsuites")
+        root.append(suite)
+        ElementTree.indent(root)
+        content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+        return content + b"\n"

@@ -1,0 +1,102 @@
+"""The report as Markdown: for a pull request, a job's summary, a model card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from auditor.plugin.contracts import Reporter
+from auditor.report import Report
+from auditor.report.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, seconds
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_MOST_REASONS = 20
+_MOST_CONTROLS = 100
+_LONGEST_REMARK = 3000
+
+
+class Markdown(Reporter):
+    """``report.md``: verdict, reasons, a table of the deciding cells, what did not pass, where it comes
+    from."""
+
+    name = "markdown"
+    summary = "the report as Markdown"
+    filename = "report.md"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """Every string of others escaped, on one line."""
+        return document(report, len(gate_cells(report))).encode()
+
+
+def text(value: str, longest: int = 500) -> str:
+    """A string as Markdown shows it, and nothing more: no markup, no HTML, no mention, no link."""
+    escaped = _SPECIAL.sub(r"\\\1", line(value, longest)).replace("&", "&amp;").replace("<", "&lt;")
+    return escaped.replace("@", "&#64;").replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table; its cells are escaped here."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(text(each) for each in row) + " |" for row in rows]
+
+
+def document(report: Report, most_rows: int, level: str = "#") -> str:
+    """The whole of it, with at most ``most_rows`` rows in the table of cells."""
+    verdict, cells = report.verdict, gate_cells(report)
+    origin = f" ({verdict.origin})" if verdict.origin else ""
+    lines = [f"{level} {verdict.outcome}{origin}: {text(report.title)}", "", MEANINGS[verdict.outcome], ""]
+    lines += [f"- {text(reason)}" for reason in verdict.reasons[:_MOST_REASONS]]
+    more = len(verdict.reasons) - _MOST_REASONS
+    lines += [f"- … and {more} more in report.json"] if more > 0 else []
+    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
+    lines += ["", f"{level}# Deciding cells", ""]
+    gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
+    head = ("concept", "arm", "detected", "rate", "lower", "upper", "state")
+    lines += table(
+        head,
+        (
+            (
+                cell.surface,
+                cell.arm,
+                count(cell),
+                percent(cell.rate),
+                percent(cell.lower, 1),
+                percent(cell.upper, 1),
+                cell.state or "",
+            )
+            for cell in gravest[:most_rows]
+        ),
+    )
+    lines += (
+        ["", f"… and {len(cells) - most_rows} more cells in report.json"] if len(cells) > most_rows else []
+    )
+    failed = [control for control in report.controls if control.passed is False]
+    if failed:
+        shown = failed[:_MOST_CONTROLS]
+        lines += ["", f"{level}# Controls that did not pass", ""]
+        lines += table(
+            ("control", "arm", "what was found"),
+            ((control.name, control.arm, control.sentence) for control in shown),
+        )
+        lines += (
+            ["", f"… and {len(failed) - len(shown)} more in report.json"] if len(failed) > len(shown) else []
+        )
+    lines += ["", f"{level}# Where it comes from", "", *_facts(report), "", NO_PROMISE]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(report: Report) -> list[str]:
+    provenance = report.provenance
+    rows = {
+        "checkpoint": f"{report.checkpoint.source}, sha256 {report.checkpoint.digest}",
+        "base": f"{report.base.source}, sha256 {report.base.digest}" if report.base else "none",
+        "policy": f"sha256 {report.policy_digest}",
+        "made with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+        + f", on {provenance.device}",
+        "images": f"{report.ledger.measured} measured, {report.ledger.missing} missing, "
+        f"{report.ledger.not_drawn} not drawn",
+        "took": f"{seconds(provenance.seconds)} of measuring, attempt {provenance.attempt} on this machine",
+        "again": provenance.command,
+    }
+    return [f"- {name}: {text(value)}" for name, value in rows.items()]

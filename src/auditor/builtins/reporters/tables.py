@@ -1,0 +1,70 @@
+"""The cells as a table for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from auditor.plugin.contracts import Reporter
+from auditor.report import Report
+
+COLUMNS = (
+    "verdict",
+    "arm",
+    "role",
+    "concept",
+    "surface",
+    "n",
+    "images",
+    "planned",
+    "hits",
+    "missing",
+    "found",
+    "rate",
+    "lower",
+    "upper",
+    "state",
+    "p_held",
+    "p_failed",
+    "q",
+    "mean_score",
+    "seconds",
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class Csv(Reporter):
+    """``cells.csv``: one row a cell, numbers as they are in ``report.json``, the verdict in every row."""
+
+    name = "csv"
+    summary = "one row a cell, for spreadsheets and data frames"
+    filename = "cells.csv"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """UTF-8, RFC 4180; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+        verdict = report.verdict.outcome.value
+        return csv_bytes(
+            COLUMNS, ([verdict, *(getattr(cell, column) for column in COLUMNS[1:])] for cell in report.cells)
+        )
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A table as CSV; None is an empty field, and no text drives a spreadsheet or a terminal."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    writer.writerows([_value(value) for value in row] for row in rows)
+    return out.getvalue().encode()
+
+
+def _value(value: object) -> object:
+    if isinstance(value, str):
+        plain = "".join(
+            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value)
+        )
+        return (
+            "'" + plain if str(value).lstrip().startswith(_FORMULA) or value.startswith(_FORMULA) else plain
+        )
+    return "" if value is None else value

@@ -1,0 +1,113 @@
+"""The components of Stable Diffusion 1.x and 2.x: classes, files, names of tensors, and the most a
+configuration may ask for."""
+
+from __future__ import annotations
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""The components with weights, and how their files are called."""
+
+SINGLE_FILE_PARTS = {
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text_encoder": "cond_stage_model.",
+}
+"""What the names of each component's tensors begin with in a single file."""
+
+NOISE_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "steps_offset",
+    "set_alpha_to_one",
+    "timestep_spacing",
+    "clip_sample",
+    "rescale_betas_zero_snr",
+)
+"""What is taken from a checkpoint's scheduler: the noise it was trained with. How images are drawn is the
+policy's."""
+
+UNET_PARTS = (
+    "conv_in",
+    "time_embedding",
+    "down_blocks",
+    "mid_block",
+    "up_blocks",
+    "conv_norm_out",
+    "conv_out",
+)
+"""What the names of a diffusers UNet's tensors begin with."""
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": (
+        "DDPMScheduler",
+        "DDIMScheduler",
+        "PNDMScheduler",
+        "LMSDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+    ),
+}
+"""The classes that a folder's ``model_index.json`` may name, by component."""
+
+LIBRARIES = ("diffusers", "transformers")
+"""The libraries that may bring them."""
+
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a UNet may have been trained to predict."""
+
+FEWEST_TIMESTEPS = 10
+"""Fewer are no noise schedule."""
+
+LARGEST_NUMBERS = {
+    "layers_per_block": 8,
+    "mid_block_layers_per_block": 8,
+    "transformer_layers_per_block": 12,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "num_train_timesteps": 10_000,
+}
+"""The most that a configuration may ask for, by key."""
+
+LONGEST_BLOCKS = 8
+"""The most blocks that a component may have."""
+
+TEXT_ENCODER_KEYS = (
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "dropout",
+    "dtype",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "initializer_factor",
+    "initializer_range",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "pad_token_id",
+    "projection_dim",
+    "torch_dtype",
+    "transformers_version",
+    "vocab_size",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "use_cache",
+)
+"""What a text encoder's configuration may say: anything else could be another model for another loader
+(``text_config``)."""

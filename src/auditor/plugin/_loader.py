@@ -1,0 +1,277 @@
+"""Finds plugins and lists them: built-ins by module name, others by entry point or file, one try each, every
+failure named.
+
+pluggy alone stops loading at the first broken entry point without naming it; here a broken plugin is
+recorded, and only a policy that asks for it fails. ``AUDITOR_LOAD_PLUGINS`` (distributions with commas
+between, or ``none``) limits which installed distributions are looked at; files are loaded only when they are
+named (``--plugin``), never from what is audited.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from auditor._files import entry_points as entries
+from auditor._files.documents import sentence_of
+from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
+from auditor.plugin import API_VERSION, hookspecs
+from auditor.plugin import _door as door
+from auditor.plugin.contracts import (
+    Detector,
+    Eraser,
+    MaskSource,
+    Metric,
+    OptionsModel,
+    Plugin,
+    Probe,
+    Reporter,
+)
+
+CONTRACTS: dict[str, type[Plugin]] = {
+    "probes": Probe,
+    "detectors": Detector,
+    "erasers": Eraser,
+    "masks": MaskSource,
+    "metrics": Metric,
+    "reporters": Reporter,
+}
+KINDS = tuple(CONTRACTS)
+SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS}
+"""``probes`` → ``probe``."""
+OBSERVERS = ("auditor_run_started", "auditor_arm_ready", "auditor_batch_measured", "auditor_report_written")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_files: list[Path] = []
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One plugin, or one module that did not load (``error`` says why, ``plugin`` is None, ``kind`` is
+    ``unknown``)."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    plugin: type[Plugin] | None
+    error: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it came from."""
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A module that asked to be told of something."""
+
+    origin: str
+    hook: pluggy.HookRelay
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything that was found."""
+
+    records: tuple[PluginRecord, ...]
+    observers: tuple[Observer, ...]
+
+
+@functools.cache
+def load_plugins() -> Loaded:
+    """Every plugin on this machine: built-ins, then installed distributions in sorted order, then the
+    files that were named."""
+    records: list[PluginRecord] = []
+    observers: list[Observer] = []
+    for load, distribution, release, name in _sources():
+        try:
+            with door.opened(f"The plugin module '{name}' ({distribution} {release})"):
+                found, observer = _collect(load(), distribution, release)
+        except AuditorError as error:
+            records.append(PluginRecord("unknown", name, distribution, release, None, str(error)))
+        else:
+            records += found
+            observers += observer
+    return Loaded(tuple(_without_collisions(records)), tuple(observers))
+
+
+def add_file(path: Path) -> None:
+    """Load a plugin from a Python file that the user named. Raises :class:`UsageError` where it is none."""
+    if not path.is_file():
+        raise UsageError(f"There is no plugin file {path}.")
+    if path.resolve() not in _files:
+        _files.append(path.resolve())
+        load_plugins.cache_clear()
+    broken = [
+        record for record in load_plugins().records if record.distribution == path.name and record.error
+    ]
+    if broken:
+        raise PluginError(f"The plugin file {path} cannot be used: {broken[0].error}")
+
+
+def named_files() -> tuple[Path, ...]:
+    """The files that :func:`add_file` was given."""
+    return tuple(_files)
+
+
+def _sources() -> Iterator[tuple[Callable[[], object], str, str, str]]:
+    """(how to load it, distribution, version, name) of every module that may hold plugins."""
+    for kind in KINDS:
+        yield (
+            functools.partial(importlib.import_module, f"auditor.builtins.{kind}"),
+            "auditor",
+            version("auditor"),
+            kind,
+        )
+    for entry in entries.plugin_entries():
+        release = entry.dist.version if entry.dist else "unknown"
+        yield functools.partial(_load_entry, entry), entries.distribution_of(entry), release, entry.name
+    installed = {entries.canonical(entries.distribution_of(entry)) for entry in entries.all_entries()}
+    for name in sorted((entries.chosen_distributions() or set()) - installed):
+        yield functools.partial(_missing, name), name, "not installed", name
+    for path in _files:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        yield functools.partial(_load_file, path, digest), path.name, f"sha256:{digest[:16]}", path.stem
+
+
+def _load_entry(entry: EntryPoint) -> object:
+    if entry.group != entries.ENTRY_POINT_GROUP:
+        spoken = entry.group.removeprefix("auditor.v") if "." in entry.group else "none"
+        raise PluginError(
+            f"it speaks API {spoken} (entry points '{entry.group}'), and this auditor speaks {API_VERSION}."
+        )
+    return entry.load()
+
+
+def _missing(name: str) -> object:
+    raise PluginError(f"{entries.LOAD_ONLY} names it, and it is not installed or registers nothing.")
+
+
+def _load_file(path: Path, digest: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"auditor_file_{digest[:16]}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is no Python file.")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(
+        spec
+    )  # where pydantic looks up annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def _collect(module: object, distribution: str, release: str) -> tuple[list[PluginRecord], list[Observer]]:
+    manager = pluggy.PluginManager("auditor")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=distribution)
+    manager.check_pending()
+    found = []
+    for kind in KINDS:
+        for plugins in getattr(manager.hook, f"auditor_register_{kind}")():
+            if not isinstance(plugins, list | tuple):
+                raise PluginError(
+                    f"auditor_register_{kind} returned {type(plugins).__name__}; a list of classes is right."
+                )
+            for plugin in plugins:
+                problem = problem_of(kind, plugin)
+                name = str(getattr(plugin, "name", plugin))
+                if problem is None:
+                    plugin.origin = f"{distribution} {release}"
+                found.append(
+                    PluginRecord(kind, name, distribution, release, None if problem else plugin, problem)
+                )
+    observes = any(getattr(manager.hook, name).get_hookimpls() for name in OBSERVERS)
+    if not found and not observes:
+        raise PluginError("it registers nothing: no function in it is marked as an auditor hook.")
+    return found, [Observer(f"{distribution} {release}", manager.hook)] if observes else []
+
+
+def problem_of(kind: str, plugin: object) -> str | None:
+    """What keeps ``plugin`` from being a plugin of ``kind``, in a sentence; None where nothing does."""
+    contract = CONTRACTS[kind]
+    if not isinstance(plugin, type) or not issubclass(plugin, contract):
+        return f"{plugin!r} is no subclass of {contract.__name__}."
+    name = getattr(plugin, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return f"{plugin.__name__}.name is {name!r}; lower case, digits and hyphens are right."
+    if not isinstance(getattr(plugin, "summary", None), str) or not plugin.summary.strip():
+        return f"{plugin.__name__}.summary is missing: one line on what it is for."
+    if inspect.isabstract(plugin):
+        return f"{plugin.__name__} does not define {', '.join(sorted(plugin.__abstractmethods__))}."
+    if not isinstance(plugin.Options, type) or not issubclass(plugin.Options, OptionsModel):
+        return f"{plugin.__name__}.Options is no OptionsModel."
+    filename = getattr(plugin, "filename", "x")
+    if kind == "reporters" and (not isinstance(filename, str) or Path(filename).name != filename):
+        return f"{plugin.__name__}.filename is {filename!r}; a bare file name is right."
+    return None
+
+
+def _without_collisions(records: list[PluginRecord]) -> Iterator[PluginRecord]:
+    """A name is its first owner's where that is auditor itself; two others that claim the same name are
+    both refused."""
+    for record in records:
+        rivals = [
+            r
+            for r in records
+            if (r.kind, r.name) == (record.kind, record.name) and r is not record and r.plugin is not None
+        ]
+        if record.plugin is None or not rivals or record.distribution == "auditor":
+            yield record
+        else:
+            names = ", ".join(dict.fromkeys(rival.origin for rival in rivals))
+            yield replace(
+                record,
+                plugin=None,
+                error=f"its name, '{record.name}', is also that of a {SINGULAR[record.kind]} of {names}.",
+            )
+
+
+def broken_plugins() -> list[str]:
+    """A sentence for everything that is installed or named and could not be used."""
+    return [
+        f"{record.name} ({record.origin}): {record.error}"
+        for record in load_plugins().records
+        if record.error
+    ]
+
+
+def find_plugin(kind: str, name: str) -> PluginRecord:
+    """The plugin of ``kind`` called ``name``. Raises :class:`PolicyError` with what there is, and with
+    what did not load."""
+    records = [record for record in load_plugins().records if record.kind in (kind, "unknown")]
+    match = next((record for record in records if record.name == name and record.plugin is not None), None)
+    if match is None:
+        broken = [f"{record.origin} ({record.error})" for record in records if record.error]
+        hint = f" Did not load: {'; '.join(broken)}" if broken else ""
+        known = ", ".join(sorted(record.name for record in records if record.plugin is not None))
+        raise PolicyError(f"There is no {SINGULAR[kind]} called '{name}'; known: {known}.{hint}")
+    return match
+
+
+def make_plugin(kind: str, name: str, options: dict[str, Any]) -> Any:
+    """An instance of the plugin ``name`` with ``options`` checked against its model."""
+    plugin = find_plugin(kind, name).plugin
+    assert plugin is not None
+
+    def make() -> Plugin:
+        try:
+            return plugin(plugin.Options.model_validate(options))
+        except ValidationError as error:
+            raise PolicyError(
+                f"{SINGULAR[kind]} '{name}': {sentence_of(error.errors()[0], plugin.Options)}"
+            ) from error
+
+    return door.call(plugin, make)

@@ -1,0 +1,37 @@
+"""What is demanded of a checkpoint: the policy file, the concepts and prompts that it can name, and
+presets for new ones."""
+
+from auditor.policy.concept import Concept, Concepts
+from auditor.policy.document import (
+    Base,
+    Budget,
+    DetectorUse,
+    Limits,
+    MetricUse,
+    Policy,
+    ProbeUse,
+    Sampler,
+    as_read,
+    concept_lines,
+    forbidden_names,
+    load_policy,
+)
+from auditor.policy.fields import StrictModel
+
+__all__ = [
+    "Base",
+    "Budget",
+    "Concept",
+    "Concepts",
+    "DetectorUse",
+    "Limits",
+    "MetricUse",
+    "Policy",
+    "ProbeUse",
+    "Sampler",
+    "StrictModel",
+    "as_read",
+    "concept_lines",
+    "forbidden_names",
+    "load_policy",
+]

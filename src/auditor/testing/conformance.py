@@ -1,0 +1,130 @@
+"""The conformance kit, a pytest plugin: subclass ``ProbeConformance`` and get the tests that every probe must
+pass.
+
+>>> class TestMine(ProbeConformance):
+...     plugin = Mine
+...     options = {"scale": 0.1}
+
+Everything runs on the embedded micro world, on the CPU (and on a GPU where there is one), without a network.
+Fixtures for tests of your own: ``micro`` and ``fake`` (see :class:`Kit`).
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import socket
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from auditor.plugin import contracts
+from auditor.plugin._loader import problem_of
+from auditor.testing.fake import fake_checkpoint
+from auditor.testing.kit import Kit
+
+if TYPE_CHECKING:
+    pass
+
+
+_MEGABYTE = 2**20
+
+SEED = 7
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """The micro world (:class:`Kit`)."""
+    return Kit(tmp_path_factory.mktemp("micro"))
+
+
+@pytest.fixture(scope="session")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """The same (:class:`Kit`) of a checkpoint without trained weights: quick, and it draws noise."""
+    folder = tmp_path_factory.mktemp("fake")
+    return Kit(folder, str(fake_checkpoint(folder / "checkpoint")))
+
+
+class Conformance:
+    """What holds for plugins of every kind."""
+
+    plugin: ClassVar[type[contracts.Plugin]]
+    options: ClassVar[dict[str, Any]] = {}
+    kind: ClassVar[str]
+
+    def make(self) -> Any:
+        """The plugin with the options of this class."""
+        return self.plugin(self.plugin.Options.model_validate(self.options))
+
+    def exercise(self, micro: Kit, plugin: Any, seed: int = SEED) -> Any:
+        """Use the plugin once, and return something that is equal where it did the same."""
+        raise NotImplementedError
+
+    def test_metadata(self) -> None:
+        assert problem_of(self.kind, self.plugin) is None
+        assert self.plugin.__doc__
+        assert "\n" not in self.plugin.summary
+
+    def test_every_option_is_documented(self) -> None:
+        undocumented = [
+            name for name, field in self.plugin.Options.model_fields.items() if not field.description
+        ]
+        assert not undocumented
+
+    def test_an_unknown_option_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no_such_option"):
+            self.plugin.Options.model_validate(self.options | {"no_such_option": 1})
+
+    def test_options_survive_json(self) -> None:
+        options = self.plugin.Options.model_validate(self.options)
+        assert self.plugin.Options.model_validate_json(options.model_dump_json()) == options
+
+    def test_the_same_twice_by_one_and_by_two_instances(self, micro: Kit) -> None:
+        plugin = self.make()
+        first = self.exercise(micro, plugin)
+        assert self.exercise(micro, plugin) == first, "the plugin keeps a state"
+        assert self.exercise(micro, self.make()) == first, "the plugin is not reproducible"
+
+    def test_it_leaves_the_global_state_alone(self, micro: Kit) -> None:
+        import numpy as np
+        import torch
+
+        self.exercise(micro, self.make())  # what is computed once may be
+        before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+        modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+        self.exercise(micro, self.make())
+        assert (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()) == before
+        assert (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()) == modes
+
+    def test_it_prints_nothing(self, micro: Kit, capsys: pytest.CaptureFixture[str]) -> None:
+        self.exercise(micro, self.make())
+        assert capsys.readouterr().out == "", "standard output belongs to the command that runs the plugin"
+
+    def test_it_needs_no_network(self, micro: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError("no network in the conformance kit")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        self.exercise(micro, self.make())
+
+    def test_it_gives_memory_back(self, micro: Kit) -> None:
+        plugin = self.make()
+        self.exercise(micro, plugin)
+        before = _tensor_bytes()
+        for _ in range(3):
+            self.exercise(micro, plugin)
+        assert _tensor_bytes() - before < _MEGABYTE, "tensors pile up from call to call"
+
+
+def _tensor_bytes() -> int:
+    import torch
+
+    gc.collect()
+    tensors = {id(found): found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)}
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
+
+
+def devices() -> list[str]:
+    import torch
+
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

@@ -1,0 +1,75 @@
+"""Tests that every detector must pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from auditor.testing.kit import Kit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.policy import Concept
+from auditor.testing.conformance import SEED, Conformance
+
+
+class DetectorConformance(Conformance):
+    """Tests for detectors."""
+
+    kind = "detectors"
+
+    def concepts(self, micro: Kit) -> tuple[Concept, ...]:
+        """What it is asked about; overridden where the micro world's concepts mean nothing to it."""
+        return micro.concepts
+
+    def images(self, micro: Kit) -> Tensor:
+        """Images it can judge: uint8, (N, 3, H, W), at least three."""
+        return micro.images
+
+    def exercise(self, micro: Kit, plugin: Any, seed: int = SEED) -> Any:
+        """Everything it says of the images."""
+        found = plugin.detect(self.images(micro).clone(), self.concepts(micro))
+        return found.hits.tolist(), found.scores.tolist(), tuple(found.labels)
+
+    def test_what_it_returns_is_a_detection(self, micro: Kit) -> None:
+        from auditor._audit.run.scoring import problem_of as problem_of_detection
+
+        images, concepts = self.images(micro), self.concepts(micro)
+        assert (
+            problem_of_detection(self.make().detect(images.clone(), concepts), len(images), len(concepts))
+            is None
+        )
+
+    def test_it_leaves_its_images_alone(self, micro: Kit) -> None:
+        import torch
+
+        images = self.images(micro).clone()
+        self.make().detect(images, self.concepts(micro))
+        assert torch.equal(images, self.images(micro))
+
+    def test_an_image_is_scored_as_if_alone(self, micro: Kit) -> None:
+        import numpy as np
+
+        plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
+        together = plugin.detect(images.clone(), concepts)
+        for row in range(3):
+            alone = plugin.detect(images[row : row + 1].clone(), concepts)
+            assert np.allclose(alone.scores[0], together.scores[row], atol=1e-3)
+            assert (alone.hits[0] == together.hits[row]).all()
+
+    def test_columns_follow_the_concepts(self, micro: Kit) -> None:
+        import numpy as np
+
+        plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
+        forth, back = plugin.detect(images.clone(), concepts), plugin.detect(images.clone(), concepts[::-1])
+        assert np.allclose(forth.scores, back.scores[:, ::-1], atol=1e-5)
+
+    def test_other_sizes_are_fine(self, micro: Kit) -> None:
+        from torch.nn.functional import interpolate
+
+        images = interpolate(self.images(micro)[:2].float(), size=(96, 64)).to(self.images(micro).dtype)
+        assert self.make().detect(images, self.concepts(micro)).hits.shape == (2, len(self.concepts(micro)))
+
+    def test_its_fingerprint_is_stable(self) -> None:
+        first = self.make().fingerprint()
+        assert isinstance(first, str) and self.make().fingerprint() == first

@@ -1,0 +1,97 @@
+"""The whole path on real models: erase, audit, resume, judge again, and what must not pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import auditor
+from auditor._audit.judge import judge_folder
+from auditor._journal.file import read_journal
+from auditor._journal.lines import BatchLine
+from auditor.errors import RefusedError, UsageError
+from auditor.report import Report
+from tests.conftest import SMALL, policy_file
+
+
+def test_an_audit_draws_everything_it_planned(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    assert report.ledger.whole and report.ledger.planned == 65
+    assert report.training[0].images == 10 and len(report.training[0].concepts) == 2
+    assert not set(report.training[0].concepts) & {"Borin Talvek", "Zelda Mirkov", "Dorval Quint"}
+    for picture in report.pictures:
+        assert (out / "images" / f"{picture.image}.png").is_file()
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.json",
+        "journal.jsonl",
+        "images",
+        "arms",
+        "report.json",
+        "report.html",
+    }
+
+
+def test_the_report_reads_back_and_judging_again_gives_the_same_bytes(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    before = {name: (out / name).read_bytes() for name in ("report.json", "report.html")}
+    assert Report.model_validate_json(before["report.json"]) == report == judge_folder(out)
+    assert before == {name: (out / name).read_bytes() for name in before}
+
+
+def test_the_same_call_again_draws_nothing(finished: tuple[Report, Path], erased: Path) -> None:
+    report, out = finished
+    lines = (out / "journal.jsonl").read_bytes()
+    assert auditor.audit(str(erased), out.parent / "policy.yaml", out, cache=out.parent / "cache") == report
+    assert (out / "journal.jsonl").read_bytes() == lines
+
+
+def test_another_audit_of_the_same_base_takes_its_pictures_from_the_cache(
+    finished: tuple[Report, Path], erased: Path, tmp_path: Path
+) -> None:
+    _, out = finished
+    auditor.audit(str(erased), out.parent / "policy.yaml", tmp_path / "run", cache=out.parent / "cache")
+    cached = [
+        line.cached
+        for line in read_journal(tmp_path / "run" / "journal.jsonl")
+        if isinstance(line, BatchLine) and line.arm == "base"
+    ]
+    assert cached and all(cached)
+
+
+def test_the_base_itself_is_refused(tmp_path: Path, policy: object) -> None:
+    with pytest.raises(RefusedError, match="nothing was erased"):
+        auditor.audit("micro", policy_file(tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"candidates": ["Borin Talvek", "Imka Soren"]}, "needs 2 concepts and has 1"),
+        (
+            {"candidates": ["Imka Soren", "Yara Belmos"], "prompts": ["a portrait of {} with Borin Talvek"]},
+            "names 'borin talvek'",
+        ),
+        ({"candidates": []}, "nothing to train on"),
+    ],
+)
+def test_an_erased_concept_in_a_training_set_is_refused(
+    erased: Path, tmp_path: Path, options: dict[str, object], sentence: str
+) -> None:
+    probes = [{"use": "in-domain", "doses": [1], "options": {"names": 2, "images_per_prompt": 1} | options}]
+    with pytest.raises(UsageError, match=sentence):
+        auditor.audit(
+            str(erased), policy_file(tmp_path, probes=probes, budget=SMALL), tmp_path / "run", cache=tmp_path
+        )
+
+
+def test_a_base_given_on_the_command_line_replaces_none(erased: Path, tmp_path: Path) -> None:
+    report = auditor.audit(
+        str(erased),
+        policy_file(tmp_path, base="none", budget=SMALL),
+        tmp_path / "run",
+        base="micro",
+        cache=tmp_path,
+    )
+    assert report.base is not None and report.policy["base"]["source"] == "micro"
+    assert report.ledger.whole

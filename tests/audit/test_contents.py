@@ -1,0 +1,90 @@
+"""A policy is what it says and what it names: another line in a label file is another digest to pin (S20)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auditor._audit.contents import contents_of
+from auditor.errors import UsageError
+from auditor.policy import Policy
+from tests.conftest import DETECTOR, short_policy
+
+
+def digest(policy: Policy) -> str:
+    return policy.digest(contents_of(policy))
+
+
+def named(tmp_path: Path, **options: Any) -> Policy:
+    return short_policy(
+        probes=[{"use": "in-domain", "doses": [3], "options": {"candidates": "micro-people", **options}}]
+    )
+
+
+def test_names_in_a_file_are_what_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("a\nb\nc\n")
+    policy = named(tmp_path, candidates={"file": str(file)})
+    before, written = digest(policy), policy.digest()
+    file.write_text("a\nb\nd\n")
+    assert digest(policy) != before and policy.digest() == written
+    file.write_text("# a remark\na\n\nb\nc\n")
+    assert digest(policy) == before, "what is read is the same"
+
+
+def test_labels_and_templates_of_a_detector(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    options: dict[str, Any] = {**DETECTOR["options"], "labels": {"file": str(file)}}  # type: ignore[dict-item]
+    policy = short_policy(detectors=[{"use": "clip-zero-shot", "options": options}])
+    file.write_text("one\ntwo\n")
+    before = digest(policy)
+    file.write_text("two\none\n")
+    assert digest(policy) != before, "their order decides which is the first choice"
+
+
+def test_a_training_folder_is_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "metadata.jsonl").write_text("{}\n")
+    policy = named(tmp_path, folder=str(folder))
+    seen = [digest(policy)]
+    for name, content in (("1.png", b"1"), ("1.png", b"2"), ("deep/2.png", b"2"), ("metadata.jsonl", b"[]")):
+        (folder / name).write_bytes(content)
+        seen.append(digest(policy))
+    (folder / "deep" / "2.png").rename(folder / "deep" / "3.png")
+    seen.append(digest(policy))
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_same_policy_has_the_same_digest() -> None:
+    assert digest(short_policy()) == digest(short_policy())
+    assert digest(short_policy()) != digest(short_policy(nonce="x"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text("{}\n")
+    (folder / "metadata.jsonl").chmod(0)
+    with pytest.raises(UsageError, match="cannot be read"):
+        contents_of(named(tmp_path, folder=str(folder)))
+
+
+def test_a_folder_of_terabytes_is_not_hashed(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with (folder / "metadata.jsonl").open("wb") as file:
+        file.truncate(4 * 10**12)
+    with pytest.raises(UsageError, match="more than 100 GB"):
+        contents_of(named(tmp_path, folder=str(folder)))
+
+
+def test_a_pipe_in_a_training_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    os.mkfifo(folder / "metadata.jsonl")
+    contents_of(named(tmp_path, folder=str(folder)))
