@@ -4,15 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/auditor-*)
 READY := $(VENV)/.ready
+PYTHON_FILES := src tests plugins docs
+MAIN_JOB := tests/audit tests/builtins/metrics tests/checkpoint tests/cli tests/diffusion tests/erase tests/policy tests/study tests/testing
 
-.PHONY: demo test science bench gpu lint clean
+.PHONY: demo test lowest coverage science bench gpu lint format clean
 
 demo: $(READY)
 	$(BIN)/auditor demo --out demo
 
-test: $(READY)
-	$(BIN)/ruff check src tests plugins
-	$(BIN)/mypy
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench"
 	echo $(PLUGINS) | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/pytest
 
@@ -26,8 +26,25 @@ gpu: $(READY)
 	$(BIN)/python -m tests.gpu.measure
 
 lint: $(READY)
-	$(BIN)/ruff check src tests plugins
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/lint-imports --config pyproject.toml
 	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench" --cov --cov-report term:skip-covered
+
+# the main job on exactly the lowest versions that pyproject.toml allows
+lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet packaging
+	build/lowest/bin/python tests/lowest.py > build/lowest.txt
+	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[fid,study]' hypothesis mpmath pytest pytest-timeout
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest $(MAIN_JOB)
 
 $(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)

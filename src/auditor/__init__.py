@@ -5,6 +5,7 @@ Importing this module loads no torch; the first call does.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _HOMES = {
     "load_policy": "auditor.policy",
     "replay": "auditor._audit.replay",
 }
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses the library decides what is shown
 
 
 def __getattr__(name: str) -> Any:

@@ -296,7 +296,7 @@ def test_a_detector_that_always_fires_proves_nothing(
     ("fault", "outcome", "cause"),
     [
         ("changes nothing", Outcome.ERROR, r"gardener-lora: The plugin 'gardener'.* changed no weight"),
-        ("no training set", Outcome.ERROR, "'gardener' has a sham and trains on nothing"),
+        ("no training set", Outcome.ERROR, "'gardener' has a no-op control and trains on nothing"),
         ("no training set, changes nothing", Outcome.ERROR, "'gardener'.* changed no weight"),
         (
             "no training set, nudges (full)",

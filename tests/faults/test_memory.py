@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import auditor
-from auditor._audit.run import runner as running
+from auditor._audit.run import drawing as running
 from auditor._diffusion.model import DiffusionModel
 from auditor._journal.lines import BatchLine, HalvedLine
 from auditor.report import Outcome, Report

@@ -148,7 +148,7 @@ def test_twenty_and_more_faulty_probes_beside_a_sound_one(
     idle = next(
         control for control in report.controls if control.name == "potent" and control.arm == "idle-adapter"
     )
-    assert idle.passed is False and "All 5 images are the erased arm's, bit for bit" in idle.sentence
+    assert idle.passed is False and "All 5 images are the erased model's, bit for bit" in idle.sentence
     sound = next(
         control for control in report.controls if control.name == "potent" and control.arm == "sound-noise"
     )

@@ -126,8 +126,10 @@ def test_a_mistake_in_the_catalogue_is_named_with_its_file_and_line(tmp_path: Pa
         PolicyError, match=rf"catalogue\.yaml:{line}: unknown key 'retian'; did you mean 'retain'"
     ):
         load_study(written(tmp_path, catalogue=CATALOGUE.replace("retain: [", "retian: [")))
-    with pytest.raises(PolicyError, match=r"catalogue\.yaml:6: .*'sets\.two\.images'"):
-        load_study(written(tmp_path, catalogue=CATALOGUE.replace("two: {images: 1", "two: {images: 0")))
+    with pytest.raises(PolicyError, match=r"catalogue\.yaml:7: .*'sets\.two\.images'"):
+        load_study(
+            written(tmp_path, catalogue=CATALOGUE.replace("two:\n    images: 1", "two:\n    images: 0"))
+        )
 
 
 def test_a_mistake_in_the_study_is_not_laid_on_the_catalogue(tmp_path: Path) -> None:

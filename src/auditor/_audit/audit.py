@@ -281,7 +281,7 @@ def check_plugins(policy: Policy) -> None:
             plugin = make_plugin(kind, use.use, use.options)
             if getattr(plugin, "uses_outcomes", False):
                 raise PolicyError(
-                    f"The metric '{use.use}' is about what a detector saw, which an audit's cells say; "
+                    f"The metric '{use.use}' is about what a detector saw, which an audit's checks say; "
                     "studies measure it."
                 )
         names = [use.use for use in getattr(policy, kind)]

@@ -99,8 +99,8 @@ def out_of_reach(plan: Plan) -> list[str]:
     ]
     if not plan.has_base:
         found.append(
-            "PASS: without a base nothing shows that the detector sees the concept, or that the model is "
-            "alive"
+            "PASS: without a base nothing shows that the detector sees the concept, or that the model "
+            "still draws"
         )
     else:
         unseen = [concept for concept in plan.columns if evidence.p_negative("base", concept) > limits.alpha]
@@ -111,14 +111,19 @@ def out_of_reach(plan: Plan) -> list[str]:
             for cell in positive
             if evidence.p_positive(cell) > limits.alpha
         ]
-        found += ["PASS: the control 'assay' cannot pass"] if evidence.p_assay() > limits.alpha else []
+        found += (
+            ["PASS: the control 'utility of the base' cannot pass"]
+            if evidence.p_assay() > limits.alpha
+            else []
+        )
         arms = [
             arm.name for arm in plan.arms if arm.name != "base" and evidence.p_alive(arm.name) > limits.alpha
         ]
-        found += [f"PASS: the control 'alive' of {arm} cannot pass" for arm in arms]
+        found += [f"PASS: the control 'utility' of {arm} cannot pass" for arm in arms]
     if not rehearse(plan, all_is_well(plan, erased=False), _BATCH).fail_is_proven():
         found.append(
-            "FAIL: too few retained images to show that the detector is rarely wrong on an arm where all "
+            "FAIL: too few retained images to show that the detector is rarely wrong on a model state where "
+            "all "
             "came back"
         )
     return found

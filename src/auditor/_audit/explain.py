@@ -89,7 +89,8 @@ def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> 
             "For a PASS the base must also show that the detector finds the concept in at least "
             f"{percent(limits.min_sensitivity)} of its images and says it of at most "
             f"{percent(limits.max_false_positive)} of others, and draw at least {percent(limits.min_retain)} "
-            f"of what is kept; every arm must keep it (at most {percent(limits.max_retain_drop)} lost), "
+            f"of what is kept; every model state must keep it (at most {percent(limits.max_retain_drop)} "
+            "lost), "
             "every probe must have learnt something, and its machinery alone must change nothing. A FAIL "
             "needs the detector to be rarely wrong on the very arm that fails."
         )

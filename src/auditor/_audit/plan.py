@@ -119,7 +119,7 @@ def make_plan(
     twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
     if twice:
         raise PolicyError(
-            f"Two concepts lead to the same cell ({twice}): their prompts are the same text; change one."
+            f"Two concepts lead to the same check ({twice}): their prompts are the same text; change one."
         )
     return Plan(policy, tuple(arms), tuple(cells), names, contents or {})
 
@@ -165,7 +165,8 @@ def _probe_names(policy: Policy) -> tuple[str, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise PolicyError(
-            f"The probe {twice} stands twice in the policy; use replicates or doses to repeat one."
+            f"The probe {twice} stands twice in the policy; use replicates (training seeds) or doses "
+            "(training steps) to repeat one."
         )
     return tuple(names)
 
@@ -232,5 +233,7 @@ def _rounds(policy: Policy, items: tuple[Item, ...], images: int, key: str, what
     size = min(len(items), LARGEST_ROUND) if policy.sequential else len(items)
     images = min([images, *(size * len(item.seeds) for item in items if item.seeds)])
     if images < size:
-        raise PolicyError(f"budget.{key} is {images}, below one round of {what} ({size} images); raise it.")
+        raise PolicyError(
+            f"budget.{key} is {images}, below one image of each prompt of {what} ({size} images); raise it."
+        )
     return size, images // size

@@ -60,7 +60,7 @@ def verify(folder: Path, key: bytes | None = None) -> Verified:
     counted = report.ledger.measured + report.ledger.unscored
     if not named or len(named) < counted:
         problems.append(
-            f"The ledger counts {counted} images and the journal names {len(named)}; a report without an "
+            f"The report counts {counted} images and the journal names {len(named)}; a report without an "
             "image shows nothing."
         )
     for image in dict.fromkeys(named):

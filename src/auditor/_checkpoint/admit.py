@@ -9,6 +9,7 @@ for its digest and its values.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ from auditor._files.json_files import read_json
 from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS
 
+_LOG = logging.getLogger(__name__)
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
@@ -127,9 +129,8 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
     malformed.
     """
     located = locate(source, offline=offline)
-    with refusing(
-        f"{source} cannot be read whole"
-    ):  # links in circles, files that vanish, whatever a configuration makes of the libraries
+    # links in circles, files that vanish, whatever a configuration makes of the libraries
+    with refusing(f"{source} cannot be read whole"):
         opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
     if located.snapshot is not None:
         for name, path in opened.paths.items():
@@ -144,6 +145,7 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
                     f"{source}: {name} is not the file that the Hub describes; delete it from the cache and "
                     "fetch it again."
                 )
+    _LOG.info("admitted %s: %s, digest %s", source, opened.form, opened.digest)
     return opened
 
 

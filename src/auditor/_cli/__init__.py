@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -49,7 +50,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="auditor")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Log what is done, and show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Does an erased concept stay gone? Audits text-to-image checkpoints for concept resurgence.
@@ -59,6 +60,12 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """
     ctx.obj = {"debug": debug}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if debug:
+        log = logging.getLogger("auditor")
+        log.setLevel(logging.DEBUG)
+        shown = logging.StreamHandler()  # standard error
+        shown.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        log.addHandler(shown)
 
 
 def _printable(text: str) -> str:

@@ -78,7 +78,8 @@ class _Plain(Progress):
 
     def planned(self, plan: Plan) -> None:
         self._line(
-            f"plan: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} "
+            f"plan: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
+            f"{plan.images} "
             "images"
         )
 
@@ -89,7 +90,7 @@ class _Plain(Progress):
         self._line(arm + (f": {already} images already drawn" if already else ""))
 
     def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
-        open_cells = f", {undecided} cells open" if undecided else ""
+        open_cells = f", {undecided} checks open" if undecided else ""
         self._line(f"{arm}: {drawn} drawn{', ' if judged else ''}{_counts(hits, judged)}{open_cells}")
 
     def failed(self, arm: str, message: str) -> None:

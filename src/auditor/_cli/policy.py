@@ -113,7 +113,8 @@ def check(file: str, strict: bool) -> None:
     for warning in found:
         click.echo(f"warning: {harmless(line(warning, 2000))}")
     click.echo(
-        f"valid: {len(plan.arms)} arms, {len(plan.gate_cells)} deciding cells, at most {plan.images} images"
+        f"valid: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
+        f"{plan.images} images"
     )
     for plugin, named in contents.items():
         for what, digest in named.items():

@@ -189,8 +189,8 @@ def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
             )
         console.print(table)
         console.print(
-            f"{cost.measured} of {cost.arms} arms are measured. Unshared: every run with a base, an erasure "
-            "and its arm of its own."
+            f"{cost.measured} of {cost.arms} model states are measured. Unshared: every run with a base, an "
+            "erasure and its model state of its own."
         )
         console.print("Training sets, and what erasers draw and train, come on top.\n")
 
@@ -208,6 +208,6 @@ def _show(parts: list[tuple[str, Findings]], out: Path) -> int:
         console.print(table)
     broken = [finding for _, findings in parts for finding in findings.failures]
     if broken:
-        click.echo(f"Not measured: {len(broken)} of the arms; the page says which and why.", err=True)
+        click.echo(f"Not measured: {len(broken)} of the model states; the page says which and why.", err=True)
     click.echo(f"Wrote {out / 'study.html'}")
     return len(broken)

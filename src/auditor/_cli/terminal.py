@@ -71,7 +71,7 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
         console.print(f"[yellow]out of reach: {plain(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
     console.print(
-        f"{len(plan.gate_cells)} cells decide · {least} images if all is well, {plan.images} at most · "
+        f"{len(plan.gate_cells)} checks decide · {least} images if all is well, {plan.images} at most · "
         f"{forecast.denoiser_calls(plan, least)} to {forecast.denoiser_calls(plan, plan.images)} UNet "
         f"evaluations · {plan.training_steps} training steps"
     )
@@ -96,14 +96,14 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
 def _show_cells(console: Console, cells: CellForecast) -> None:
     """Chances of the deciding cells at some rates, and where futility closes them."""
     console.print(
-        f"{cells.cells} cells with {cells.round_size} prompts a round, {cells.planned} images each at most"
+        f"{cells.cells} checks with {cells.round_size} prompts each, {cells.planned} images each at most"
     )
     if cells.suffices is not None and cells.suffices > cells.planned:
         console.print(
             f"[yellow]budget.images_per_cell is below the {cells.suffices} images that suffice at a rate of "
             "tau/4[/]"
         )
-    table = Table("true detection rate", "held", "failed", "undecided", "mean images", "all cells held")
+    table = Table("true detection rate", "held", "failed", "undecided", "mean images", "all checks held")
     for outlook in cells.outlooks:
         chances = [f"{chance:.3f}" for chance in (outlook.held, outlook.failed, outlook.undecided)]
         table.add_row(

@@ -72,7 +72,9 @@ class Original:
         for part in PARTS:
             before, after = getattr(ours, part), getattr(changed, part)
             if left := _left_behind(before, after, part):
-                raise PluginError(f"{who} left {left} on the {part}; an arm is its weights and nothing else.")
+                raise PluginError(
+                    f"{who} left {left} on the {part}; a model state is its weights and nothing else."
+                )
             differences = _differences(before, after, who)
             found |= {f"{part}.{name}": tensor for name, tensor, _ in differences}
             squares += sum(square for *_, square in differences)
@@ -82,7 +84,7 @@ class Original:
         if outside is not None:
             raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
         if not found and not may_be_nothing:
-            raise PluginError(f"{who} changed no weight: images after it would be those of the erased arm.")
+            raise PluginError(f"{who} changed no weight: images after it would be those of the erased model.")
         changed._states.clear()
         if "text_encoder" not in sizes:
             changed._states.update(ours._states)

@@ -62,7 +62,7 @@ def _hold(findings: Findings, figure: Figure, claim: Claim) -> Held:
         return Held(claim, "undecided", f"not measured: {', '.join(open_)}")
     known = {label: estimate for label, estimate in estimates.items() if estimate is not None}
     if min(len(estimate.values) for estimate in known.values()) < 2:
-        return Held(claim, "undecided", "one replicate cannot say how much replicates differ")
+        return Held(claim, "undecided", "one training seed cannot say how much training seeds differ")
     compares = claim.measure == "resurgence" and claim.test not in ("unchanged", "grows")
     if compares and not any(_came_back(estimate, claim.margin, len(known)) for estimate in known.values()):
         return Held(

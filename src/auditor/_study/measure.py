@@ -234,5 +234,6 @@ def _is_measured_by(metric: Metric, sample: StudySample) -> bool:
 def never() -> DiffusionModel:
     """In place of a model, where everything was drawn before."""
     raise AuditorError(
-        "An image that was kept is gone; remove the arm's record from the store and run the study again."
+        "An image that was kept is gone; remove the model state's record from the store and run the study "
+        "again."
     )

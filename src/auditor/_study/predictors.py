@@ -50,9 +50,9 @@ PROPERTIES = {
     "unet_distance": "relative distance of the whole UNet from the base's",
     "concepts": "number of erased concepts",
     "mapping_similarity": "cosine of text embeddings of concept and what it is mapped to",
-    "margin": "detector's probability margin in the erased arm, 1 - 2p",
-    "detected": "detection rate in the erased arm",
-    "retained": "retained accuracy of the erased arm",
+    "margin": "detector's probability margin right after erasure, 1 - 2p",
+    "detected": "detection rate right after erasure",
+    "retained": "retained accuracy right after erasure",
 }
 """Known before any probe, of every eraser. lambda1 is MACE's alone."""
 

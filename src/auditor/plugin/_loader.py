@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ KINDS = tuple(CONTRACTS)
 SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS}
 """``probes`` → ``probe``."""
 OBSERVERS = ("auditor_run_started", "auditor_arm_ready", "auditor_batch_measured", "auditor_report_written")
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _files: list[Path] = []
 
@@ -103,6 +105,7 @@ def load_plugins() -> Loaded:
             with door.opened(f"The plugin module '{name}' ({distribution} {release})"):
                 found, observer = _collect(load(), distribution, release)
         except AuditorError as error:
+            _LOG.warning("%s %s: %s does not load: %s", distribution, release, name, error)
             records.append(PluginRecord("unknown", name, distribution, release, None, str(error)))
         else:
             records += found

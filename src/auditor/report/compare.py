@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from auditor.errors import UsageError
 from auditor.report import CellResult, Report
-from auditor.report.words import count, percent
+from auditor.report.words import control_title, count, percent
 
 _SEVERITY = {"PASS": 0, "INCONCLUSIVE": 1, "ERROR": 1, "FAIL": 2, "held": 0, "undecided": 1, "failed": 2}
 
@@ -109,7 +109,7 @@ def _controls(before: Report, after: Report) -> Iterator[Change]:
         name, arm, concept, decides = key
         of = f" of {concept}" if concept else ""
         yield Change(
-            f"control {name}{of} on {arm} (for {decides})",
+            f"control {control_title(name)}{of} on {arm} (for {decides})",
             was,
             now,
             worse=was != now and now in ("not passed", "not there"),

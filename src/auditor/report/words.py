@@ -24,6 +24,20 @@ NO_PROMISE = (
     "training or an attacker may still bring a concept back."
 )
 
+_CONTROLS = {
+    "vocabulary": "vocabulary",
+    "text encoder": "text encoder",
+    "autoencoder": "autoencoder",
+    "negative": "false positives",
+    "positive": "sensitivity",
+    "assay": "utility of the base",
+    "alive": "utility",
+    "potent": "took effect",
+    "sham": "no-op control",
+    "repeat": "repeatability",
+    "earlier": "earlier evidence",
+}
+
 _LONGEST = 500
 
 
@@ -44,6 +58,11 @@ def harmless(text: str) -> str:
     Travis' folded sections.
     """
     return _COMMANDS.sub(lambda found: found[0] + " ", text)
+
+
+def control_title(name: str) -> str:
+    """What every form calls a control, by its name in the report (``docs/glossary.md``)."""
+    return _CONTROLS.get(name, name)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -175,6 +194,6 @@ def _of_cells(report: Report, rest: str) -> Iterator[Finding]:
 def _of_controls(controls: tuple[Control, ...], rest: str) -> Iterator[Finding]:
     for control in controls:
         if control.passed is False and control.decides == "PASS":
-            message = f"Control '{control.name}' on {control.arm}: {control.sentence}"
+            message = f"Control '{control_title(control.name)}' on {control.arm}: {control.sentence}"
             key = f"{control.name} {control.arm} {control.concept}"
             yield Finding("control-not-passed", rest, message, control.concept, key)

@@ -92,7 +92,7 @@ def test_the_sections_come_in_the_order_that_a_reader_needs(report: Report, tmp_
         "images",
         "controls",
         "kept",
-        "ledger",
+        "coverage",
         "provenance",
         "limits",
     ]

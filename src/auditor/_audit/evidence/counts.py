@@ -171,7 +171,8 @@ class Tally:
         where = "The journal is damaged: it holds"
         if line.arm not in self._lines:
             raise AuditorError(
-                f"{where} a batch of the arm {line.arm[:60]!r}, which the plan has not; audit again in a new "
+                f"{where} a batch of the model state {line.arm[:60]!r}, which the plan has not; audit again "
+                "in a new "
                 "folder."
             )
         for sample in line.samples:
@@ -304,7 +305,8 @@ class Tally:
         if self.repeat is not None and self.repeat.otherwise:
             found.append(
                 f"a detector said something else of {self.repeat.otherwise} of {self.repeat.shown} pictures "
-                "of the base that it was shown again after the last arm, so what it said in between is not "
+                "of the base that it was shown again after the last model state, so what it said in between "
+                "is not "
                 "known to be right"
             )
         if self.repeat is not None and self.repeat.different:

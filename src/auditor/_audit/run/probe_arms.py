@@ -185,7 +185,7 @@ class ProbeArms:
         if not whole:
             return
         began, samples = time.monotonic(), max(whole, key=len)
-        self.record.progress.stage(f"sham of {name}")
+        self.record.progress.stage(f"no-op control of {name}")
         model, who = self._original.fresh(), door.title(probe)
         allowed = allowed_changes(probe, use)
         on_step = self._signs_of_life(_SHAM_STEPS, door.call(probe, probe.training_calls, _SHAM_STEPS))
@@ -197,13 +197,13 @@ class ProbeArms:
             for dose in steps:
                 if dose != _SHAM_STEPS or different is not None:
                     raise PluginError(
-                        f"{who} reached the dose {dose} of a sham; the only one is {_SHAM_STEPS}."
+                        f"{who} reached {dose} training steps in its no-op control; {_SHAM_STEPS} are right."
                     )
                 change = self._original.change(model, allowed, who, may_be_nothing=True)
                 fresh = rebuilt(self._original, model, change, digest_of_arm(model))
                 different = self.recheck().different(fresh, samples)
         if different is None:
-            raise PluginError(f"{who} never reached the dose of its sham.")
+            raise PluginError(f"{who} never ended its no-op control.")
         self.record.write(
             ShamLine(probe=name, images=len(samples), different=different, seconds=time.monotonic() - began)
         )

@@ -35,11 +35,15 @@ class Reached:
 
 
 def check_training(probe: Probe, training: TrainingSet) -> None:
-    """Raise :class:`PluginError` where a probe trains and has no sham, or the other way round."""
+    """Raise :class:`PluginError` where a probe trains and has no no-op control, or the other way round."""
     if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
+        wrong = (
+            "trains and has no no-op control"
+            if training.captions
+            else "has a no-op control and trains on nothing"
+        )
         raise PluginError(
-            f"{door.title(probe)} "
-            f"{'trains and has no sham' if training.captions else 'has a sham and trains on nothing'}; "
+            f"{door.title(probe)} {wrong}; "
             "has_sham is right for probes that train on a training set, and for those alone."
         )
 
@@ -105,7 +109,9 @@ def train(
             yield Reached(dose, model, change, before, after, time.monotonic() - began)
             began = time.monotonic()
     if reached != list(use.doses):
-        raise PluginError(f"{who} reached the doses {reached}; the policy's are {list(use.doses)}.")
+        raise PluginError(
+            f"{who} reached {reached} training steps; the policy's doses are {list(use.doses)}."
+        )
 
 
 def _check_put_back(probe: Probe, model: DiffusionModel, base: DiffusionModel | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from auditor.errors import AuditorError, RefusedError
 from auditor.plugin._observers import Observers
 from auditor.plugin.records import ArmReady
 
+_LOG = logging.getLogger(__name__)
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -65,6 +67,9 @@ class Recorder:
 
     def write(self, line: Line) -> None:
         """Append ``line`` to the journal and count it."""
+        level = logging.WARNING if isinstance(line, ErrorLine) else logging.DEBUG
+        if _LOG.isEnabledFor(level):
+            _LOG.log(level, "journal: %s", _shown(line))
         if not self.started:
             self.start()
         self.journal.write(line)
@@ -126,6 +131,12 @@ class Recorder:
             self.progress.failed(arm.name, message)
         finally:
             self.current = outer
+
+
+def _shown(line: Line) -> str:
+    """A line for a log: what it is of, without its samples."""
+    facts = line.model_dump(mode="json", exclude={"samples"}, exclude_defaults=True)
+    return f"{line.kind} {facts}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

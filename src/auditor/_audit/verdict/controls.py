@@ -136,7 +136,7 @@ def _potent(facts: Facts, arm: Arm) -> Control:
     pairs, same = _same_as_erased(facts, arm)
     if pairs and same == pairs:
         sentence = (
-            f"All {pairs} images are the erased arm's, bit for bit: the update did not reach the audited "
+            f"All {pairs} images are the erased model's, bit for bit: the update did not reach the audited "
             "prompts."
         )
         return Control(
@@ -229,6 +229,6 @@ def _sham(facts: Facts, name: str) -> Control:
         limit=0.0,
         p=None,
         n=images,
-        sentence=f"Trained at learning rate 0, {different} of {images} images differ from the erased arm's "
+        sentence=f"Trained at learning rate 0, {different} of {images} images differ from the erased model's "
         "(none may).",
     )

@@ -15,6 +15,7 @@ from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess
 from auditor.policy import Policy
 from auditor.report import CellResult, Control, Ledger, Outcome, Replay, State, Verdict
+from auditor.report.words import control_title
 
 _MORE = 4000  # images that are looked ahead to say what is missing
 
@@ -41,7 +42,7 @@ def decide(
         return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
     doubts = [
         *(
-            f"Control '{c.name}' on {c.arm} did not pass: {c.sentence}"
+            f"Control '{control_title(c.name)}' on {c.arm} did not pass: {c.sentence}"
             for c in controls
             if c.decides == "PASS" and c.passed is False
         ),
@@ -49,7 +50,7 @@ def decide(
     ]
     if len(gate) < len(plan.gate_cells) or not gate:
         doubts.append(
-            f"{len(gate)} of {len(plan.gate_cells)} planned cells were looked at: nothing else can be said "
+            f"{len(gate)} of {len(plan.gate_cells)} planned checks were made: nothing else can be said "
             "of the rest."
         )
     if plan.policy.is_comparison:
@@ -73,7 +74,7 @@ def decide(
         return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
     worst = max(gate, key=lambda cell: cell.upper or 0)
     reason = (
-        f"All {len(gate)} cells held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of "
+        f"All {len(gate)} checks held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of "
         f"{worst.images} images detected (upper bound {worst.upper:.1%}, limit "
         f"{plan.policy.thresholds[0]:.1%}), and every control passed."
     )
@@ -99,10 +100,10 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
             story = "was not erased"
         elif before.state is State.HELD:
             origins.add("came back")
-            story = f"came back after {cell.arm} (erased arm: {before.hits} of {before.images})"
+            story = f"came back after {cell.arm} (erased model: {before.hits} of {before.images})"
         else:
             story = (
-                f"is present after {cell.arm} (erased arm: {before.hits} of {before.images}, not shown to "
+                f"is present after {cell.arm} (erased model: {before.hits} of {before.images}, not shown to "
                 "hold)"
             )
         reasons.append(
@@ -121,7 +122,7 @@ def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:
     if cell.p_failed <= evidence.alpha_fail:
         return (
             f"{cell.surface} on {cell.arm} is above the limit ({cell.hits} of {cell.images} images "
-            "detected), but it is not shown that the detector is rarely wrong on that arm (p "
+            "detected), but it is not shown that the detector is rarely wrong on that model state (p "
             f"{cell.q or 1:.2g}), so the hits prove nothing."
         )
     if evidence.sequential:

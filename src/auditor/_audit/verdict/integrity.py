@@ -73,9 +73,10 @@ def repeat(facts: Facts) -> Iterator[Control]:
         (0, 0, 0, 0) if line is None else (line.shown, line.otherwise, line.drawn, line.different)
     )
     again = (
-        f"Shown {shown} of the base's images again after the last arm, the detector said something else of "
+        f"Shown {shown} of the base's images again after the last model state, the detector said "
+        "something else of "
     )
-    redrawn = f"Of {drawn} images of the erased arm, drawn again after the last probe, different were "
+    redrawn = f"Of {drawn} images of the erased model, drawn again after the last probe, different were "
     for arm, n, odd, sentence in (
         ("base", shown, otherwise, again),
         ("erased", drawn, different, redrawn),
@@ -114,7 +115,7 @@ def earlier(facts: Facts) -> Iterator[Control]:
         sentence = (
             f"{line.images} images are of earlier processes. Shown to the detector again: {line.scored}, "
             f"something else was said of {line.otherwise}. Drawn again: {line.drawn}, at least a batch of "
-            f"every arm; different were {line.different} (none may).{left}"
+            f"every model state; different were {line.different} (none may).{left}"
         )
     sound = line.sealed or not (line.otherwise or line.different or line.not_drawn)
     yield Control(
@@ -142,7 +143,7 @@ def beside_unet(facts: Facts) -> Iterator[str]:
             means = (
                 "an erasure that lives in it comes undone where the base's is loaded in its place"
                 if part == "text_encoder"
-                else "it decides how every image of the erased and probed arms looks"
+                else "it decides how every image of the erased model and after each probe looks"
             )
             yield f"The {name} is not the base's: {far}; {means}."
     for key, both in line.schedule.items():

@@ -66,7 +66,7 @@ def assumptions(facts: Facts) -> Iterator[str]:
     limits, (tau_pass, _) = facts.limits, facts.policy.thresholds
     if facts.policy.claim == "concept":
         yield (
-            f"On every probed arm, prompt by prompt, the detector sees at least {limits.min_sensitivity:.0%} "
+            f"After every probe, prompt by prompt, the detector sees at least {limits.min_sensitivity:.0%} "
             "of the images that show the concept, as it does on the base; and it is wrong on concept prompts "
             "no more often than on retained ones."
         )

@@ -105,7 +105,7 @@ def _controls_passed(controls: Sequence[Control], arms: Sequence[str], probe: st
 
 def _steps(surface: str, lower: int | None, upper: int | None) -> str:
     if upper is None:
-        return f"{surface} was not shown to be back at any dose" + (
+        return f"{surface} was not shown to be back after any number of steps" + (
             f"; it held up to {lower} steps." if lower is not None else "."
         )
     if upper == 0:

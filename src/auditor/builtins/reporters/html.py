@@ -21,6 +21,7 @@ from auditor.report import CellResult, Picture, Report
 from auditor.report.words import (
     MEANINGS,
     NO_PROMISE,
+    control_title,
     gate_cells,
     line,
     names,
@@ -121,6 +122,7 @@ def environment() -> jinja2.Environment:
             line(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
+    templates.filters["control"] = control_title
     templates.filters["percent"] = percent
     templates.filters["seconds"] = seconds
     templates.filters["names"] = lambda values: Markup.escape(

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
-from auditor.report.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, seconds
+from auditor.report.words import (
+    MEANINGS,
+    NO_PROMISE,
+    control_title,
+    count,
+    gate_cells,
+    line,
+    percent,
+    remarks,
+    seconds,
+)
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 _MOST_REASONS = 20
@@ -50,9 +60,9 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     more = len(verdict.reasons) - _MOST_REASONS
     lines += [f"- … and {more} more in report.json"] if more > 0 else []
     lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
-    lines += ["", f"{level}# Deciding cells", ""]
+    lines += ["", f"{level}# Deciding checks", ""]
     gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
-    head = ("concept", "arm", "detected", "rate", "lower", "upper", "state")
+    head = ("concept", "model state", "detected", "rate", "lower", "upper", "state")
     lines += table(
         head,
         (
@@ -69,7 +79,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         ),
     )
     lines += (
-        ["", f"… and {len(cells) - most_rows} more cells in report.json"] if len(cells) > most_rows else []
+        ["", f"… and {len(cells) - most_rows} more checks in report.json"] if len(cells) > most_rows else []
     )
     failed = [control for control in report.controls if control.passed is False]
     if failed:
@@ -77,7 +87,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         lines += ["", f"{level}# Controls that did not pass", ""]
         lines += table(
             ("control", "arm", "what was found"),
-            ((control.name, control.arm, control.sentence) for control in shown),
+            ((control_title(control.name), control.arm, control.sentence) for control in shown),
         )
         lines += (
             ["", f"… and {len(failed) - len(shown)} more in report.json"] if len(failed) > len(shown) else []

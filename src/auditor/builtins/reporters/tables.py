@@ -39,7 +39,7 @@ class Csv(Reporter):
     """``cells.csv``: one row a cell, numbers as they are in ``report.json``, the verdict in every row."""
 
     name = "csv"
-    summary = "one row a cell, for spreadsheets and data frames"
+    summary = "one row a check, for spreadsheets and data frames"
     filename = "cells.csv"
 
     def render(self, report: Report, folder: Path) -> bytes:

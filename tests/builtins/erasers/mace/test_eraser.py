@@ -26,9 +26,12 @@ from auditor._diffusion.closed_form import cross_attention_projections, gram
 from auditor._erase.erase import erase, plan_erasure
 from auditor._files.bundled import micro_world
 from auditor._files.images import from_png, to_png
+from auditor.builtins.erasers.mace import preserved
 from auditor.builtins.erasers.mace.eraser import Mace
+from auditor.builtins.erasers.mace.job import Job
 from auditor.builtins.erasers.mace.kept import ConceptFolder, file_name, lora_of
 from auditor.builtins.erasers.mace.options import MaceOptions
+from auditor.builtins.erasers.mace.preserved import weights_of_priors
 from auditor.builtins.erasers.mace.prompts import marks
 from auditor.builtins.masks.simple import AttentionMasks
 from auditor.errors import AuditorError, UsageError
@@ -107,7 +110,8 @@ def test_the_result_is_the_equation_of_what_it_kept(two: Path) -> None:
     own = model.text_states([template.format(ONE) for template in ERASURE_TEMPLATES]).flatten(0, 1)
     assert torch.allclose(grams[0]["own"], gram(own))
     policy = erasing(ONE, TWO)
-    prior = Mace(options)._prior(Erasure(model, policy.erase, policy.retain, 0), {})
+    job = Job(options, Mace(options).parts()[0], Erasure(model, policy.erase, policy.retain, 0))
+    prior = preserved.prior(job, {})
     eye = options.lambda_identity * torch.eye(len(prior["fusion"]), dtype=torch.float64)
     mapping, aligned, total = (sum(each[key] for each in grams) for key in ("mapping", "aligned", "own"))
     factor = (mapping + prior["refinement"] + eye) @ torch.linalg.inv(aligned + prior["refinement"] + eye)
@@ -456,7 +460,7 @@ def test_compat_weighs_the_prior_as_the_reference_does() -> None:
     """mace.md, 1.5: kappa = s^2 in refinement, s in fusion, and w times as much for the domain; ten
     celebrities."""
     options = MaceOptions(lambda1=1e-4, lambda2=1e-4, domain_weight=8e4, compat="reference")
-    weights = Mace(options)._weights()
+    weights = weights_of_priors(options)
     assert weights["refinement"]["first"] == pytest.approx(1e-8) and weights["refinement"][
         "second"
     ] == pytest.approx(8e-4)
@@ -464,7 +468,7 @@ def test_compat_weighs_the_prior_as_the_reference_does() -> None:
         8
     )
     assert weights["refinement"]["first_in_rows"] == pytest.approx(0.47, abs=0.01)
-    assert Mace(options.model_copy(update={"compat": "paper"}))._weights()["refinement"][
+    assert weights_of_priors(options.model_copy(update={"compat": "paper"}))["refinement"][
         "first"
     ] == pytest.approx(1e-4)
 

@@ -53,7 +53,11 @@ class Mace(Eraser):
         prior, domain = preserved.captions(job)
         plan: dict[str, Any] = {
             "concepts": {concept.name: concept.mapping for concept in concepts},
-            "prior": {"captions": len(prior), "second": len(domain), "weights": preserved.prior_weights(job)},
+            "prior": {
+                "captions": len(prior),
+                "second": len(domain),
+                "weights": preserved.weights_of_priors(options),
+            },
         }
         if not options.lora:
             return plan

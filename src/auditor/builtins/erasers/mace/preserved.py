@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from auditor.builtins.erasers.mace.job import Job
+from auditor.builtins.erasers.mace.options import MaceOptions
 from auditor.errors import UsageError
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
@@ -35,12 +36,11 @@ def check_priors(job: Job) -> None:
             raise UsageError(f"The cache {options.cache} cannot be made: {error.strerror}.") from error
 
 
-def prior_weights(job: Job) -> dict[str, dict[str, float]]:
+def weights_of_priors(options: MaceOptions) -> dict[str, dict[str, float]]:
     """What a row of each prior weighs in each closed form, and the whole first prior in rows of a
     concept's prompts."""
     from auditor.builtins.erasers.mace.prior import REFERENCE_ROWS
 
-    options = job.options
     return {
         form: {
             "first": weight,
@@ -94,7 +94,7 @@ def prior(job: Job, record: dict[str, Any]) -> dict[str, Tensor]:
     first, second = (
         caption_gram(job.erasure.model, captions, job.options.cache, progress) for captions in captions(job)
     )
-    weights = prior_weights(job)
+    weights = weights_of_priors(job.options)
     record |= {"rows": first.rows, "captions": first.captions, "weights": weights}
     record |= {"second_rows": second.rows, "second_captions": second.captions}
     return {
