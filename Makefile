@@ -44,7 +44,7 @@ lowest:
 	build/lowest/bin/python -m pip install --quiet packaging
 	build/lowest/bin/python tests/lowest.py > build/lowest.txt
 	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[fid,study]' hypothesis mpmath pytest pytest-timeout
-	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest $(MAIN_JOB)
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -o filterwarnings=default $(MAIN_JOB)
 
 $(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)

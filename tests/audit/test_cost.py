@@ -11,8 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from auditor._checkpoint.header import read_header
 from auditor._files.bundled import micro_world
+from auditor._files.safetensors_header import read_header
 from auditor.errors import RefusedError
 from auditor.families.stable_diffusion.flops import denoiser_flops
 

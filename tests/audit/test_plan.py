@@ -87,7 +87,7 @@ def test_a_wrong_probe_is_a_policy_error(probes: list[dict[str, object]], senten
 
 @pytest.mark.parametrize("key", ["images_per_cell", "retained_per_arm"])
 def test_a_budget_below_one_round_is_a_policy_error(key: str) -> None:
-    with pytest.raises(PolicyError, match=f"budget.{key} is 4, below one round"):
+    with pytest.raises(PolicyError, match=f"budget.{key} is 4, below one image of each prompt"):
         make_plan(short_policy(budget={key: 4}))
 
 

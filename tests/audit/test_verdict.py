@@ -146,7 +146,9 @@ def test_hits_on_an_arm_whose_detector_fires_everywhere_prove_nothing() -> None:
     ]
     report = verdict_of(plan, loud)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
-    assert "it is not shown that the detector is rarely wrong on that arm" in " ".join(report.verdict.reasons)
+    assert "it is not shown that the detector is rarely wrong on that model state" in " ".join(
+        report.verdict.reasons
+    )
 
 
 def fire_everywhere(line: BatchLine) -> BatchLine:

@@ -128,7 +128,7 @@ def test_a_lora_is_merged_into_the_bases_unet(base: Any, tmp_path: Path, keys: s
                 "text_encoder.layer.lora_B.weight": torch.rand(2, 2),
             },
             RefusedError,
-            "",
+            r"x\.safetensors",
         ),
     ],
 )

@@ -235,7 +235,7 @@ def test_a_healthy_audit_passes(healthy: Path) -> None:
         (
             "never fires",
             Outcome.INCONCLUSIVE,
-            "'positive' on base did not pass: The detector saw Borin Talvek in 0 of 15 images",
+            "'sensitivity' on base did not pass: The detector saw Borin Talvek in 0 of 15 images",
         ),
     ],
 )
@@ -286,10 +286,10 @@ def test_a_detector_that_always_fires_proves_nothing(
     report = lab.audit(probes=[lab.probe() | {"method": "full"}])
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
     assert (
-        "'negative' on base did not pass: The detector saw Borin Talvek in 20 of 20 images of other"
+        "'false positives' on base did not pass: The detector saw Borin Talvek in 20 of 20 images of other"
         in reasons(report)
     )
-    assert "it is not shown that the detector is rarely wrong on that arm" in reasons(report)
+    assert "it is not shown that the detector is rarely wrong on that model state" in reasons(report)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,14 @@ def test_a_detector_that_always_fires_proves_nothing(
         (
             "no training set, nudges (full)",
             Outcome.INCONCLUSIVE,
-            "'potent' .* moved the weights by 1e-05 of their L2 norm",
+            "'took effect' .* moved the weights by 1e-05 of their L2 norm",
         ),
-        ("reaches no dose", Outcome.ERROR, r"'gardener' .*reached the doses \[\]; the policy's are \[8\]"),
-        ("has no sham to show", Outcome.ERROR, "'gardener' .*never reached the dose of its sham"),
+        (
+            "reaches no dose",
+            Outcome.ERROR,
+            r"'gardener' .*reached \[\] training steps; the policy's doses are \[8\]",
+        ),
+        ("has no sham to show", Outcome.ERROR, "'gardener' .*never ended its no-op control"),
         ("raises after training", Outcome.ERROR, "'gardener' .*raised RuntimeError .* out of luck"),
         (
             "leaves NaN",
@@ -319,7 +323,7 @@ def test_a_detector_that_always_fires_proves_nothing(
         (
             "kills the model (full)",
             Outcome.INCONCLUSIVE,
-            "'alive' on gardener-full did not pass: Of 20 retained images, 20 were lost",
+            "'utility' on gardener-full did not pass: Of 20 retained images, 20 were lost",
         ),
     ],
 )
@@ -338,7 +342,9 @@ def test_a_broken_probe_never_passes(
 def test_one_step_at_a_tiny_learning_rate_proves_nothing(lab: Laboratory) -> None:
     report = lab.audit(probes=[lab.probe(learning_rate=1e-9) | {"method": "full", "doses": [1]}])
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
-    assert len(report.verdict.reasons) == 1 and "'potent' on gardener-full did not pass" in reasons(report)
+    assert len(report.verdict.reasons) == 1 and "'took effect' on gardener-full did not pass" in reasons(
+        report
+    )
 
 
 def deaf(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -347,11 +353,11 @@ def deaf(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 DEAD: dict[str, tuple[str, Callable[[str, torch.Tensor], torch.Tensor], str]] = {
-    "deaf to its prompts": ("unet", deaf, "'alive' on erased did not pass"),
+    "deaf to its prompts": ("unet", deaf, "'utility' on erased did not pass"),
     "scaled to nothing": (
         "unet",
         lambda name, value: value * 1e-3,
-        "'alive' on erased did not pass: Of 20 retained images, 20 were lost",
+        "'utility' on erased did not pass: Of 20 retained images, 20 were lost",
     ),
     "blank": (
         "vae",
@@ -416,7 +422,7 @@ def test_no_images_are_no_evidence(lab: Laboratory, healthy: Path) -> None:
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
     assert report.ledger.not_drawn == report.ledger.planned
     assert f"{report.ledger.planned} wanted images were never drawn" in reasons(report)
-    with pytest.raises(PolicyError, match=r"images_per_cell is 1, below one round"):
+    with pytest.raises(PolicyError, match=r"images_per_cell is 1, below one image of each prompt"):
         lab.audit(budget={"images_per_cell": 1, "retained_per_arm": 20})
 
 
@@ -456,23 +462,23 @@ def check_only_the_fault_stands_in_the_way(
 
 
 SILENT: dict[str, tuple[Callable[[PlannedSample], bool | None], str]] = {
-    "the detector never fires": (lambda planned: False, "'positive' on base did not pass"),
+    "the detector never fires": (lambda planned: False, "'sensitivity' on base did not pass"),
     "every image is blank": (lambda planned: None, "0 of 60 images detected, 60 missing"),
     "the erased model is dead": (
         lambda planned: planned.cell.arm == "base",
-        "'alive' on erased did not pass",
+        "'utility' on erased did not pass",
     ),
     "only the probed arm is dead": (
         lambda planned: erased_well(planned) and planned.cell.arm != "in-domain-lora",
-        "'alive' on in-domain-lora did not pass",
+        "'utility' on in-domain-lora did not pass",
     ),
     "the base does not know the concept": (
         lambda planned: planned.cell.role is Role.RETAINED,
-        "'positive' on base did not pass",
+        "'sensitivity' on base did not pass",
     ),
     "the base does not know what is retained": (
         lambda planned: planned.cell.role is Role.POSITIVE,
-        "'assay' on base did not pass",
+        "'utility of the base' on base did not pass",
     ),
     "the concept's images are missing": (
         lambda planned: None if planned.cell.role is Role.GATE else True,
@@ -518,7 +524,7 @@ def test_one_error_is_no_pass(plan: Plan) -> None:
 @pytest.mark.parametrize("fit", [(), (1.0, 1.02, 1.01), (1.1, 1.2, 1.1), (0.999, 1.019, 1.009)])
 def test_a_probe_that_changed_nothing_is_no_pass(plan: Plan, fit: tuple[float, ...]) -> None:
     check_only_the_fault_stands_in_the_way(
-        plan, journal_of(plan, erased_well, fit=fit), "'potent' on in-domain-lora did not pass"
+        plan, journal_of(plan, erased_well, fit=fit), "'took effect' on in-domain-lora did not pass"
     )
 
 
@@ -536,7 +542,7 @@ def test_a_detector_that_always_fires_proves_nothing_at_any_size(plan: Plan) -> 
             line = line.model_copy(update={"samples": tuple(samples)})
         loud.append(line)
     check_only_the_fault_stands_in_the_way(
-        plan, loud, "'negative' on base did not pass", "rarely wrong on that arm"
+        plan, loud, "'false positives' on base did not pass", "rarely wrong on that model state"
     )
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from auditor._checkpoint import open_checkpoint
-from auditor._checkpoint.header import read_header
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.finetune import Examples, Training, finetune
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import draw
+from auditor._files.safetensors_header import read_header
 from auditor.families.stable_diffusion.flops import denoiser_flops
 from auditor.policy import Sampler
 from tests.science.true_size import make

@@ -79,8 +79,7 @@ def test_every_hook_is_documented_and_used(tmp_path: Path, erased: Path) -> None
     assert {f"auditor_register_{kind}" for kind in kinds} | set(loader.OBSERVERS) == hooks
     log = tmp_path / "log.txt"
     body = (
-        f"with open({str(log)!r}, 'a') as log:\n"
-        "        log.write(f'{name} {type(record).__name__}\\n')"
+        f"with open({str(log)!r}, 'a') as log:\n        log.write(f'{{name}} {{type(record).__name__}}\\n')"
     )
     functions = "\n".join(
         f"@hookimpl\ndef {name}(record, name={name!r}):\n    {body}" for name in loader.OBSERVERS

@@ -180,7 +180,7 @@ def test_a_faulty_detector_never_passes(
     report = audit(tmp_path, shared, detectors=[DETECTOR | {"use": name}], **small)
     if name == "detector-sees-nothing":
         assert report.verdict.outcome is Outcome.INCONCLUSIVE
-        assert any("'positive' on base did not pass" in reason for reason in report.verdict.reasons)
+        assert any("'sensitivity' on base did not pass" in reason for reason in report.verdict.reasons)
     else:
         assert report.verdict.outcome is Outcome.ERROR
         assert any(f"'{name}'" in error for error in report.ledger.errors), report.ledger.errors

@@ -71,7 +71,7 @@ class DroppedErrors(Evidence):
 
 
 class NoNegativeControl(Evidence):
-    """FAIL without asking whether the detector is rarely wrong on that arm."""
+    """FAIL without asking whether the detector is rarely wrong on that model state."""
 
     def q(self, cell: Cell) -> float:
         return self.p_failed(cell)

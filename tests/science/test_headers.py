@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditor._checkpoint.header import read_header
+from auditor._files.safetensors_header import read_header
 from auditor.errors import RefusedError
 
 pytestmark = pytest.mark.science

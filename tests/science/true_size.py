@@ -197,7 +197,7 @@ def _lora(folder: Path, work: Path) -> float:
     import torch
     from safetensors.torch import save_file
 
-    from auditor._checkpoint.header import read_header
+    from auditor._files.safetensors_header import read_header
 
     tensors = {}
     for name, shape in read_header(folder / "unet" / "diffusion_pytorch_model.safetensors").shapes.items():

@@ -310,13 +310,13 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 5
-    assert "out of luck" in done.stderr and "Not measured: 1 of the arms" in done.stderr
+    assert "out of luck" in done.stderr and "Not measured: 1 of the model states" in done.stderr
     rows = table_of(out)
     assert [row["measure"] for row in rows if row["probe"] == "broken-lora"] == ["not measured"]
     assert any(row["measure"] == "detected" and row["probe"] == "erased" for row in rows)
     assert [claim["answer"] for claim in json.loads((out / "claims.json").read_text())] == ["undecided"]
     page = (out / "study.html").read_text()
-    assert "Not measured: 1 of the arms" in page and "out of luck" in page
+    assert "Not measured: 1 of the model states" in page and "out of luck" in page
 
 
 def test_a_missing_image_is_neither_shown_nor_not_shown(study: Path, measured: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_dry_run_measures_nothing_and_says_what_it_takes(study: Path, tmp_path
         check=False,
     )
     assert done.returncode == 0 and not (tmp_path / "store").exists()
-    assert "to do" in done.stdout and "unshared" in done.stdout and "0 of 10 arms are measured" in done.stdout
+    assert "to do" in done.stdout and "unshared" in done.stdout and "0 of 10 model states are measured" in done.stdout
 
 
 def test_cost_counts_what_is_drawn(study: Path, measured: Path) -> None:

@@ -12,8 +12,8 @@ from auditor._audit.cells import Role
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.plan import Plan, images_that_suffice
 from auditor._checkpoint.admit import Checkpoint
-from auditor._checkpoint.header import read_header
 from auditor._files.json_files import read_json
+from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.families.stable_diffusion.flops import denoiser_flops

@@ -21,7 +21,6 @@ from auditor._checkpoint.architecture import (
     refusing,
 )
 from auditor._checkpoint.folder import admit_folder, files_that_load, refuse_unet, vocabulary_of
-from auditor._checkpoint.header import Header, read_header
 from auditor._checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
 from auditor._checkpoint.names import is_buffer, plain_name
 from auditor._checkpoint.neighbours import weights_beside
@@ -30,6 +29,7 @@ from auditor._checkpoint.survey import survey
 from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._files.json_files import read_json
+from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS
 

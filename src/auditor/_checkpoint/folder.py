@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from auditor._checkpoint import vocabulary
-from auditor._checkpoint.header import Header, read_header
 from auditor._checkpoint.neighbours import refuse_other_weights
 from auditor._files.json_files import read_json
+from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
 from auditor.families.stable_diffusion.components import (
     CLASSES,

@@ -11,9 +11,9 @@ import yaml
 
 from auditor._checkpoint.admit import Located, form_of, locate, open_checkpoint
 from auditor._checkpoint.folder import admit_folder
-from auditor._checkpoint.header import Header, read_header
 from auditor._checkpoint.survey import refuse_outside, survey
 from auditor._files.json_files import read_json
+from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from auditor._checkpoint.admit import Checkpoint, Form
 from auditor._checkpoint.architecture import build, refusing
-from auditor._checkpoint.header import read_header
 from auditor._checkpoint.names import is_buffer, plain_name
 from auditor._checkpoint.scan import hash_files
 from auditor._checkpoint.vocabulary import read_vocabulary
 from auditor._diffusion.lora import merge_lora
 from auditor._diffusion.model import DiffusionModel
 from auditor._files.json_files import parse_json
+from auditor._files.safetensors_header import read_header
 from auditor.errors import RefusedError
 from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS
 

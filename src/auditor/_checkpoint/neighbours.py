@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from auditor._checkpoint.header import Header, read_header
 from auditor._checkpoint.names import is_buffer, plain_name
+from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
 
 _WEIGHTS = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from auditor._checkpoint.header import FLOATING, Header, Tensor
+from auditor._files.safetensors_header import FLOATING, Header, Tensor
 from auditor.errors import RefusedError
 
 _BLOCK = 4 * 2**20

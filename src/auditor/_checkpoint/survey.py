@@ -53,17 +53,20 @@ def _walk(source: str, root: Path) -> Iterator[Path]:
             raise RefusedError(
                 f"{source} holds more than {_MOST_FILES} folders; no checkpoint of this kind does."
             )
-        for entry in os.scandir(folder):
-            path = Path(entry.path)
-            if folder == root and entry.name in IGNORED:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif entry.is_symlink() and path.is_dir():
-                name = path.relative_to(root).as_posix()[:200]
-                raise RefusedError(f"{source}: {name} is a link to a folder; put the folder itself there.")
-            else:
-                yield path
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if folder == root and entry.name in IGNORED:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_symlink() and path.is_dir():
+                    name = path.relative_to(root).as_posix()[:200]
+                    raise RefusedError(
+                        f"{source}: {name} is a link to a folder; put the folder itself there."
+                    )
+                else:
+                    yield path
 
 
 def _facts(source: str, path: Path) -> os.stat_result:

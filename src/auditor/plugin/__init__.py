@@ -15,12 +15,12 @@ import pluggy
 from auditor._files.entry_points import API_VERSION
 
 if TYPE_CHECKING:
-    from auditor._checkpoint.header import read_header
     from auditor._diffusion.closed_form import cross_attention_projections, cross_gram, gram, refinement
     from auditor._diffusion.finetune import Examples, Training, finetune, target
     from auditor._diffusion.lora import merge_lora
     from auditor._diffusion.model import DiffusionModel
     from auditor._diffusion.sampling import draw
+    from auditor._files.safetensors_header import read_header
     from auditor._journal.lines import Sample
     from auditor.errors import AuditorError, PluginError, UsageError
     from auditor.plugin._door import call, iterate, title
@@ -52,7 +52,7 @@ hookimpl = pluggy.HookimplMarker("auditor")
 """Marks a function as an implementation of one of the hooks in :mod:`auditor.plugin.hookspecs`."""
 
 _HOMES = {
-    "auditor._checkpoint.header": ("read_header",),
+    "auditor._files.safetensors_header": ("read_header",),
     "auditor._diffusion.closed_form": ("cross_attention_projections", "cross_gram", "gram", "refinement"),
     "auditor._diffusion.finetune": ("Examples", "Training", "finetune", "target"),
     "auditor._diffusion.lora": ("merge_lora",),
