@@ -28,7 +28,7 @@ gpu: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
-	$(BIN)/lint-imports --config pyproject.toml
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(READY)
