@@ -172,7 +172,7 @@ def fire_everywhere(line: BatchLine) -> BatchLine:
 def test_a_probe_whose_machinery_changes_images_is_no_pass(plan: Plan, sham: ShamLine) -> None:
     report = verdict_of(plan, [*journal_of(plan, erased_well), sham])
     assert report.verdict.outcome is Outcome.INCONCLUSIVE and any(
-        "sham" in reason for reason in report.verdict.reasons
+        "no-op control" in reason for reason in report.verdict.reasons
     )
 
 
