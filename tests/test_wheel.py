@@ -88,7 +88,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def test_the_first_minute(installed: Installed) -> None:
     assert "Does an erased concept stay gone?" in installed.auditor("--help").stdout
     done = installed.auditor("plan", "micro", "--policy", "micro-person")
-    assert done.returncode == 0 and "cells decide" in done.stdout, done.stderr
+    assert done.returncode == 0 and "checks decide" in done.stdout, done.stderr
     listed = installed.auditor("plugins").stdout
     assert all(name in listed for name in ("uce", "sequence", "clip-zero-shot")), listed
     with pytest.raises(

@@ -64,9 +64,8 @@ def test_the_text_tower_is_the_pipelines_text_encoder() -> None:
 
 
 def test_diffusers_own_pipeline_opens_the_folder_and_draws() -> None:
-    pipe = StableDiffusionPipeline.from_pretrained(
-        micro_world(), torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
+    pipe = StableDiffusionPipeline.from_pretrained(micro_world(), use_safetensors=True, local_files_only=True)
+    pipe.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     image = pipe(
         "a photo of the ship",
