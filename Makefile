@@ -52,4 +52,4 @@ $(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build/lowest build/lowest.txt demo .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -137,3 +137,10 @@ def test_public_names_are_what_is_exported() -> None:
     for name in auditor.__all__:
         assert getattr(auditor, name) is not None
     assert DETECTOR["use"] == "clip-zero-shot" and os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_what_a_plugin_is_told_is_shown_without_a_broken_character() -> None:
+    for name in ("mace", "clip-tercile", "by-domain"):
+        done = run_command("plugins", "show", name)
+        assert done.returncode == 0 and "Options" in done.stdout
+        assert "\N{REPLACEMENT CHARACTER}" not in done.stdout

@@ -306,7 +306,7 @@ def test_a_detector_that_always_fires_proves_nothing(
         (
             "reaches no dose",
             Outcome.ERROR,
-            r"'gardener' .*reached \[\] training steps; the policy's doses are \[8\]",
+            r"'gardener' .*reached the training steps \[\]; the policy's doses are \[8\]",
         ),
         ("has no sham to show", Outcome.ERROR, "'gardener' .*never ended its no-op control"),
         ("raises after training", Outcome.ERROR, "'gardener' .*raised RuntimeError .* out of luck"),

@@ -302,10 +302,11 @@ def test_an_erasure_in_the_text_encoder_is_audited_with_the_bases_put_back(tmp_p
     )
     assert any("The text encoder is not the base's" in sentence for sentence in alone.beside_unet)
     probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}]
-    back = audit(folder, tmp_path / "back", probes=probes)
-    (gate,) = (cell for cell in back.cells if cell.arm == "base-text-encoder" and cell.state is not None)
-    assert back.verdict.outcome is not Outcome.PASS and gate.hits > gate.images / 2, gate
-    assert any("base-text-encoder" in reason for reason in back.verdict.reasons), back.verdict.reasons
+    # twice the usual images: 14 hits of 15 prove nothing at this limit, and the seeds hang on tmp_path
+    budget = {"images_per_cell": 30, "retained_per_arm": 20, "plugin_minutes": 2}
+    back = audit(folder, tmp_path / "back", probes=probes, budget=budget)
+    assert (back.verdict.outcome, back.verdict.origin) == (Outcome.FAIL, "came back"), back.verdict.reasons
+    assert "came back after base-text-encoder" in back.verdict.reasons[0]
 
 
 def test_other_words_of_the_vocabulary_are_no_pass_either(erased: Path, tmp_path: Path) -> None:

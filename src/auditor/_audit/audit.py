@@ -92,14 +92,13 @@ def audit(
     opened, opened_base = _open(checkpoint, policy.base, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
     observers = Observers()
-    manifest = _manifest(plan, opened, opened_base, seeds)
-    manifest |= {
+    manifest = _manifest(plan, opened, opened_base, seeds) | {
         "title": title or Path(checkpoint).name,
         "observers": observers.origins,
         "warnings": broken_plugins(),
+        "policy_file": None if file is None else {"path": _shown(file), "lines": _lines(file)},
+        "command": _command(checkpoint, file or "POLICY", base, out, offline=offline),
     }
-    manifest["policy_file"] = None if file is None else {"path": _shown(file), "lines": _lines(file)}
-    manifest["command"] = _command(checkpoint, file or "POLICY", base, out, offline=offline)
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
@@ -112,9 +111,9 @@ def audit(
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             lines = read_journal(out / "journal.jsonl")
-            record = Recorder(journal, tally(plan, seeds, lines), observers, progress, written)
-            if lines and record.tally.manifest != written:
-                record.start()
+            record = Recorder(
+                journal, tally(plan, seeds, lines), observers, progress, written, resumed=bool(lines)
+            )
             runner = Runner(plan, seeds, erased, loaded_base, out, cache, record)
             _measure(runner, out, manifest, sealed=key is not None)
         refuse_changed(policy, plan.contents)

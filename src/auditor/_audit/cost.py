@@ -104,10 +104,10 @@ def out_of_reach(plan: Plan) -> list[str]:
         )
     else:
         unseen = [concept for concept in plan.columns if evidence.p_negative("base", concept) > limits.alpha]
-        found += [f"PASS: the negative control of {concept} cannot pass" for concept in unseen]
+        found += [f"PASS: the control 'false positives' of {concept} cannot pass" for concept in unseen]
         positive = [cell for cell in plan.cells if cell.role is Role.POSITIVE]
         found += [
-            f"PASS: the positive control of {cell.surface} cannot pass"
+            f"PASS: the control 'sensitivity' of {cell.surface} cannot pass"
             for cell in positive
             if evidence.p_positive(cell) > limits.alpha
         ]
@@ -123,8 +123,7 @@ def out_of_reach(plan: Plan) -> list[str]:
     if not rehearse(plan, all_is_well(plan, erased=False), _BATCH).fail_is_proven():
         found.append(
             "FAIL: too few retained images to show that the detector is rarely wrong on a model state where "
-            "all "
-            "came back"
+            "all came back"
         )
     return found
 

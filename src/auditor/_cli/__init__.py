@@ -35,15 +35,18 @@ class _Commands(click.Group):
     """Loads a command's module when it is called, so that ``--help`` stays quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are needed."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, its module loaded now."""
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"auditor._cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for ``--help``, without loading any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
@@ -61,11 +64,19 @@ def cli(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if debug:
-        log = logging.getLogger("auditor")
-        log.setLevel(logging.DEBUG)
-        shown = logging.StreamHandler()  # standard error
-        shown.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
-        log.addHandler(shown)
+        _log_to_standard_error(ctx)
+
+
+def _log_to_standard_error(ctx: click.Context) -> None:
+    """Until the command ends."""
+    log = logging.getLogger("auditor")
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    log.addHandler(shown)
+    ctx.call_on_close(lambda: log.setLevel(level))
+    ctx.call_on_close(lambda: log.removeHandler(shown))
 
 
 def _printable(text: str) -> str:

@@ -28,7 +28,7 @@ class _Live(Progress):
 
     def planned(self, plan: Plan) -> None:
         self._most = {arm.name: sum(cell.images for cell in plan.cells_of(arm.name)) for arm in plan.arms}
-        self._whole = self._bars.add_task("arms", total=len(plan.arms))
+        self._whole = self._bars.add_task("model states", total=len(plan.arms))
 
     def stage(self, text: str) -> None:
         self._bars.console.print(f"[dim]{plain(text)}[/]")
@@ -79,8 +79,7 @@ class _Plain(Progress):
     def planned(self, plan: Plan) -> None:
         self._line(
             f"plan: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
-            f"{plan.images} "
-            "images"
+            f"{plan.images} images"
         )
 
     def stage(self, text: str) -> None:

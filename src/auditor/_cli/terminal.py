@@ -53,11 +53,11 @@ def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
 
 
 def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
-    """What would be drawn, what becomes of the deciding cells, and what it costs."""
+    """What would be drawn, what becomes of the deciding checks, and what it costs."""
     from auditor._audit import cost as forecast
 
     console = Terminal(highlight=False)
-    table = Table("arm", "concept images", "retained images", "dose", title="At most")
+    table = Table("model state", "concept images", "retained images", "training steps", title="At most")
     for arm in plan.arms:
         cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
@@ -214,15 +214,20 @@ def show_plugin(record: PluginRecord) -> None:
         ]
         kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
         table.add_row(
-            plain(name), plain(" ".join([kind, *limits])), plain(default), plain(field.description or "")
+            plain(name),
+            plain(" ".join([kind, *limits])),
+            plain(default),
+            plain(" ".join((field.description or "").split())),
         )
     console.print(table if plugin.Options.model_fields else "It takes no options.")
 
 
 def show_report(report: Report, folder: Path) -> None:
-    """The table concept x arm, the verdict with its reasons, and where the page is."""
+    """The table concept x model state, the verdict with its reasons, and where the page is."""
     console = Terminal(highlight=False)
-    table = Table("concept", Column("arm", overflow="fold"), "detected", "rate", "upper bound", "state")
+    table = Table(
+        "concept", Column("model state", overflow="fold"), "detected", "rate", "upper bound", "state"
+    )
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         state = _STATES[cell.state] if cell.state else ""
@@ -273,5 +278,6 @@ class Terminal(Console):
     """A console that a closed pipe makes silent: the exit code stays the verdict's."""
 
     def on_broken_pipe(self) -> None:
+        """Nobody reads any more: say nothing, and keep the exit code."""
         self.quiet = True
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -50,10 +51,10 @@ class FineTune(Probe):
     methods = ("lora", "full")
     Options: ClassVar[type[OptionsModel]] = FineTuneOptions
 
+    @abstractmethod
     def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
-        """``names`` of ``candidates`` (sorted, none of them erased or retained): a random sample, unless a
-        subclass knows better."""
-        return self.sample(candidates, setting)
+        """``names`` of ``candidates`` (sorted, none of them erased or retained); :meth:`sample` takes some at
+        random."""
 
     def changes(self, method: str) -> tuple[str, ...]:
         """LoRA adds its matrices and leaves every weight; full fine-tuning may change the whole UNet."""

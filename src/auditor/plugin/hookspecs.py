@@ -41,7 +41,7 @@ def auditor_register_masks() -> list[type[MaskSource]]:
 
 @hookspec
 def auditor_register_metrics() -> list[type[Metric]]:
-    """The metrics of this plugin: numbers about an arm's images, beside the verdict."""
+    """The metrics of this plugin: numbers about a model state's images, beside the verdict."""
     raise NotImplementedError
 
 
@@ -59,7 +59,7 @@ def auditor_run_started(record: RunStarted) -> None:
 
 @hookspec
 def auditor_arm_ready(record: ArmReady) -> None:
-    """An arm's weights are made; its images come next."""
+    """A model state's weights are made; its images come next."""
     raise NotImplementedError
 
 

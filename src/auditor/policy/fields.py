@@ -13,6 +13,7 @@ from pydantic import (
 
 
 def as_tuple(value: Any) -> Any:
+    """Lists become tuples; YAML knows no others."""
     return tuple(value) if isinstance(value, list) else value
 
 

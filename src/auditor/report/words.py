@@ -20,8 +20,8 @@ MEANINGS = {
 """One sentence an outcome."""
 
 NO_PROMISE = (
-    "A PASS speaks of the prompts, probes, doses and detector named here, and of nothing else: longer "
-    "training or an attacker may still bring a concept back."
+    "A PASS speaks of the prompts, probes, training steps and detector named here, and of nothing else: "
+    "longer training or an attacker may still bring a concept back."
 )
 
 _CONTROLS = {

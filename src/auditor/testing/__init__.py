@@ -1,7 +1,7 @@
 """What plugin authors test with.
 
-Subclass a conformance class and get the tests that every plugin of its kind must pass; the fixture ``micro``
-(:class:`Kit`) has models, images, an erased checkpoint and a finished run.
+Subclass a conformance class and get the tests that every plugin of its kind must pass; the fixtures ``micro``
+and ``fake`` (:class:`Kit`) have models, images, an erased checkpoint and a finished run.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import random
 import socket
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,10 +22,6 @@ from auditor.plugin import contracts
 from auditor.plugin._loader import problem_of
 from auditor.testing.fake import fake_checkpoint
 from auditor.testing.kit import Kit
-
-if TYPE_CHECKING:
-    pass
-
 
 _MEGABYTE = 2**20
 
@@ -61,31 +57,37 @@ class Conformance:
         raise NotImplementedError
 
     def test_metadata(self) -> None:
+        """Name, summary and methods are what the loader asks of a plugin of its kind."""
         assert problem_of(self.kind, self.plugin) is None
         assert self.plugin.__doc__
         assert "\n" not in self.plugin.summary
 
     def test_every_option_is_documented(self) -> None:
+        """A string stands under every option."""
         undocumented = [
             name for name, field in self.plugin.Options.model_fields.items() if not field.description
         ]
         assert not undocumented
 
     def test_an_unknown_option_is_refused(self) -> None:
+        """A misspelt option is an error, not ignored."""
         with pytest.raises(ValueError, match="no_such_option"):
             self.plugin.Options.model_validate(self.options | {"no_such_option": 1})
 
     def test_options_survive_json(self) -> None:
+        """Options are the same after they were written to a policy and read back."""
         options = self.plugin.Options.model_validate(self.options)
         assert self.plugin.Options.model_validate_json(options.model_dump_json()) == options
 
     def test_the_same_twice_by_one_and_by_two_instances(self, micro: Kit) -> None:
+        """It keeps no state between calls, and two instances do the same."""
         plugin = self.make()
         first = self.exercise(micro, plugin)
         assert self.exercise(micro, plugin) == first, "the plugin keeps a state"
         assert self.exercise(micro, self.make()) == first, "the plugin is not reproducible"
 
     def test_it_leaves_the_global_state_alone(self, micro: Kit) -> None:
+        """Random generators, gradient mode, default type and threads are as before."""
         import numpy as np
         import torch
 
@@ -97,10 +99,13 @@ class Conformance:
         assert (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()) == modes
 
     def test_it_prints_nothing(self, micro: Kit, capsys: pytest.CaptureFixture[str]) -> None:
+        """Standard output belongs to the command that runs it."""
         self.exercise(micro, self.make())
         assert capsys.readouterr().out == "", "standard output belongs to the command that runs the plugin"
 
     def test_it_needs_no_network(self, micro: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It works where no connection can be made."""
+
         def refuse(*_: object) -> None:
             raise OSError("no network in the conformance kit")
 
@@ -108,6 +113,7 @@ class Conformance:
         self.exercise(micro, self.make())
 
     def test_it_gives_memory_back(self, micro: Kit) -> None:
+        """Tensors do not pile up from call to call."""
         plugin = self.make()
         self.exercise(micro, plugin)
         before = _tensor_bytes()
@@ -125,6 +131,7 @@ def _tensor_bytes() -> int:
 
 
 def devices() -> list[str]:
+    """The CPU, and a GPU where there is one."""
     import torch
 
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

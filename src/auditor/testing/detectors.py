@@ -32,6 +32,7 @@ class DetectorConformance(Conformance):
         return found.hits.tolist(), found.scores.tolist(), tuple(found.labels)
 
     def test_what_it_returns_is_a_detection(self, micro: Kit) -> None:
+        """Shapes, kinds and ranges are those of :class:`Detection`."""
         from auditor._audit.run.scoring import problem_of as problem_of_detection
 
         images, concepts = self.images(micro), self.concepts(micro)
@@ -41,6 +42,7 @@ class DetectorConformance(Conformance):
         )
 
     def test_it_leaves_its_images_alone(self, micro: Kit) -> None:
+        """The images that it was given are as before."""
         import torch
 
         images = self.images(micro).clone()
@@ -48,6 +50,7 @@ class DetectorConformance(Conformance):
         assert torch.equal(images, self.images(micro))
 
     def test_an_image_is_scored_as_if_alone(self, micro: Kit) -> None:
+        """What it says of an image does not hang on the others in the batch."""
         import numpy as np
 
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
@@ -58,6 +61,7 @@ class DetectorConformance(Conformance):
             assert (alone.hits[0] == together.hits[row]).all()
 
     def test_columns_follow_the_concepts(self, micro: Kit) -> None:
+        """Concepts in another order give the columns in that order."""
         import numpy as np
 
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
@@ -65,11 +69,13 @@ class DetectorConformance(Conformance):
         assert np.allclose(forth.scores, back.scores[:, ::-1], atol=1e-5)
 
     def test_other_sizes_are_fine(self, micro: Kit) -> None:
+        """Images of other sizes are judged too."""
         from torch.nn.functional import interpolate
 
         images = interpolate(self.images(micro)[:2].float(), size=(96, 64)).to(self.images(micro).dtype)
         assert self.make().detect(images, self.concepts(micro)).hits.shape == (2, len(self.concepts(micro)))
 
     def test_its_fingerprint_is_stable(self) -> None:
+        """Two instances name their weights alike."""
         first = self.make().fingerprint()
         assert isinstance(first, str) and self.make().fingerprint() == first

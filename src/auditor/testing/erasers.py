@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from auditor.plugin import contracts
-from auditor.testing.kit import Kit
-
-if TYPE_CHECKING:
-    pass
 from auditor.testing.conformance import SEED, Conformance, devices
+from auditor.testing.kit import Kit
 
 
 class EraserConformance(Conformance):
@@ -33,26 +30,31 @@ class EraserConformance(Conformance):
         return digest_of_arm(model)
 
     def test_it_changes_the_unet_and_nothing_else(self, micro: Kit) -> None:
+        """Text encoder and autoencoder stay bit for bit, and what changed is finite."""
         plugin, model = self.make(), micro.model()
         self.erase(micro, plugin, model)
         change = micro.original.change(model, ("unet.*",), plugin.name)
         assert all(bool(tensor.isfinite().all()) for tensor in change.tensors.values())
 
     def test_what_it_records_is_json(self, micro: Kit) -> None:
+        """Its record can be written to ``erasure.json``."""
         json.dumps(self.erase(micro, self.make(), micro.model()), allow_nan=False)
 
     def test_it_leaves_no_gradients_on(self, micro: Kit) -> None:
+        """No parameter asks for gradients, and no adapter is left."""
         model = micro.model()
         self.erase(micro, self.make(), model)
         assert not any(parameter.requires_grad for parameter in model.unet.parameters())
         assert not hasattr(model.unet, "peft_config"), "an adapter is still there"
 
     def test_it_tells_of_its_steps(self, micro: Kit) -> None:
+        """``on_step`` is called with a stage, a step and their number."""
         steps: list[Any] = []
         self.erase(micro, self.make(), micro.model(), steps=steps)
         assert steps and all(1 <= step <= total for _, step, total in steps)
 
     def test_its_plan_is_json_and_changes_nothing(self, micro: Kit) -> None:
+        """Planning says what would be done, and does nothing."""
         from auditor._diffusion.model import digest_of_weights
 
         plugin, model = self.make(), micro.model()
@@ -63,6 +65,7 @@ class EraserConformance(Conformance):
         assert digest_of_weights(model.unet) == digest_of_weights(micro.model().unet)
 
     def test_going_on_in_its_folder_gives_the_same(self, micro: Kit, tmp_path: Path) -> None:
+        """A second call with the first one's folder ends with the same weights."""
         from auditor._diffusion.model import digest_of_weights
 
         first, again = micro.model(), micro.model()
@@ -73,12 +76,14 @@ class EraserConformance(Conformance):
         assert digest_of_weights(first.unet) == digest_of_weights(again.unet)
 
     def test_it_is_made_for_the_models_device(self, micro: Kit) -> None:
+        """It works on the device that the model is on."""
         for device in devices():
             model = micro.model(device)
             self.erase(micro, self.make(), model)
             assert model.device.type == device
 
     def test_the_erased_checkpoint_can_be_read_back(self, micro: Kit) -> None:
+        """What it leaves can be saved by diffusers."""
         model = micro.model()
         self.erase(micro, self.make(), model)
         model.unet.save_pretrained(micro.folder / "unet-of-eraser", safe_serialization=True)
@@ -104,6 +109,7 @@ class MaskSourceConformance(Conformance):
         return plugin.masks(self.request(micro)).tolist()
 
     def test_masks_are_zeros_and_ones_of_the_right_shape_and_never_empty(self, micro: Kit) -> None:
+        """Each mask says of every cell yes or no, and of one at least yes."""
         request = self.request(micro)
         masks = self.make().masks(request)
         assert masks.shape == request.attention.shape

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from auditor.plugin import contracts
-from auditor.testing.kit import Kit
-
-if TYPE_CHECKING:
-    pass
 from auditor.testing.conformance import SEED, Conformance
+from auditor.testing.kit import Kit
 
 
 class MetricConformance(Conformance):
@@ -36,11 +33,13 @@ class MetricConformance(Conformance):
         return plugin.features(micro.images.clone(), prompts, outcomes)
 
     def test_features_have_a_row_an_image(self, micro: Kit) -> None:
+        """A finite row for each image."""
         import numpy as np
 
         features = self.features(micro, self.make(), ["a photo"] * len(micro.images))
         assert features.ndim == 2 and len(features) == len(micro.images) and np.isfinite(features).all()
 
     def test_its_value_is_a_finite_number(self, micro: Kit) -> None:
+        """One float."""
         value = self.exercise(micro, self.make())
         assert isinstance(value, float) and abs(value) < float("inf")

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from auditor.plugin import contracts
-from auditor.testing.kit import Kit
-
-if TYPE_CHECKING:
-    pass
 from auditor.testing.conformance import SEED, Conformance, devices
+from auditor.testing.kit import Kit
 
 
 class ProbeConformance(Conformance):
@@ -72,21 +69,26 @@ class ProbeConformance(Conformance):
         return [(dose, digest_of_arm(model)) for dose in self.update(micro, plugin, model, seed)]
 
     def test_its_title_can_stand_in_an_arms_name(self) -> None:
+        """Letters, digits, dots and hyphens alone."""
         assert re.fullmatch(r"[\w.-]+", self.make().title)
 
     def test_its_training_set_is_chosen_by_the_seed_alone(self, micro: Kit) -> None:
+        """The same seed gives the same requests."""
         plugin = self.make()
         assert plugin.training_set(self.setting(micro)) == plugin.training_set(self.setting(micro))
 
     def test_its_training_set_holds_no_audited_concept(self, micro: Kit) -> None:
+        """No caption names an erased or retained concept."""
         _, captions = self.examples(micro, self.make())
         forbidden = self.setting(micro).forbidden
         assert not [caption for caption in captions if any(name in caption.casefold() for name in forbidden)]
 
     def test_it_reaches_every_dose_in_order(self, micro: Kit) -> None:
+        """It yields each number of training steps once, in rising order."""
         assert list(self.update(micro, self.make(), micro.model())) == list(self.doses)
 
     def test_it_changes_what_it_says_and_nothing_else(self, micro: Kit) -> None:
+        """What changed lies within ``changes()``, is finite, and is no less than ``least_change()``."""
         plugin, model = self.make(), micro.model()
         for _ in self.update(micro, plugin, model):
             change = micro.original.change(model, plugin.changes(self.method), plugin.name)
@@ -95,6 +97,7 @@ class ProbeConformance(Conformance):
             assert change.relative >= plugin.least_change() > 0
 
     def test_its_sham_changes_no_image(self, micro: Kit) -> None:
+        """At learning rate 0 it draws what the model drew before."""
         import torch
 
         from auditor._diffusion.sampling import draw
@@ -108,6 +111,7 @@ class ProbeConformance(Conformance):
         assert torch.equal(before, after)
 
     def test_it_tells_of_every_step(self, micro: Kit) -> None:
+        """``on_step`` is called with rising numbers from 1."""
         steps: list[int] = []
         if not self.make().has_sham:
             pytest.skip("it does not train")
@@ -115,16 +119,19 @@ class ProbeConformance(Conformance):
         assert steps and steps == sorted(set(steps)) and steps[0] >= 1
 
     def test_it_can_be_ended_after_its_first_dose(self, micro: Kit) -> None:
+        """Closing its generator early is no error."""
         steps = self.update(micro, self.make(), micro.model())
         assert next(iter(steps)) == self.doses[0]
         if hasattr(steps, "close"):
             steps.close()
 
     def test_it_is_made_for_the_models_device(self, micro: Kit) -> None:
+        """It works on the device that the model is on."""
         for device in devices():
             model = micro.model(device)
             assert list(self.update(micro, self.make(), model)) == list(self.doses)
             assert model.device.type == device
 
     def test_its_cost_is_a_number(self) -> None:
+        """``training_calls`` says how many passes a dose takes."""
         assert self.make().training_calls(self.doses[-1]) >= 0

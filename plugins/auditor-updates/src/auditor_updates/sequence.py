@@ -141,7 +141,8 @@ class Sequence(Probe):
                         _merge(update)
                 if reached != [steps]:
                     raise PluginError(
-                        f"{title(probe)} reached the doses {reached} in a sequence; [{steps}] is right."
+                        f"{title(probe)} reached the training steps {reached} in a sequence; [{steps}] is "
+                        "right."
                     )
                 done += steps
             if number in update.doses:

@@ -55,6 +55,10 @@ class TextualInversion(FineTune):
     methods = ()
     Options: ClassVar[type[OptionsModel]] = TextualInversionOptions
 
+    def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
+        """A random sample."""
+        return self.sample(candidates, setting)
+
     def changes(self, method: str) -> tuple[str, ...]:
         """The table of token embeddings."""
         return ("text_encoder.*token_embedding.weight",)

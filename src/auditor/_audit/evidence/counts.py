@@ -172,8 +172,7 @@ class Tally:
         if line.arm not in self._lines:
             raise AuditorError(
                 f"{where} a batch of the model state {line.arm[:60]!r}, which the plan has not; audit again "
-                "in a new "
-                "folder."
+                "in a new folder."
             )
         for sample in line.samples:
             arm = self._arm_of.get(sample.cell)
@@ -306,8 +305,7 @@ class Tally:
             found.append(
                 f"a detector said something else of {self.repeat.otherwise} of {self.repeat.shown} pictures "
                 "of the base that it was shown again after the last model state, so what it said in between "
-                "is not "
-                "known to be right"
+                "is not known to be right"
             )
         if self.repeat is not None and self.repeat.different:
             found.append(

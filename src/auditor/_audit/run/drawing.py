@@ -49,8 +49,7 @@ class Drawing:
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
         self.measurer = Measurer(plan, self.pictures)
-        device = "cpu" if base is None else base.device.type
-        self._stack = [*(version(name) for name in ("auditor", "torch", "diffusers", "transformers")), device]
+        self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")]
         self.drawn = 0
         """Images that were really drawn in this call."""
         self.seconds = 0.0
@@ -183,6 +182,7 @@ class Drawing:
     def draw(
         self, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[Tensor, list[bool], bool]:
+        """Images of ``model``, whether each is finite, and False: none came from the cache."""
         began = time.monotonic()
         images, finite = draw(model, prompts, seeds, self.policy.sampler)
         self.drawn += len(prompts)
@@ -194,7 +194,7 @@ class Drawing:
         assert self.base is not None
         sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
         keys = [
-            sha256_json([self.base.digest, sampler, prompt, seed, self._stack])
+            sha256_json([self.base.digest, sampler, prompt, seed, [*self._stack, self.base.device.type]])
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         kept = [self.cache.load(key) for key in keys]
@@ -208,6 +208,7 @@ class Drawing:
         return images, finite, False
 
     def base_examples(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+        """Images of the base for a training set, and whether each is finite."""
         base = self.plan.arms[0]
         parts, finite, start = list[Tensor](), list[bool](), 0
         while start < len(prompts):

@@ -268,6 +268,7 @@ class ProbeArms:
         return least
 
     def recheck(self) -> Recheck:
+        """What looks again at the images of this run's models."""
         models = {"erased": self.erased} | ({} if self.base is None else {"base": self.base})
         return Recheck(
             self.record.tally,

@@ -43,8 +43,8 @@ def check_training(probe: Probe, training: TrainingSet) -> None:
             else "has a no-op control and trains on nothing"
         )
         raise PluginError(
-            f"{door.title(probe)} {wrong}; "
-            "has_sham is right for probes that train on a training set, and for those alone."
+            f"{door.title(probe)} {wrong}; has_sham is right for probes that train on a training set, and "
+            "for those alone."
         )
 
 
@@ -110,7 +110,7 @@ def train(
             began = time.monotonic()
     if reached != list(use.doses):
         raise PluginError(
-            f"{who} reached {reached} training steps; the policy's doses are {list(use.doses)}."
+            f"{who} reached the training steps {reached}; the policy's doses are {list(use.doses)}."
         )
 
 

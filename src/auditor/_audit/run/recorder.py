@@ -34,6 +34,10 @@ class Deadline:
     def __init__(self, minutes: float | None, spent: float) -> None:
         self._minutes = minutes
         self._spent = spent
+        self.begin()
+
+    def begin(self) -> None:
+        """The call's own time begins now."""
         self._began = time.monotonic()
 
     @property
@@ -51,13 +55,21 @@ class Recorder:
     """Writes each line to the journal, counts it, and tells observers and progress of it."""
 
     def __init__(
-        self, journal: Journal, tally: Tally, observers: Observers, progress: Progress, manifest: str
+        self,
+        journal: Journal,
+        tally: Tally,
+        observers: Observers,
+        progress: Progress,
+        manifest: str,
+        *,
+        resumed: bool,
     ) -> None:
         self.journal = journal
         self.tally = tally
         self.observers = observers
         self.progress = progress
         self._manifest = manifest
+        self._resumed = resumed
         self.started = False
         """Has this process written a line yet?"""
         self.current: str | None = None
@@ -74,6 +86,11 @@ class Recorder:
             self.start()
         self.journal.write(line)
         self.tally.add(line)
+
+    @property
+    def is_of_another_manifest(self) -> bool:
+        """Did earlier processes write lines, the last of them under another manifest than this one's?"""
+        return self._resumed and self.tally.manifest != self._manifest
 
     def start(self) -> None:
         """Say in the journal that what follows is this process's own."""
@@ -97,6 +114,7 @@ class Recorder:
 
     def time_out(self, sentence: str) -> None:
         """The last words of a process that waited in vain for a plugin, from the watchdog's thread."""
+        _LOG.warning("%s", sentence)
         if self.beside is not None:
             self.journal.write(NoteLine(text=f"{sentence}.", silenced=self.beside))
         elif self.current is not None:

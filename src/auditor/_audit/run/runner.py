@@ -54,6 +54,9 @@ class Runner:
 
     def run(self, started: RunStarted) -> Tally:
         """Draw and score what the journal so far leaves undecided. Returns the whole journal, counted."""
+        self.deadline.begin()
+        if self.record.is_of_another_manifest:
+            self.record.start()
         with self._watched():
             self.record.tell("auditor_run_started", started)
             self._run_arms()

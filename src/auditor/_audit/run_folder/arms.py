@@ -70,8 +70,8 @@ def rebuilt(original: Original, made: DiffusionModel, change: Change, digest: st
     put_into(model, tensors, adapters_of(made))
     if digest_of_arm(model) != digest:
         raise PluginError(
-            "What the update left behind cannot be put into a fresh copy of the erased model; an arm is its "
-            "weights alone."
+            "What the update left behind cannot be put into a fresh copy of the erased model; a model state "
+            "is its weights alone."
         )
     return model
 

@@ -1,4 +1,4 @@
-"""Decides: plan and counted journal in, report out. Pure, and the only place where a verdict is made
+"""Plan and counted journal in, report out. Pure; the verdict itself is made in :mod:`decide` alone
 (verdict.md).
 
 PASS needs every planned cell held, every control it rests on passed and a whole ledger; FAIL needs one proven

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from scipy import stats as distributions
@@ -118,67 +119,34 @@ def _alive(facts: Facts, arm: Arm) -> Control:
 def _potent(facts: Facts, arm: Arm) -> Control:
     """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
     line, limit = facts.tally.arms.get(arm.name), facts.limits.min_fit
+    potent = partial(Control, name="potent", arm=arm.name, limit=limit, p=None)
     if line is not None and line.idle:
-        sentence = (
-            f"The checkpoint has the base's {' and '.join(line.put_back)} already: there was nothing to put "
-            "back."
-        )
-        return Control(
-            name="potent",
-            arm=arm.name,
-            passed=None,
-            value=None,
-            limit=limit,
-            p=None,
-            n=0,
-            sentence=sentence,
-        )
+        parts = " and ".join(line.put_back)
+        sentence = f"The checkpoint has the base's {parts} already: there was nothing to put back."
+        return potent(passed=None, value=None, n=0, sentence=sentence)
     pairs, same = _same_as_erased(facts, arm)
     if pairs and same == pairs:
         sentence = (
             f"All {pairs} images are the erased model's, bit for bit: the update did not reach the audited "
             "prompts."
         )
-        return Control(
-            name="potent",
-            arm=arm.name,
-            passed=False,
-            value=None,
-            limit=limit,
-            p=None,
-            n=pairs,
-            sentence=sentence,
-        )
+        return potent(passed=False, value=None, n=pairs, sentence=sentence)
     if line is not None and line.least_change is not None:
-        return _applied(facts, arm, line.change or 0.0, line.least_change)
+        return _applied(arm, line.change or 0.0, line.least_change)
     if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
         sentence = "The probe's effect was not measured: no held-out loss was recorded."
-        return Control(
-            name="potent",
-            arm=arm.name,
-            passed=False,
-            value=None,
-            limit=limit,
-            p=None,
-            n=0,
-            sentence=sentence,
-        )
+        return potent(passed=False, value=None, n=0, sentence=sentence)
     before, after = np.array(line.fit_before), np.array(line.fit)
     fall = (before - after) / before.mean()
     error = fall.std(ddof=1) / math.sqrt(len(fall))
     moved = "rose" if fall.mean() < 0 else "fell"
     lower = float(fall.mean() - distributions.t.ppf(1 - facts.limits.alpha, len(fall) - 1) * error)
-    return Control(
-        name="potent",
-        arm=arm.name,
-        passed=bool(fall.mean() >= limit and lower > 0),
-        value=float(fall.mean()),
-        limit=limit,
-        p=None,
-        n=len(fall),
-        sentence=f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound "
-        f"{lower:.1%}; a fall of {limit:.1%} needed).",
+    sentence = (
+        f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound {lower:.1%}; a "
+        f"fall of {limit:.1%} needed)."
     )
+    passed = bool(fall.mean() >= limit and lower > 0)
+    return potent(passed=passed, value=float(fall.mean()), n=len(fall), sentence=sentence)
 
 
 def _same_as_erased(facts: Facts, arm: Arm) -> tuple[int, int]:
@@ -199,7 +167,7 @@ def _same_as_erased(facts: Facts, arm: Arm) -> tuple[int, int]:
     return pairs, same
 
 
-def _applied(facts: Facts, arm: Arm, change: float, least: float) -> Control:
+def _applied(arm: Arm, change: float, least: float) -> Control:
     """An update that trains on nothing took if the weights moved as far as it says that they do."""
     return Control(
         name="potent",

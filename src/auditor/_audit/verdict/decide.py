@@ -50,8 +50,8 @@ def decide(
     ]
     if len(gate) < len(plan.gate_cells) or not gate:
         doubts.append(
-            f"{len(gate)} of {len(plan.gate_cells)} planned checks were made: nothing else can be said "
-            "of the rest."
+            f"{len(gate)} of {len(plan.gate_cells)} planned checks were made: nothing else can be said of "
+            "the rest."
         )
     if plan.policy.is_comparison:
         doubts.append(

@@ -73,8 +73,8 @@ def repeat(facts: Facts) -> Iterator[Control]:
         (0, 0, 0, 0) if line is None else (line.shown, line.otherwise, line.drawn, line.different)
     )
     again = (
-        f"Shown {shown} of the base's images again after the last model state, the detector said "
-        "something else of "
+        f"Shown {shown} of the base's images again after the last model state, the detector said something "
+        "else of "
     )
     redrawn = f"Of {drawn} images of the erased model, drawn again after the last probe, different were "
     for arm, n, odd, sentence in (

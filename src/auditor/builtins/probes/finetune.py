@@ -22,6 +22,10 @@ class InDomain(FineTune):
     summary = "fine-tune on random concepts of the same domain"
     source = "Suriyakumar et al., section 3 and appendix C.1"
 
+    def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
+        """A random sample."""
+        return self.sample(candidates, setting)
+
 
 class OutOfDomain(FineTune):
     """Random concepts of another domain."""
@@ -29,6 +33,10 @@ class OutOfDomain(FineTune):
     name = "out-of-domain"
     summary = "fine-tune on random concepts of another domain"
     source = "Suriyakumar et al., section 5.2"
+
+    def choose(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
+        """A random sample."""
+        return self.sample(candidates, setting)
 
 
 class TercileOptions(FineTuneOptions, ClipOptions):

@@ -1,4 +1,4 @@
-"""What must be preserved: the captions of the priors, their weights, their Gram matrices (Eq. 3 and 7)."""
+"""What must be preserved: the captions of the priors, their weights, their Gram matrices (Eq. 2 and 7)."""
 
 from __future__ import annotations
 
