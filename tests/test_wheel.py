@@ -34,9 +34,8 @@ class Installed:
         self.python = folder / "env" / "bin" / "python"
         beside = Path(sysconfig.get_path("purelib"))
         site = next((folder / "env" / "lib").glob("python*/site-packages"))
-        (site / "beside.pth").write_text(
-            f"{beside}\n"
-        )  # its own .pth files, and so this checkout, are not read
+        # its own .pth files, and so this checkout, are not read
+        (site / "beside.pth").write_text(f"{beside}\n")
         self._call(
             sys.executable,
             "-m",

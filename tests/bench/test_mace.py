@@ -91,9 +91,8 @@ def layer_by_layer(
 
 def solve(anchor: Tensor, pairs: list[tuple[Tensor, Tensor]], eye: Tensor) -> Tensor:
     numerator, system = IDENTITY * anchor, IDENTITY * eye
-    products = torch.empty(
-        max(len(keys) for _, keys in pairs), max(len(anchor), len(eye)), len(eye)
-    )  # once: making it is slow too
+    # once: making it is slow too
+    products = torch.empty(max(len(keys) for _, keys in pairs), max(len(anchor), len(eye)), len(eye))
     for values, keys in pairs:
         for total, left in ((numerator, values), (system, keys)):
             outer = products[: len(keys), : left.shape[1]]

@@ -47,10 +47,11 @@ def smaller(study: Study) -> Study:
         "sampler": sampler,
         "methods": ("lora", "full"),
     }
+    # a few pictures of three steps are no evidence
     update |= {
         "metrics": study.metrics[:2],
         "max_false_positive": 0.5,
-    }  # a few pictures of three steps are no evidence
+    }
     return study.model_copy(update=update)
 
 

@@ -57,9 +57,8 @@ def edit(name: str, **changes: Any) -> Callable[[Path], None]:
 def saved(folder: Path, **inner: Any) -> None:
     """As the library saves it: ``tokenizer.json`` beside the others, with changes of its parts."""
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    tokenizer(
-        ["a"], padding="max_length", truncation=True, max_length=16
-    )  # leaves its padding in what is saved
+    # leaves its padding in what is saved
+    tokenizer(["a"], padding="max_length", truncation=True, max_length=16)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())

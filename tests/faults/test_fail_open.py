@@ -191,9 +191,8 @@ def lab(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Labora
     ]
     loaded = Loaded((*load_plugins().records, *found), ())
     monkeypatch.setattr("auditor.plugin._loader.load_plugins", lambda: loaded)
-    monkeypatch.chdir(
-        shared
-    )  # the folder of examples is part of the policy, and so of every seed: its name must not change
+    # the folder of examples is part of the policy, and so of every seed: its name must not change
+    monkeypatch.chdir(shared)
     return Laboratory(tmp_path, shared / "cache", shared / "erased")
 
 

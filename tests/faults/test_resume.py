@@ -191,9 +191,8 @@ def test_a_trained_arm_is_restored_and_not_trained_again(forks: Forks, erased: P
     policy = policy_file(tmp_path, budget=SMALL, sampler=QUICK | {"batch": 2})
     out = tmp_path / "run"
     fork, deadline = forks.start(*command(erased, policy, tmp_path)), time.monotonic() + 60
-    while not (
-        out.exists() and [arm for arm, _ in batches(out)].count("in-domain-lora") >= 2
-    ):  # two of its batches are drawn
+    # two of its batches are drawn
+    while not (out.exists() and [arm for arm, _ in batches(out)].count("in-domain-lora") >= 2):
         assert fork.wait(0.02) is None and time.monotonic() < deadline, fork.said
     fork.send(signal.SIGKILL)
     assert fork.wait() == -signal.SIGKILL

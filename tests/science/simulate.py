@@ -220,9 +220,8 @@ def layout(cell: Cell, seeds: Seeds) -> tuple[NDArray[np.int64], list[int]]:
 def play(setting: Setting, run: int) -> Evidence:
     """One whole audit: the evidence when nothing more would be drawn."""
     plan, rng = setting.plan, np.random.default_rng([run, *setting.name.encode()])
-    seeds = (
-        Seeds(f"audit {run}", f"shared {run}") if "prompts" in setting.options else SEEDS
-    )  # they draw the prompts of a round
+    # they draw the prompts of a round
+    seeds = Seeds(f"audit {run}", f"shared {run}") if "prompts" in setting.options else SEEDS
     luck: dict[int, Rates] = {}
     tables: dict[str, Outcomes] = {}
     for cell in plan.cells:

@@ -106,9 +106,8 @@ def test_only_admitted_files_are_loaded(folder: Path) -> None:
     sharded("part.safetensors")(folder)
     shutil.copyfile(micro_world() / UNET, folder / UNET)
     sound = load_file(folder / UNET)
-    save_file(
-        {name: value * 0 + 1 for name, value in sound.items()}, folder / UNET
-    )  # not what the index names
+    # not what the index names
+    save_file({name: value * 0 + 1 for name, value in sound.items()}, folder / UNET)
     with pytest.raises(RefusedError, match="holds other weights than"):
         open_checkpoint(str(folder))
     save_file(sound, folder / UNET)

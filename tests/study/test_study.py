@@ -110,9 +110,8 @@ def test_images_are_shared_between_sets_and_drawn_once(study: Path, measured: Pa
     assert wanted <= kept
     drawn = sum(len(plan.samples(arm.set)) for arm in arms)
     assert len(wanted) < drawn, "the base's images of one set are among the other's"
-    training = (
-        2 * 5 * 2
-    )  # concepts x prompts x (one trained on, one held out), whatever sets and replicates there are
+    # concepts x prompts x (one trained on, one held out), whatever sets and replicates there are
+    training = 2 * 5 * 2
     assert len(kept) == len(wanted) + training
 
 
@@ -260,6 +259,7 @@ def test_two_processes_that_were_killed_end_with_the_same_table(
     ]
     assert len(said) == len(set(said)), "each arm that was left was measured by one of them"
     assert 10 - len(kept) <= len(said) <= 12 - len(kept), "and of two at most the metrics alone were missing"
+    # not hits: drawn in other batches
     keys = (
         "set",
         "eraser",
@@ -270,7 +270,7 @@ def test_two_processes_that_were_killed_end_with_the_same_table(
         "images",
         "missing",
         "arm",
-    )  # not hits: drawn in other batches
+    )
     one, two = ([{key: row[key] for key in keys} for row in table_of(each)] for each in (out, measured))
     assert one == two
 
@@ -478,9 +478,8 @@ def test_a_study_of_studies_counts_a_checkpoint_once(
     store, out = Store(measured / "store"), study.parent / "decides"
     asked = run.ask(whole)
     assert run.measure(asked, store) == 0
-    with pytest.raises(
-        UsageError, match="three settings or more"
-    ):  # three steps erase nothing: nothing could come back
+    # three steps erase nothing: nothing could come back
+    with pytest.raises(UsageError, match="three settings or more"):
         run.write(asked, store, out)
     monkeypatch.setattr("auditor._study.predictors.STILL_THERE", 1.0)
     run.write(asked, store, out)

@@ -51,10 +51,11 @@ def test_every_projection_is_the_equations_solution(micro: Kit, guide: str | Non
 
 def test_an_edit_of_concepts_to_themselves_changes_nothing_however_ill_conditioned(micro: Kit) -> None:
     """Then the ridge is needed, and must pull to the weights as they are and not to 0."""
+    # the same last token in another place
     model, concept = (
         micro.model(),
         micro.policy.erase[0].model_copy(update={"mapping": "Talvek"}),
-    )  # the same last token in another place
+    )
     record = Uce(UceOptions(guide=None, lambda_identity=1e-11)).erase(
         Erasure(model, (concept,), micro.policy.retain, 0)
     )

@@ -25,6 +25,7 @@ _SOURCE = re.compile(
     r"(?:hf://)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<file>[\w./-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
 )
 _TRIES = 3
+# whichever huggingface_hub is built on
 _HTTP_CLIENTS = (
     "httpx",
     "httpx2",
@@ -32,7 +33,7 @@ _HTTP_CLIENTS = (
     "httpcore2",
     "requests",
     "urllib3",
-)  # whichever huggingface_hub is built on
+)
 _SPARE_BYTES = 256 * 2**20
 _BESIDE = ("tokenizer", "scheduler", *WEIGHTS)
 

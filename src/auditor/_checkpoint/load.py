@@ -182,9 +182,8 @@ def _single(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
                 f"{checkpoint.source}: {component} has {held} of the {used} values that the base's "
                 "configuration declares."
             )
-        parts[component] = copy.deepcopy(
-            parts[component]
-        )  # into private memory: what follows on disk changes nothing
+        # into private memory: what follows on disk changes nothing
+        parts[component] = copy.deepcopy(parts[component])
     return parts["unet"], parts["vae"], parts["text_encoder"]
 
 

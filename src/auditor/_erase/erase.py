@@ -134,17 +134,17 @@ def erase(
     """
     out = _new_folder(out)
     order = _order(base, policy, eraser, options, seed, reuse)
-    door.call(
-        order.plugin, order.plugin.plan, order.erasure(None)
-    )  # says what cannot be done, before anything is written
+    # says what cannot be done, before anything is written
+    door.call(order.plugin, order.plugin.plan, order.erasure(None))
     part = out.with_name(f".{out.name}.part")
     with room_on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
         before = _tensor_digests(order.model.unet)
+        # hours at true size, with a person at the terminal
         with (
             stoppable(),
             WATCHDOG.waiting(None, lambda sentence: None),
-        ):  # hours at true size, with a person at the terminal
+        ):
             try:
                 notes = door.call(order.plugin, order.plugin.erase, order.erasure(part / "erasure", on_step))
             except UsageError:

@@ -68,9 +68,8 @@ def read_yaml(
         return model.model_validate(read if data is None else data)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        first = next(
-            (each for each in found if each["type"] == "extra_forbidden"), found[0]
-        )  # a misspelt key explains a missing one
+        # a misspelt key explains a missing one
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where, (depth, line, own) = path, _place_of(root, first["loc"])
         for other in () if own else also:

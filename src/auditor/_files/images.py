@@ -40,9 +40,8 @@ def flaw_of(image: Tensor, finite: bool) -> str | None:
         return "blank"
     rows = torch.stack([pixels[:, :, :-1].flatten(), pixels[:, :, 1:].flatten()])
     correlation = float(torch.corrcoef(rows)[0, 1])
-    return (
-        None if correlation >= _NOISE_CORRELATION else "noise"
-    )  # one that is not a number is none of a picture either
+    # one that is not a number is none of a picture either
+    return None if correlation >= _NOISE_CORRELATION else "noise"
 
 
 class PictureStore:

@@ -26,9 +26,8 @@ def read_journal(path: Path, seal: Seal | None = None) -> list[Line]:
     """
     if not path.exists():
         return []
-    whole_lines = path.read_bytes().split(b"\n")[
-        :-1
-    ]  # what follows the last newline was torn while it was written
+    # what follows the last newline was torn while it was written
+    whole_lines = path.read_bytes().split(b"\n")[:-1]
     if seal is not None:
         seal.last(path, whole_lines)
     lines: list[Line] = []

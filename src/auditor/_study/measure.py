@@ -82,9 +82,8 @@ class ArmMeasurer:
             known = facts() if anew else self.store.facts(arm.key) or facts()
             self.store.keep_facts(arm.key, known)
             content = {"outcomes": outcomes, "drawing": drawing, "scoring": time.monotonic() - began} | known
-            record = ArmRecord.model_validate(
-                content, strict=False
-            )  # known is what the store kept, read from JSON
+            # known is what the store kept, read from JSON
+            record = ArmRecord.model_validate(content, strict=False)
             self.store.write(key, record)
         self._progress.arm(title, record)
         for metric, options in self._metrics:

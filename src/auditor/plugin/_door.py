@@ -69,9 +69,8 @@ def iterate(plugin: Plugin, steps: Iterator[_T], seed: int = 0) -> Generator[_T,
 
 def title(plugin: Plugin | type[Plugin]) -> str:
     """How sentences call a plugin: by its name and where it came from."""
-    origin = vars(plugin if isinstance(plugin, type) else type(plugin)).get(
-        "origin"
-    )  # its own, not an ancestor's
+    # its own, not an ancestor's
+    origin = vars(plugin if isinstance(plugin, type) else type(plugin)).get("origin")
     return f"The plugin '{plugin.name}' ({origin})" if origin else f"The plugin '{plugin.name}'"
 
 

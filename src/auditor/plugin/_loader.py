@@ -169,9 +169,8 @@ def _load_file(path: Path, digest: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"auditor_file_{digest[:16]}", path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is no Python file.")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # where pydantic looks up annotations
+    # where pydantic looks up annotations
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -261,9 +261,10 @@ def browse(
         assert value is not None, done.stderr[-2000:]
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
     urls = set(re.findall(r'"(?:url|origin)":"((?:https?|wss?)://[^"]*)"', log.read_text(errors="replace")))
+    # its own
     asked = "\n".join(
         sorted(url for url in urls if not re.match(r"https?://[a-z0-9.]*(google|googleapis|gvt1)\.com/", url))
-    )  # its own
+    )
     return (
         json.loads(value[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
         if value

@@ -4,7 +4,7 @@ plugin for auditor.
 Keys and values of every cross-attention get the closed-form solution of its equation: what the concept's last
 token meant, the guide's last token means from then on, and what is to be preserved keeps its meaning. All
 layers share one right factor, as MACE's refinement does, so the solver is
-:mod:`auditor._diffusion.closed_form`.
+:func:`auditor.plugin.refinement`.
 """
 
 from __future__ import annotations

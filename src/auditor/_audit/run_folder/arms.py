@@ -113,6 +113,7 @@ class ArmStore:
                 # safe_open is no mapping
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             put_into(model, tensors, adapters)
+        # whatever was written over it
         except (
             SafetensorError,
             AttributeError,
@@ -120,7 +121,7 @@ class ArmStore:
             KeyError,
             TypeError,
             RuntimeError,
-        ):  # whatever was written over it
+        ):
             return False
         return digest_of_arm(model) == digest
 

@@ -157,9 +157,8 @@ def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> str:
     manifest = manifest | first
     if manifest != earlier:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        write_whole(
-            out / "manifest.json", text.encode("utf-8", "replace")
-        )  # a path may hold bytes that are no text
+        # a path may hold bytes that are no text
+        write_whole(out / "manifest.json", text.encode("utf-8", "replace"))
     return manifest_digest(out)
 
 

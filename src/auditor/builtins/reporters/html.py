@@ -125,9 +125,8 @@ def environment() -> jinja2.Environment:
     templates.filters["control"] = control_title
     templates.filters["percent"] = percent
     templates.filters["seconds"] = seconds
-    templates.filters["names"] = lambda values: Markup.escape(
-        names(values)
-    )  # a long list is not cut as a long string is
+    # a long list is not cut as a long string is
+    templates.filters["names"] = lambda values: Markup.escape(names(values))
     return templates
 
 
