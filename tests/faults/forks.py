@@ -92,6 +92,8 @@ class Forks:
             self._last.send(signal.SIGKILL)  # where a test failed before it ended
         self._server.stdin.close()
         self._server.wait(60)
+        assert self._server.stdout is not None
+        self._server.stdout.close()
 
 
 def _serve() -> None:
