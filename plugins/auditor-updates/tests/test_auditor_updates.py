@@ -128,7 +128,7 @@ def test_a_member_that_does_nothing_is_no_update(micro: Kit, monkeypatch: pytest
     test = TestSequence()
     monkeypatch.setattr(FineTune, "update", lambda self, update: iter(()))
     with pytest.raises(
-        PluginError, match=r"'in-domain' .*reached the doses \[\] in a sequence; \[2\] is right"
+        PluginError, match=r"'in-domain' .*reached the training steps \[\] in a sequence; \[2\] is right"
     ):
         list(test.update(micro, test.make(), micro.model()))
 
