@@ -43,7 +43,7 @@ lowest:
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet packaging
 	build/lowest/bin/python tests/lowest.py > build/lowest.txt
-	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[fid,study]' hypothesis mpmath pytest pytest-timeout
+	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[fid,study]' $(addprefix --editable ./,$(PLUGINS)) hypothesis mpmath pytest pytest-timeout
 	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -o filterwarnings=default $(MAIN_JOB)
 
 $(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
