@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from auditor._audit.judge import judge_folder
 from auditor._journal.file import read_journal
 from auditor._journal.lines import BatchLine
 from auditor.errors import RefusedError, UsageError
+from auditor.plugin import Detector, Metric, OptionsModel, Plugin, Probe
 from auditor.report import Report
 from tests.conftest import SMALL, policy_file
 
@@ -95,3 +97,27 @@ def test_a_base_given_on_the_command_line_replaces_none(erased: Path, tmp_path: 
     )
     assert report.base is not None and report.policy["base"]["source"] == "micro"
     assert report.ledger.whole
+
+
+def test_each_plugin_is_made_once_an_audit(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Counter[str]()
+    begin = Plugin.__init__
+
+    def counted(plugin: Plugin, options: OptionsModel) -> None:
+        made[plugin.name] += isinstance(plugin, Probe | Detector | Metric)
+        begin(plugin, options)
+
+    monkeypatch.setattr(Plugin, "__init__", counted)
+    probe = {
+        "use": "in-domain",
+        "doses": [1],
+        "replicates": 2,
+        "options": {"candidates": "micro-people", "names": 2, "images_per_prompt": 1},
+    }
+    metrics = [{"use": "clip-score", "options": {"model": "micro"}}]
+    policy = policy_file(tmp_path, probes=[probe], metrics=metrics, budget=SMALL)
+    report = auditor.audit(str(erased), policy, tmp_path / "run", cache=tmp_path / "cache")
+    assert report.ledger.whole and report.metrics
+    assert +made == {"in-domain": 1, "clip-zero-shot": 1, "clip-score": 1}

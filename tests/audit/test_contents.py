@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from auditor._audit.contents import contents_of
 from auditor.errors import UsageError
+from auditor.plugin.instruments import make_instruments
 from auditor.policy import Policy
 from tests.conftest import DETECTOR, short_policy
 
 
 def digest(policy: Policy) -> str:
-    return policy.digest(contents_of(policy))
+    return policy.digest(make_instruments(policy).contents())
 
 
 def named(tmp_path: Path, **options: Any) -> Policy:
@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (folder / "metadata.jsonl").write_text("{}\n")
     (folder / "metadata.jsonl").chmod(0)
     with pytest.raises(UsageError, match="cannot be read"):
-        contents_of(named(tmp_path, folder=str(folder)))
+        make_instruments(named(tmp_path, folder=str(folder))).contents()
 
 
 def test_a_folder_of_terabytes_is_not_hashed(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_a_folder_of_terabytes_is_not_hashed(tmp_path: Path) -> None:
     with (folder / "metadata.jsonl").open("wb") as file:
         file.truncate(4 * 10**12)
     with pytest.raises(UsageError, match="more than 100 GB"):
-        contents_of(named(tmp_path, folder=str(folder)))
+        make_instruments(named(tmp_path, folder=str(folder))).contents()
 
 
 def test_a_pipe_in_a_training_folder_is_not_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     os.mkfifo(folder / "metadata.jsonl")
-    contents_of(named(tmp_path, folder=str(folder)))
+    make_instruments(named(tmp_path, folder=str(folder))).contents()

@@ -16,10 +16,10 @@ from typing import cast
 import pytest
 import yaml
 
-from auditor._audit.contents import contents_of
 from auditor._audit.judge import judged
 from auditor._audit.verify import verify
 from auditor._cli import main
+from auditor.plugin.instruments import make_instruments
 from auditor.policy import load_policy
 from auditor.report.compare import diff, read_report
 from tests.conftest import DETECTOR, short_policy
@@ -57,7 +57,7 @@ def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> sub
 def pinned_digest(policy: Path) -> str:
     """What ``auditor policy check`` prints."""
     loaded = load_policy(policy)
-    return loaded.digest(contents_of(loaded))
+    return loaded.digest(make_instruments(loaded).contents())
 
 
 def outputs(folder: Path) -> dict[str, str]:

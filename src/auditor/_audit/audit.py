@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import platformdirs
 
 from auditor._audit.cells import Seeds
-from auditor._audit.contents import contents_of, refuse_changed
 from auditor._audit.cost import call_cost, denoiser_calls, keep_rate, out_of_reach
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
@@ -28,20 +27,12 @@ from auditor._files.whole_files import room_on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.seal import read_key
 from auditor._process.signals import stoppable
-from auditor.errors import PluginError, PolicyError, RefusedError, UsageError
-from auditor.plugin import _door as door
-from auditor.plugin._loader import (
-    CONTRACTS,
-    SINGULAR,
-    broken_plugins,
-    find_plugin,
-    make_plugin,
-    named_files,
-)
+from auditor.errors import PolicyError, RefusedError
+from auditor.plugin._loader import broken_plugins, named_files
 from auditor.plugin._observers import Observers
-from auditor.plugin.contracts import Detector, Plugin
+from auditor.plugin.instruments import Instruments, make_instruments
 from auditor.plugin.records import ReportWritten, RunStarted
-from auditor.policy import Base, Policy, concept_lines, load_policy
+from auditor.policy import Base, Policy, PolicyFile, read_policy
 from auditor.report import Report
 
 if TYPE_CHECKING:
@@ -53,22 +44,22 @@ STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safet
 
 def audit(
     checkpoint: str,
-    policy: Policy | Path | str,
+    policy: Policy | PolicyFile | Path | str,
     out: Path,
     *,
     base: str | None = None,
+    policy_digest: str | None = None,
     offline: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
-    policy_file: Path | str | None = None,
     seal: Path | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
-    ``base`` overrides the policy's; ``policy_file`` says where a policy that is given as an object was read
-    from. With ``offline`` repositories on the Hub are taken from its cache alone. The same call goes on where
-    an interrupted one stopped; ``out`` with another audit in it is refused. Before a PASS that rests on what
+    ``base`` overrides the policy's; with ``policy_digest`` (``sha256:HEX``) any other policy is refused. With
+    ``offline`` repositories on the Hub are taken from its cache alone. The same call goes on where an
+    interrupted one stopped; ``out`` with another audit in it is refused. Before a PASS that rests on what
     earlier processes left in ``out``, their images are looked at again; with ``seal``, a file with a secret
     key, every line of the journal is signed instead, and lines without that signature are refused. Raises the
     errors of :mod:`auditor.errors`; a FAIL is no error.
@@ -77,14 +68,17 @@ def audit(
     from auditor._audit.run.runner import Runner
     from auditor._checkpoint.load import load_model
 
-    file = policy_file if isinstance(policy, Policy) else policy
-    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    given = read_policy(policy) if isinstance(policy, Path | str) else policy
+    file = given if isinstance(given, PolicyFile) else None
+    policy = given.policy if isinstance(given, PolicyFile) else given
     progress = progress or Progress()
     if base is not None:
         policy = policy.with_base(base)
     key = None if seal is None else read_key(seal)
-    check_plugins(policy)
-    plan = make_plan(policy, contents=contents_of(policy))
+    instruments = make_instruments(policy)
+    plan = make_plan(policy, instruments)
+    if policy_digest is not None:
+        _refuse_other(plan, policy_digest)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
@@ -92,12 +86,12 @@ def audit(
     opened, opened_base = _open(checkpoint, policy.base, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
     observers = Observers()
-    manifest = _manifest(plan, opened, opened_base, seeds) | {
+    manifest = _manifest(plan, instruments, opened, opened_base, seeds) | {
         "title": title or Path(checkpoint).name,
         "observers": observers.origins,
         "warnings": broken_plugins(),
-        "policy_file": None if file is None else {"path": _shown(file), "lines": _lines(file)},
-        "command": _command(checkpoint, file or "POLICY", base, out, offline=offline),
+        "policy_file": None if file is None else {"path": _shown(file.path), "lines": dict(file.lines)},
+        "command": _command(checkpoint, "POLICY" if file is None else file.path, base, out, offline=offline),
     }
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
@@ -114,9 +108,9 @@ def audit(
             record = Recorder(
                 journal, tally(plan, seeds, lines), observers, progress, written, resumed=bool(lines)
             )
-            runner = Runner(plan, seeds, erased, loaded_base, out, cache, record)
+            runner = Runner(plan, instruments, seeds, erased, loaded_base, out, cache, record)
             _measure(runner, out, manifest, sealed=key is not None)
-        refuse_changed(policy, plan.contents)
+        instruments.refuse_changed(plan.contents)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
@@ -153,6 +147,14 @@ def _open(
     return opened, opened_base
 
 
+def _refuse_other(plan: Plan, digest: str) -> None:
+    """Raise :class:`PolicyError` where the policy, with what its plugins decide by, is not the pinned
+    one."""
+    found = plan.policy.digest(plan.contents)
+    if digest.removeprefix("sha256:") != found:
+        raise PolicyError(f"The policy is not the one with the digest {digest}: it has sha256:{found}.")
+
+
 def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *, offline: bool) -> str:
     """The command line that does this audit again, as a shell reads it."""
     options = [
@@ -175,14 +177,6 @@ def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *
     )
 
 
-def _lines(policy: Path | str) -> dict[str, int]:
-    """Where findings are shown in it; nothing else hangs on this second reading."""
-    try:
-        return concept_lines(policy)
-    except (UsageError, ValueError):  # it changed, or it was a pipe
-        return {}
-
-
 def _shown(policy: Path | str) -> str:
     """The policy's file as a repository's viewer finds it: relative where it lies under the working
     folder; a bundled one by its name."""
@@ -199,7 +193,9 @@ def default_cache() -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
 
 
-def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Seeds) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, instruments: Instruments, opened: Checkpoint, base: Checkpoint | None, seeds: Seeds
+) -> dict[str, Any]:
     """What a run is, before anything is drawn. Its ``identity`` may never change in a folder."""
     return {
         "identity": {
@@ -207,13 +203,13 @@ def _manifest(plan: Plan, opened: Checkpoint, base: Checkpoint | None, seeds: Se
             "base": base.digest if base else None,
             "policy": plan.policy.identity(plan.contents),
             "contents": {name: dict(named) for name, named in plan.contents.items()},
-            "plugins": _plugins_of(plan.policy),
+            "plugins": instruments.identity(),
             "device": device_name(),
             "versions": {name: version(name) for name in ("auditor", *STACK)},
         },
         "policy": plan.policy.model_dump(mode="json"),
         "probes": list(plan.probe_names),
-        "weaker": list(weaker_than_default(plan.policy)),
+        "weaker": list(weaker_than_default(plan.policy, instruments.probes)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
@@ -243,49 +239,6 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
 
 def _weights(files: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
-
-
-def _plugins_of(policy: Policy) -> dict[str, str]:
-    """Every plugin that the policy uses, with distribution, version and the weights it decides by; also
-    those inside of others."""
-    named: dict[str, str] = {}
-    for kind in ("probes", "detectors", "metrics"):
-        for use in getattr(policy, kind):
-            _name_plugin(make_plugin(kind, use.use, use.options), named)
-    return dict(sorted(named.items()))
-
-
-def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
-    kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
-    origin = find_plugin(kind, plugin.name).origin
-    if isinstance(plugin, Detector):
-        fingerprint = door.call(plugin, plugin.fingerprint)
-        if not isinstance(fingerprint, str):
-            raise PluginError(
-                f"{door.title(plugin)} returned {type(fingerprint).__name__} from fingerprint(); a string is "
-                "right."
-            )
-        origin += f", weights {fingerprint}" if fingerprint else ""
-    before = named.get(f"{kind}/{plugin.name}", origin)
-    named[f"{kind}/{plugin.name}"] = origin if origin in before else f"{before}; {origin}"
-    for part in door.call(plugin, plugin.parts):
-        _name_plugin(part, named)
-
-
-def check_plugins(policy: Policy) -> None:
-    """Fail before anything is drawn where a detector or metric is unknown or its options are wrong (the
-    plan checks probes)."""
-    for kind in ("detectors", "metrics"):
-        for use in getattr(policy, kind):
-            plugin = make_plugin(kind, use.use, use.options)
-            if getattr(plugin, "uses_outcomes", False):
-                raise PolicyError(
-                    f"The metric '{use.use}' is about what a detector saw, which an audit's checks say; "
-                    "studies measure it."
-                )
-        names = [use.use for use in getattr(policy, kind)]
-        if len(set(names)) != len(names):
-            raise PolicyError(f"A {SINGULAR[kind]} stands twice in the policy.")
 
 
 def device_name() -> str:

@@ -18,8 +18,7 @@ from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.families.stable_diffusion.flops import denoiser_flops
 from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Probe
+from auditor.plugin.instruments import make_probes
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
@@ -136,8 +135,7 @@ def denoiser_calls(plan: Plan, images: int) -> int:
 def training_calls(plan: Plan) -> int:
     """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
     calls = 0
-    for use in plan.policy.probes:
-        probe: Probe = make_plugin("probes", use.use, use.options)
+    for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
         calls += use.replicates * int(door.call(probe, probe.training_calls, use.doses[-1]))
     return _BACKWARD * calls
 

@@ -8,6 +8,7 @@ from typing import Any
 from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor._audit.plan import Plan
 from auditor._audit.weaker import weaker_than_default
+from auditor.plugin.instruments import make_probes
 from auditor.report.words import percent
 
 _FEW_PROMPTS = 3
@@ -17,7 +18,8 @@ def warnings(plan: Plan) -> Iterator[str]:
     """What a policy's author should know before trusting a PASS of it."""
     policy = plan.policy
     yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in out_of_reach(plan))
-    yield from (f"Weaker than the default: {sentence}." for sentence in weaker_than_default(policy))
+    weaker = weaker_than_default(policy, make_probes(policy))
+    yield from (f"Weaker than the default: {sentence}." for sentence in weaker)
     for detector in policy.detectors:
         labels = detector.options.get("labels")
         count = _labels(labels) if labels is not None else None

@@ -14,7 +14,7 @@ from auditor.errors import AuditorError, PluginError
 from auditor.plugin import _door as door
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Reporter
-from auditor.report import PolicyFile, Provenance, Replay, Report
+from auditor.report import PolicyPlace, Provenance, Replay, Report
 
 REPORTERS = ("json", "html")
 """The forms that every audit writes."""
@@ -75,7 +75,7 @@ def judged(out: Path, key: bytes | None = None) -> Report:
         checkpoint=run.checkpoint,
         base=run.base,
         provenance=provenance,
-        policy_file=None if file is None else PolicyFile.model_validate(file),
+        policy_file=None if file is None else PolicyPlace.model_validate(file),
         weaker=tuple(manifest["weaker"]),
     )
 

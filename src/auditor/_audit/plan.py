@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from auditor._audit.cells import LARGEST_ROUND, Arm, Cell, Item, Role, Seeds
 from auditor._files.digest import sha256_json
 from auditor._stats.design import Design, design, enough_images
-from auditor.errors import PluginError, PolicyError
-from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Probe
+from auditor.errors import PolicyError
+from auditor.plugin.instruments import Contents, Instruments, make_probes, probe_names
 from auditor.policy import Concept, Policy, ProbeUse
 
 
@@ -25,8 +22,9 @@ class Plan:
     arms: tuple[Arm, ...]
     cells: tuple[Cell, ...]
     probe_names: tuple[str, ...]
-    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Of what the policy's plugins decide by (:mod:`auditor._audit.contents`); empty where nothing is run."""
+    contents: Contents = field(default_factory=dict)
+    """Of what the policy's plugins decide by (:mod:`auditor.plugin.instruments`); empty where nothing is
+    run."""
 
     @cached_property
     def gate_cells(self) -> tuple[Cell, ...]:
@@ -97,14 +95,19 @@ def derive_seeds(policy: Policy, checkpoint: str, base: str | None) -> Seeds:
     )
 
 
-def make_plan(
-    policy: Policy,
-    probe_names: tuple[str, ...] | None = None,
-    contents: Mapping[str, Mapping[str, str]] | None = None,
-) -> Plan:
-    """Lay out every arm and cell that ``policy`` demands. ``probe_names``, of an earlier run, spares
-    asking the probes themselves."""
-    names = probe_names or _probe_names(policy)
+def make_plan(policy: Policy, instruments: Instruments | None = None) -> Plan:
+    """Lay out every arm and cell that ``policy`` demands.
+
+    Without ``instruments`` its probes are made to be asked for their names, and nothing is known of what its
+    plugins decide by.
+    """
+    if instruments is None:
+        return lay_out(policy, probe_names(policy, make_probes(policy)), {})
+    return lay_out(policy, probe_names(policy, instruments.probes), instruments.contents())
+
+
+def lay_out(policy: Policy, names: tuple[str, ...], contents: Contents) -> Plan:
+    """The same from what an earlier run noted of its plugins: ``names`` of the probes, and ``contents``."""
     arms = [] if policy.base == "none" else [Arm("base")]
     arms.append(Arm("erased"))
     for number, (use, name) in enumerate(zip(policy.probes, names, strict=True)):
@@ -121,7 +124,7 @@ def make_plan(
         raise PolicyError(
             f"Two concepts lead to the same check ({twice}): their prompts are the same text; change one."
         )
-    return Plan(policy, tuple(arms), tuple(cells), names, contents or {})
+    return Plan(policy, tuple(arms), tuple(cells), names, contents)
 
 
 def images_that_suffice(policy: Policy, size: int, cells: int) -> int | None:
@@ -145,30 +148,6 @@ def _design(policy: Policy, size: int, cells: int, most_images: int) -> Design:
         policy.limits.prior,
         most_images,
     )
-
-
-def _probe_names(policy: Policy) -> tuple[str, ...]:
-    names = []
-    for use in policy.probes:
-        probe: Probe = make_plugin("probes", use.use, use.options)
-        title = door.call(probe, lambda: probe.title)  # noqa: B023 - called at once
-        if not isinstance(title, str) or not re.fullmatch(r"[\w.-]+", title):
-            raise PluginError(
-                f"{door.title(probe)} has the title {title!r}; letters, digits, hyphens and dots are right."
-            )
-        if probe.methods and use.method not in probe.methods:
-            raise PolicyError(
-                f"The probe {title} cannot train by method: {use.method}; it can by "
-                f"{', '.join(probe.methods)}."
-            )
-        names.append(f"{title}-{use.method}" if probe.methods else title)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise PolicyError(
-            f"The probe {twice} stands twice in the policy; use replicates (training seeds) or doses "
-            "(training steps) to repeat one."
-        )
-    return tuple(names)
 
 
 def _arm_name(use: ProbeUse, name: str, replicate: int, dose: int) -> str:

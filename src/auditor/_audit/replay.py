@@ -26,6 +26,7 @@ from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import BatchLine, ReplayLine
 from auditor._journal.seal import read_key
 from auditor.errors import AuditorError, UsageError
+from auditor.plugin.instruments import make_detectors
 from auditor.report import Report
 
 
@@ -59,7 +60,11 @@ def replay(
     models = {"erased": erased}
     if opened_base is not None:
         models["base"] = load_model(opened_base, dtype)
-    kept, pictures, scorer = ArmStore(out / "arms"), PictureStore(out / "images"), Scorer(run.plan)
+    kept, pictures, scorer = (
+        ArmStore(out / "arms"),
+        PictureStore(out / "images"),
+        Scorer(run.plan, make_detectors(run.plan.policy)),
+    )
     original = Original(erased)
     found = _Comparison(pictures, scorer, counted.gate)
     for arm, line in _choose(counted, samples, run.seeds.audit):

@@ -3,11 +3,10 @@ is never silent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Probe
 from auditor.policy import Limits, Policy, ProbeUse
 from auditor.policy.concepts.sets import domain_prompts
@@ -16,12 +15,12 @@ _LOOSER_ABOVE = ("tau", "alpha", "max_false_positive", "max_retain_drop")
 _LOOSER_BELOW = ("min_sensitivity", "min_retain", "min_fit")
 
 
-def weaker_than_default(policy: Policy) -> tuple[str, ...]:
+def weaker_than_default(policy: Policy, probes: Sequence[Probe]) -> tuple[str, ...]:
     """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each;
     empty where none is."""
     return (
         *_limits(policy),
-        *(sentence for use in policy.probes for sentence in _probe(use)),
+        *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(use, probe)),
         *_prompts(policy),
     )
 
@@ -41,8 +40,7 @@ def _limits(policy: Policy) -> Iterator[str]:
         yield "claim is 'detector'; the default, 'concept', also answers for what the detector misses"
 
 
-def _probe(use: ProbeUse) -> Iterator[str]:
-    probe: Probe = make_plugin("probes", use.use, use.options)
+def _probe(use: ProbeUse, probe: Probe) -> Iterator[str]:
     title = door.call(probe, lambda: probe.title)
     default = ProbeUse.model_fields["doses"].default[-1]
     if probe.methods and use.doses[-1] < default:

@@ -9,7 +9,6 @@ import click
 from auditor._cli.live import watch
 from auditor._cli.options import exit_zero, output_format, plugin_files, seal
 from auditor._cli.terminal import exit_code_of, present, show_changes
-from auditor.errors import PolicyError
 
 
 @click.command("audit")
@@ -65,20 +64,12 @@ def command(
     model, a UNet, a LoRA or an eraser's changed tensors.
     """
     from auditor._audit.audit import audit
-    from auditor._audit.contents import contents_of
     from auditor._audit.judge import write_form
     from auditor.plugin._loader import make_plugin
-    from auditor.policy import load_policy
+    from auditor.policy import read_policy
     from auditor.report.compare import diff, read_report
 
-    demanded = load_policy(policy) if base is None else load_policy(policy).with_base(base)
-    if policy_digest is not None:
-        digest = demanded.digest(contents_of(demanded))
-        if policy_digest.removeprefix("sha256:") != digest:
-            other = " with another base" if base else ""
-            raise PolicyError(
-                f"{policy}{other} is not the policy with the digest {policy_digest}: it has sha256:{digest}."
-            )
+    demanded = read_policy(policy)
     earlier = None if baseline is None else read_report(baseline)
     for name in forms:
         make_plugin("reporters", name, {})
@@ -87,11 +78,11 @@ def command(
             checkpoint,
             demanded,
             out,
+            policy_digest=policy_digest,
             offline=offline,
             cache=cache,
             progress=progress,
             base=base,
-            policy_file=policy,
             seal=seal,
         )
     present(report, out, form)

@@ -98,17 +98,14 @@ def _ask(question: str, option: str) -> tuple[str, ...]:
 def check(file: str, strict: bool) -> None:
     """Validate a policy, its plugins and their options; print its digest and what to know before trusting
     a PASS of it."""
-    from auditor._audit.audit import check_plugins
-    from auditor._audit.contents import contents_of
     from auditor._audit.explain import warnings
     from auditor._audit.plan import make_plan
+    from auditor.plugin.instruments import make_instruments
     from auditor.policy import load_policy
     from auditor.report.words import harmless, line
 
     policy = load_policy(file)
-    check_plugins(policy)
-    contents = contents_of(policy)
-    plan = make_plan(policy, contents=contents)
+    plan = make_plan(policy, make_instruments(policy))
     found = list(warnings(plan))
     for warning in found:
         click.echo(f"warning: {harmless(line(warning, 2000))}")
@@ -116,13 +113,13 @@ def check(file: str, strict: bool) -> None:
         f"valid: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
         f"{plan.images} images"
     )
-    for plugin, named in contents.items():
+    for plugin, named in plan.contents.items():
         for what, digest in named.items():
             if what.startswith("file ") or ": file " in what:
                 click.echo(
                     harmless(line(f"{plugin} decides by {what}: sha256:{digest or 'nothing is there'}", 2000))
                 )
-    click.echo(f"digest: sha256:{policy.digest(contents)}")
+    click.echo(f"digest: sha256:{policy.digest(plan.contents)}")
     if strict and found:
         raise PolicyError(f"{file}: {len(found)} warnings, and --strict was given.")
 

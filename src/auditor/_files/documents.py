@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,36 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
 
 
+@dataclass(frozen=True)
+class Document:
+    """A YAML file that was read once: its nodes, which know their lines, and what it says."""
+
+    path: Path
+    root: yaml.Node | None
+    data: dict[str, Any]
+
+    def line_of(self, *location: str | int) -> int:
+        """The line, from 1, of what stands at ``location``, or of the deepest part of it that is there."""
+        return _place_of(self.root, location)[1]
+
+    def read_as(
+        self, model: type[Model], data: dict[str, Any] | None = None, also: Sequence[Path] = ()
+    ) -> Model:
+        """What it says as a ``model``; arguments and errors are those of :func:`read_yaml`."""
+        try:
+            return model.model_validate(self.data if data is None else data)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            # a misspelt key explains a missing one
+            first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+            more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            where, (depth, line, own) = self.path, _place_of(self.root, first["loc"])
+            for other in () if own else also:
+                deeper = _place_of(read_document(other).root, first["loc"])
+                where, depth, line = (other, *deeper[:2]) if deeper[0] > depth else (where, depth, line)
+            raise PolicyError(f"{where}:{line}: {sentence_of(first, model)}{more}") from error
+
+
 def read_yaml(
     path: Path, model: type[Model], data: dict[str, Any] | None = None, also: Sequence[Path] = ()
 ) -> Model:
@@ -63,35 +94,12 @@ def read_yaml(
     Raises :class:`UsageError` where the file cannot be read and :class:`PolicyError`, with file and line,
     where its content does not fit; for an unknown key it names the nearest known one.
     """
-    root, read = _parse(path)
-    try:
-        return model.model_validate(read if data is None else data)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        # a misspelt key explains a missing one
-        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        where, (depth, line, own) = path, _place_of(root, first["loc"])
-        for other in () if own else also:
-            deeper = _place_of(_parse(other)[0], first["loc"])
-            where, depth, line = (other, *deeper[:2]) if deeper[0] > depth else (where, depth, line)
-        raise PolicyError(f"{where}:{line}: {sentence_of(first, model)}{more}") from error
+    return read_document(path).read_as(model, data, also)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read ``path`` as a mapping whose keys are checked elsewhere."""
-    return _parse(path)[1]
-
-
-def entries_of(path: Path, key: str) -> list[tuple[int, dict[str, Any]]]:
-    """The mappings that the list under ``key`` holds, each with its line, from 1."""
-    root, data = _parse(path)
-    entries = data.get(key)
-    if not isinstance(entries, list):
-        return []
-    return [
-        (_place_of(root, (key, at))[1], entry) for at, entry in enumerate(entries) if isinstance(entry, dict)
-    ]
+    return read_document(path).data
 
 
 def parse_scalar(text: str) -> Any:
@@ -113,7 +121,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
+def read_document(path: Path) -> Document:
+    """Read ``path``. Raises :class:`UsageError` where it cannot be read and :class:`PolicyError` where it is
+    no mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -130,7 +140,7 @@ def _parse(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
         ) from error
     if not isinstance(data, dict):
         raise PolicyError(f"{path}: expected a mapping of keys, found {type(data).__name__}.")
-    return root, data
+    return Document(path, root, data)
 
 
 def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:

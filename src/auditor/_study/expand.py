@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from auditor._audit.cells import Seeds
 from auditor._diffusion.seeds import image_seed, training_seed
-from auditor._files.digest import sha256_json, sha256_tree
+from auditor._files.digest import sha256_json
 from auditor._study.document import Study
 from auditor.errors import UsageError
-from auditor.plugin import _door as door
 from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Detector, Plugin
+from auditor.plugin.instruments import identity_of
 from auditor.policy import Policy, ProbeUse
 
 Role = Literal["erased", "synonym", "retained", "unrelated", "grid"]
@@ -256,22 +255,13 @@ class Expansion:
         """What a plugin is; files that it reads are read once."""
         asked = sha256_json([kind, name, options])
         if asked not in self._plugins:
-            self._plugins[asked] = _identity(make_plugin(kind, name, options))
+            self._plugins[asked] = identity_of(make_plugin(kind, name, options))
         return self._plugins[asked]
 
     def check_files(self, kind: str, name: str, options: dict[str, Any]) -> None:
         """Raise :class:`UsageError` where a file that a plugin reads is no longer what it was when the
         study began."""
-        if _identity(make_plugin(kind, name, options)) != self._plugin(kind, name, options):
+        if identity_of(make_plugin(kind, name, options)) != self._plugin(kind, name, options):
             raise UsageError(
                 f"A file that '{name}' reads was changed while the study was at work; run the study again."
             )
-
-
-def _identity(plugin: Plugin) -> list[Any]:
-    """Name, version, options, content of files, and the same of its parts; of a detector also the weights
-    that it decides by."""
-    files = [sha256_tree(path) for path in door.call(plugin, plugin.files)]
-    parts = [_identity(part) for part in door.call(plugin, plugin.parts)]
-    weights = [door.call(plugin, plugin.fingerprint)] if isinstance(plugin, Detector) else []
-    return [plugin.name, plugin.origin, plugin.options.model_dump(mode="json"), files, parts, *weights]

@@ -17,7 +17,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
@@ -269,11 +269,24 @@ def make_plugin(kind: str, name: str, options: dict[str, Any]) -> Any:
     assert plugin is not None
 
     def make() -> Plugin:
-        try:
-            return plugin(plugin.Options.model_validate(options))
-        except ValidationError as error:
-            raise PolicyError(
-                f"{SINGULAR[kind]} '{name}': {sentence_of(error.errors()[0], plugin.Options)}"
-            ) from error
+        made = plugin(_checked(kind, plugin, options))
+        made.given = options
+        return made
 
     return door.call(plugin, make)
+
+
+def options_again(plugin: Plugin) -> OptionsModel:
+    """The options of ``plugin`` checked anew: files that they are read from may hold something else by
+    now."""
+    kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
+    return door.call(plugin, _checked, kind, type(plugin), plugin.given)
+
+
+def _checked(kind: str, plugin: type[Plugin], options: Mapping[str, Any]) -> OptionsModel:
+    try:
+        return plugin.Options.model_validate(options)
+    except ValidationError as error:
+        raise PolicyError(
+            f"{SINGULAR[kind]} '{plugin.name}': {sentence_of(error.errors()[0], plugin.Options)}"
+        ) from error

@@ -51,6 +51,8 @@ class Plugin(ABC):
     """The model of its options."""
     origin: ClassVar[str] = ""
     """Distribution and version that it came from; the loader fills it in."""
+    given: Mapping[str, Any] = {}
+    """Its options as they were written; the loader fills it in."""
 
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options

@@ -9,12 +9,13 @@ from auditor.policy.document import (
     Limits,
     MetricUse,
     Policy,
+    PolicyFile,
     ProbeUse,
     Sampler,
     as_read,
-    concept_lines,
     forbidden_names,
     load_policy,
+    read_policy,
 )
 from auditor.policy.fields import StrictModel
 
@@ -27,11 +28,12 @@ __all__ = [
     "Limits",
     "MetricUse",
     "Policy",
+    "PolicyFile",
     "ProbeUse",
     "Sampler",
     "StrictModel",
     "as_read",
-    "concept_lines",
     "forbidden_names",
     "load_policy",
+    "read_policy",
 ]

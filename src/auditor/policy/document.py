@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,7 +21,7 @@ from pydantic import (
 
 from auditor._files.bundled import bundled_policy
 from auditor._files.digest import sha256_json
-from auditor._files.documents import entries_of, read_yaml
+from auditor._files.documents import read_document
 from auditor.policy.concept import Concept, Concepts
 from auditor.policy.concepts.sets import resolve_names
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
@@ -210,19 +211,33 @@ class Policy(StrictModel):
         return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 
-def load_policy(path: Path | str) -> Policy:
-    """Read a policy from a file, or a bundled one by its name (``micro-person``)."""
-    return read_yaml(_file_of(path), Policy)
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy as it stands in a file that was read once: where (``path``, as it was given), and the line,
+    from 1, that names each concept."""
+
+    policy: Policy
+    path: Path | str
+    lines: Mapping[str, int]
 
 
-def concept_lines(path: Path | str) -> dict[str, int]:
-    """The line, from 1, that names each concept of the policy in ``path``."""
-    found: dict[str, int] = {}
+def read_policy(path: Path | str) -> PolicyFile:
+    """Read a policy from a file, or a bundled one by its name (``micro-person``).
+
+    Raises :class:`UsageError` where it cannot be read and :class:`PolicyError` where it is no policy.
+    """
+    document = read_document(_file_of(path))
+    policy, lines = document.read_as(Policy), dict[str, int]()
     for key in ("erase", "retain"):
-        for line, entry in entries_of(_file_of(path), key):
-            names = resolve_names(entry["names"]) if "names" in entry else [entry.get("name")]
-            found |= dict.fromkeys((str(name) for name in names), line)
-    return found
+        for at, entry in enumerate(document.data.get(key) or ()):
+            names = resolve_names(entry["names"]) if "names" in entry else [entry["name"]]
+            lines |= dict.fromkeys((str(name) for name in names), document.line_of(key, at))
+    return PolicyFile(policy, path, lines)
+
+
+def load_policy(path: Path | str) -> Policy:
+    """The policy in a file, or a bundled one by its name; errors are those of :func:`read_policy`."""
+    return read_policy(path).policy
 
 
 def _file_of(path: Path | str) -> Path:

@@ -278,7 +278,7 @@ class Replay(ReportModel):
     sentence: str
 
 
-class PolicyFile(ReportModel):
+class PolicyPlace(ReportModel):
     """Where the policy was read from, for those who show findings in it."""
 
     path: str
@@ -323,7 +323,7 @@ class Report(ReportModel):
     base: CheckpointFacts | None
     policy_digest: str
     policy: dict[str, Any]
-    policy_file: PolicyFile | None = None
+    policy_file: PolicyPlace | None = None
     controls: tuple[Control, ...]
     cells: tuple[CellResult, ...]
     resurgence: tuple[Resurgence, ...]

@@ -231,7 +231,7 @@ def test_a_metric_that_gives_no_number_is_an_error() -> None:
 
 
 def test_an_audit_refuses_metrics_that_are_about_outcomes() -> None:
-    from auditor._audit.audit import check_plugins
+    from auditor.plugin.instruments import make_instruments
 
     with pytest.raises(PolicyError, match="studies measure it"):
-        check_plugins(short_policy(metrics=[{"use": "harmonic-mean"}]))
+        make_instruments(short_policy(metrics=[{"use": "harmonic-mean"}]))

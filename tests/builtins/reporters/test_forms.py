@@ -24,7 +24,7 @@ from auditor._audit.plan import Plan
 from auditor._cli.terminal import show_report
 from auditor.builtins.reporters.tables import COLUMNS
 from auditor.plugin._loader import load_plugins, make_plugin
-from auditor.report import Outcome, PolicyFile, Report
+from auditor.report import Outcome, PolicyPlace, Report
 from auditor.report.words import RULES, findings, gate_cells
 from tests.conftest import erased_well, journal_of, verdict_of
 
@@ -64,7 +64,7 @@ def report_of(plan: Plan) -> Callable[[str], Report]:
             found = found.model_copy(update={"ledger": ledger, "verdict": verdict})
         assert found.verdict.outcome == outcome
         return found.model_copy(
-            update={"policy_file": PolicyFile(path="policies/gate.yaml", lines={"Borin Talvek": 7})}
+            update={"policy_file": PolicyPlace(path="policies/gate.yaml", lines={"Borin Talvek": 7})}
         )
 
     return make

@@ -21,6 +21,7 @@ from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json
 from auditor._files.images import PictureCache, PictureStore, flaw_of
 from auditor._journal.lines import BatchLine, HalvedLine, Sample
+from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
 
 
@@ -34,6 +35,7 @@ class Drawing:
     def __init__(
         self,
         plan: Plan,
+        instruments: Instruments,
         base: DiffusionModel | None,
         folder: Path,
         cache: Path,
@@ -45,10 +47,10 @@ class Drawing:
         self.base = base
         self.record = record
         self.deadline = deadline
-        self.scorer = Scorer(plan)
+        self.scorer = Scorer(plan, instruments.detectors)
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
-        self.measurer = Measurer(plan, self.pictures)
+        self.measurer = Measurer(plan, instruments.metrics, self.pictures)
         self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")]
         self.drawn = 0
         """Images that were really drawn in this call."""

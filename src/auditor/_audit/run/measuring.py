@@ -21,7 +21,6 @@ from auditor._process.watchdog import WATCHDOG
 from auditor._stats.binomial import lower_bound, upper_bound
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import ImageOutcome, Metric
 
 _BATCH = 64
@@ -30,11 +29,8 @@ _BATCH = 64
 class Measurer:
     """The policy's metrics. An image's features are computed once."""
 
-    def __init__(self, plan: Plan, pictures: PictureStore) -> None:
-        self._plan, self._pictures = plan, pictures
-        self._metrics: list[Metric] = [
-            make_plugin("metrics", use.use, use.options) for use in plan.policy.metrics
-        ]
+    def __init__(self, plan: Plan, metrics: Sequence[Metric], pictures: PictureStore) -> None:
+        self._plan, self._metrics, self._pictures = plan, metrics, pictures
         self._known: dict[tuple[str, str, str], np.ndarray] = {}
 
     def measure(self, tally: Tally, arm: str) -> Iterator[MetricLine | NoteLine]:

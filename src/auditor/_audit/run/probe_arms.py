@@ -28,7 +28,6 @@ from auditor._journal.lines import ArmLine, ShamLine
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Probe, Update
 from auditor.policy import ProbeUse
 
@@ -42,6 +41,7 @@ class ProbeArms:
     def __init__(
         self,
         plan: Plan,
+        probes: Sequence[Probe],
         seeds: Seeds,
         erased: DiffusionModel,
         arms: ArmStore,
@@ -51,6 +51,7 @@ class ProbeArms:
     ) -> None:
         self.plan = plan
         self.policy = plan.policy
+        self.probes = probes
         self.seeds = seeds
         self.erased = erased
         self.base = drawing.base
@@ -74,7 +75,7 @@ class ProbeArms:
             # a plugin that breaks becomes an error of its arms when they are made
             with contextlib.suppress(PluginError):
                 wanted = ask_for_training_set(
-                    self._probe(number), name, self.policy, self.seeds, has_base=self.base is not None
+                    self.probes[number], name, self.policy, self.seeds, has_base=self.base is not None
                 )
                 captions += captions_of(wanted)
         self.record.current = None
@@ -94,15 +95,9 @@ class ProbeArms:
         if self.record.tally.compared != compared:
             self.record.write(compared)
 
-    def _probe(self, number: int) -> Probe:
-        use = self.policy.probes[number]
-        probe: Probe = make_plugin("probes", use.use, use.options)
-        return probe
-
     def run(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
-        use, name = self.policy.probes[number], self.plan.probe_names[number]
-        probe: Probe | None = None
+        use, name, probe = self.policy.probes[number], self.plan.probe_names[number], self.probes[number]
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
@@ -112,7 +107,6 @@ class ProbeArms:
             with self.record.breaking(last):
                 if self._draw_kept(own):
                     continue
-                probe = probe or self._probe(number)
                 training = training or self._training_set(probe, name)
                 check_training(probe, training)
                 if name not in self.record.tally.shams:

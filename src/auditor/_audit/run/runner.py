@@ -24,6 +24,7 @@ from auditor._diffusion.model import DiffusionModel, digest_of_weights
 from auditor._journal.lines import ArmLine, BatchLine, DistanceLine, StopLine
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import RefusedError
+from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import RunStarted
 
 
@@ -33,6 +34,7 @@ class Runner:
     def __init__(
         self,
         plan: Plan,
+        instruments: Instruments,
         seeds: Seeds,
         erased: DiffusionModel,
         base: DiffusionModel | None,
@@ -48,9 +50,11 @@ class Runner:
         self.record = record
         self._spent_before = record.tally.seconds
         self.deadline = Deadline(self.policy.budget.minutes, self._spent_before)
-        self.drawing = Drawing(plan, base, folder, cache, record, self.deadline)
+        self.drawing = Drawing(plan, instruments, base, folder, cache, record, self.deadline)
         arms = ArmStore(folder / "arms")
-        self.probes = ProbeArms(plan, seeds, erased, arms, self.drawing, record, self.deadline)
+        self.probes = ProbeArms(
+            plan, instruments.probes, seeds, erased, arms, self.drawing, record, self.deadline
+        )
 
     def run(self, started: RunStarted) -> Tally:
         """Draw and score what the journal so far leaves undecided. Returns the whole journal, counted."""

@@ -14,7 +14,6 @@ from auditor._audit.plan import Plan
 from auditor._journal.lines import Score
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Detection, Detector
 from auditor.policy import Concept
 
@@ -30,12 +29,10 @@ class Known:
 class Scorer:
     """The policy's detectors, asked about pictures and held to their contract."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, detectors: Sequence[Detector]) -> None:
         self._columns = plan.columns
         self._erased, self._concepts = plan.policy.erase, (*plan.policy.erase, *plan.policy.retain)
-        self._detectors: list[tuple[str, Detector]] = [
-            (use.use, make_plugin("detectors", use.use, use.options)) for use in plan.policy.detectors
-        ]
+        self._detectors = detectors
         self._known: list[Known] = []
         self._asked = 0
 
@@ -46,7 +43,7 @@ class Scorer:
 
     def gate(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """What the gate detector says of ``images``."""
-        return ask(self._detectors[0][1], images, concepts)
+        return ask(self._detectors[0], images, concepts)
 
     def score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score] | str]:
         """For each sample the detectors' scores, or why there are none. A batch that breaks is tried again
@@ -60,7 +57,7 @@ class Scorer:
 
     def _score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score]]:
         self._asked += 1
-        found = {name: self._ask(name, detector, images) for name, detector in self._detectors}
+        found = {detector.name: self._ask(detector, images) for detector in self._detectors}
         scores = []
         for row, planned in enumerate(batch):
             asked = self._concepts if planned.cell.role is Role.RETAINED else self._erased
@@ -82,7 +79,7 @@ class Scorer:
             )
         return scores
 
-    def _ask(self, name: str, detector: Detector, images: Tensor) -> Detection:
+    def _ask(self, detector: Detector, images: Tensor) -> Detection:
         """Ask one detector, with a picture among the images of which it is known what it said before."""
         known = self._known[self._asked % len(self._known)] if self._known else None
         if known is None or known.image.shape != images.shape[1:]:
@@ -92,7 +89,7 @@ class Scorer:
         said = {
             concept.name: bool(found.hits[place, self._columns[concept.name]]) for concept in self._erased
         }
-        if said != {concept: hit for concept, hit in known.hits[name].items() if concept in said}:
+        if said != {concept: hit for concept, hit in known.hits[detector.name].items() if concept in said}:
             raise PluginError(
                 f"{door.title(detector)} says something else of a picture of the base than when it first saw "
                 "it; what it says now is not known to be right."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor._audit.cells import Seeds
-from auditor._audit.plan import Plan, derive_seeds, make_plan
+from auditor._audit.plan import Plan, derive_seeds, lay_out
 from auditor._files.digest import sha256_file, sha256_json
 from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
@@ -35,7 +35,7 @@ def open_run(out: Path) -> Run:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
     try:
         identity = manifest["identity"]
-        plan = make_plan(
+        plan = lay_out(
             Policy.model_validate_json(json.dumps(manifest["policy"])),
             tuple(manifest["probes"]),
             identity["contents"],

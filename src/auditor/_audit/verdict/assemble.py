@@ -24,7 +24,7 @@ from auditor.report import (
     Distance,
     MetricResult,
     Outcome,
-    PolicyFile,
+    PolicyPlace,
     Provenance,
     Report,
     TrainingSet,
@@ -39,7 +39,7 @@ def report_of(
     checkpoint: CheckpointFacts,
     base: CheckpointFacts | None,
     provenance: Provenance,
-    policy_file: PolicyFile | None = None,
+    policy_file: PolicyPlace | None = None,
     weaker: tuple[str, ...] = (),
 ) -> Report:
     """Give the verdict on what ``tally`` holds of ``plan``."""

@@ -1,0 +1,218 @@
+"""What a policy measures with: its probes, detectors and metrics, made once, checked, identified.
+
+What they decide by is said by content: their options with lists resolved, and every file and folder that they
+name. It is part of the digest to pin and of a run's identity: a policy whose label file has another line is
+another policy (safety.md S20).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auditor._files.digest import sha256_json, sha256_tree
+from auditor.errors import PluginError, PolicyError, UsageError
+from auditor.plugin import _door as door
+from auditor.plugin._loader import CONTRACTS, SINGULAR, find_plugin, make_plugin, options_again
+from auditor.plugin.contracts import Detector, Metric, OptionsModel, Plugin, Probe
+from auditor.policy import Policy
+
+_MOST_BYTES = 10**11
+
+Contents = Mapping[str, Mapping[str, str]]
+"""By plugin (``detectors/0/clip-zero-shot``): what decides it, each with its sha256."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The plugins of one policy, in its order. The first detector is the gate."""
+
+    probes: tuple[Probe, ...]
+    detectors: tuple[Detector, ...]
+    metrics: tuple[Metric, ...]
+
+    def contents(self) -> dict[str, dict[str, str]]:
+        """What each decides by, by content. Raises :class:`UsageError` where a file that one names cannot
+        be read."""
+        return {place: _contents(plugin, _options) for place, plugin in self._each()}
+
+    def refuse_changed(self, before: Contents) -> None:
+        """Raise :class:`UsageError` where a file that they decide by is no longer what it was when
+        ``before`` was taken."""
+        now = {place: _contents(plugin, options_again) for place, plugin in self._each()}
+        changed = [
+            f"{place}: {what}"
+            for place, named in now.items()
+            for what in named
+            if named[what] != before.get(place, {}).get(what)
+        ]
+        if changed:
+            raise UsageError(
+                f"What the policy names changed while the run went on ({changed[0]}); audit again in a new "
+                "folder."
+            )
+
+    def identity(self) -> dict[str, str]:
+        """Every plugin with distribution, version and the weights it decides by; also those inside of
+        others. By kind and name (``detectors/clip-zero-shot``)."""
+        named: dict[str, str] = {}
+        for _, plugin in self._each():
+            _name_plugin(plugin, named)
+        return dict(sorted(named.items()))
+
+    def _each(self) -> Iterator[tuple[str, Plugin]]:
+        for kind, plugins in (
+            ("probes", self.probes),
+            ("detectors", self.detectors),
+            ("metrics", self.metrics),
+        ):
+            for number, plugin in enumerate(plugins):
+                yield f"{kind}/{number}/{plugin.name}", plugin
+
+
+def make_instruments(policy: Policy) -> Instruments:
+    """Make every plugin that ``policy`` asks for, once.
+
+    Raises :class:`PolicyError` where one is unknown, its options are wrong, or it cannot be used so.
+    """
+    found = Instruments(
+        detectors=make_detectors(policy),
+        metrics=tuple(make_plugin("metrics", use.use, use.options) for use in policy.metrics),
+        probes=make_probes(policy),
+    )
+    for kind, plugins in (("detectors", found.detectors), ("metrics", found.metrics)):
+        for plugin in plugins:
+            if isinstance(plugin, Metric) and plugin.uses_outcomes:
+                raise PolicyError(
+                    f"The metric '{plugin.name}' is about what a detector saw, which an audit's checks say; "
+                    "studies measure it."
+                )
+        names = [plugin.name for plugin in plugins]
+        if len(set(names)) != len(names):
+            raise PolicyError(f"A {SINGULAR[kind]} stands twice in the policy.")
+    return found
+
+
+def make_probes(policy: Policy) -> tuple[Probe, ...]:
+    """The probes of ``policy`` alone: enough to say what would be trained and drawn."""
+    return tuple(make_plugin("probes", use.use, use.options) for use in policy.probes)
+
+
+def make_detectors(policy: Policy) -> tuple[Detector, ...]:
+    """The detectors of ``policy`` alone: enough to look at pictures again."""
+    return tuple(make_plugin("detectors", use.use, use.options) for use in policy.detectors)
+
+
+def probe_names(policy: Policy, probes: tuple[Probe, ...]) -> tuple[str, ...]:
+    """What the policy's probes are called in a report: title and method.
+
+    Raises :class:`PluginError` where a title is no name and :class:`PolicyError` where one stands twice or
+    cannot train as it is asked to.
+    """
+    names = []
+    for use, probe in zip(policy.probes, probes, strict=True):
+        title = door.call(probe, lambda: probe.title)  # noqa: B023 - called at once
+        if not isinstance(title, str) or not re.fullmatch(r"[\w.-]+", title):
+            raise PluginError(
+                f"{door.title(probe)} has the title {title!r}; letters, digits, hyphens and dots are right."
+            )
+        if probe.methods and use.method not in probe.methods:
+            raise PolicyError(
+                f"The probe {title} cannot train by method: {use.method}; it can by "
+                f"{', '.join(probe.methods)}."
+            )
+        names.append(f"{title}-{use.method}" if probe.methods else title)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise PolicyError(
+            f"The probe {twice} stands twice in the policy; use replicates (training seeds) or doses "
+            "(training steps) to repeat one."
+        )
+    return tuple(names)
+
+
+def parts_of(plugin: Plugin) -> tuple[Plugin, ...]:
+    """The plugins that ``plugin`` is made of. Raises :class:`PluginError` where they are something else."""
+    parts = door.call(plugin, plugin.parts)
+    for part in parts:
+        if not isinstance(part, Plugin):
+            raise PluginError(
+                f"{door.title(plugin)} returned {type(part).__name__} from parts(); plugins are right."
+            )
+    return tuple(parts)
+
+
+def fingerprint_of(detector: Detector) -> str:
+    """The digest of the weights that a detector decides by; empty where options and version name them."""
+    fingerprint = door.call(detector, detector.fingerprint)
+    if not isinstance(fingerprint, str):
+        raise PluginError(
+            f"{door.title(detector)} returned {type(fingerprint).__name__} from fingerprint(); a string is "
+            "right."
+        )
+    return fingerprint
+
+
+def identity_of(plugin: Plugin) -> list[Any]:
+    """Name, version, options, content of files, and the same of its parts; of a detector also the weights
+    that it decides by."""
+    files = [sha256_tree(path) for path in door.call(plugin, plugin.files)]
+    parts = [identity_of(part) for part in parts_of(plugin)]
+    weights = [fingerprint_of(plugin)] if isinstance(plugin, Detector) else []
+    return [plugin.name, plugin.origin, plugin.options.model_dump(mode="json"), files, parts, *weights]
+
+
+def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
+    kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
+    origin = find_plugin(kind, plugin.name).origin
+    if isinstance(plugin, Detector) and (fingerprint := fingerprint_of(plugin)):
+        origin += f", weights {fingerprint}"
+    before = named.get(f"{kind}/{plugin.name}", origin)
+    named[f"{kind}/{plugin.name}"] = origin if origin in before else f"{before}; {origin}"
+    for part in parts_of(plugin):
+        _name_plugin(part, named)
+
+
+def _options(plugin: Plugin) -> OptionsModel:
+    options: OptionsModel = plugin.options
+    return options
+
+
+def _contents(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> dict[str, str]:
+    options = options_of(plugin).model_dump(mode="json")
+    found = {name: sha256_json(value) for name, value in sorted(options.items())}
+    for file in door.call(plugin, plugin.files):
+        try:
+            if _size_of(file) > _MOST_BYTES:
+                raise UsageError(
+                    f"{door.title(plugin)} decides by {file}, which holds more than {_MOST_BYTES / 1e9:.0f} "
+                    "GB."
+                )
+            found[f"file {file}"] = sha256_tree(file)
+        except OSError as error:
+            raise UsageError(
+                f"{door.title(plugin)} decides by {file}, which cannot be read ({error.strerror})."
+            ) from error
+    for number, part in enumerate(parts_of(plugin)):
+        inner = _contents(part, options_of)
+        found |= {f"{part.name} {number}: {name}": digest for name, digest in inner.items()}
+    return found
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder, through links, as they are hashed."""
+    if not path.is_dir():
+        return path.stat().st_size if path.is_file() else 0
+    total, seen = 0, set[str]()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        total += sum(_size_of(Path(folder, name)) for name in files)
+    return total
