@@ -76,7 +76,7 @@ def test_a_training_step_costs_little_more_than_the_bare_one(model: DiffusionMod
             for _ in range(steps):
                 began = time.perf_counter()
                 functional.mse_loss(
-                    model.unet(noisy, times, examples.states, return_dict=False)[0], noisy
+                    model.unet(noisy, times, examples.condition.rows["states"], return_dict=False)[0], noisy
                 ).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -68,7 +68,7 @@ def test_a_unet_alone_replaces_the_bases(base: Any, tmp_path: Path) -> None:
     assert alone.form is Form.UNET and alone.digest != opened.digest
     loaded = load_model(alone)
     assert all(torch.equal(value, state[name]) for name, value in loaded.unet.state_dict().items())
-    distances = weight_distances(model.unet, loaded.unet)
+    distances = weight_distances(model, loaded)
     assert distances["unet"] == pytest.approx((0.01, 1.0), rel=1e-3)
     assert set(distances) >= {"attn2 keys and values", "mid_block", "down_blocks.0", "up_blocks.0"}
 

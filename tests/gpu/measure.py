@@ -47,7 +47,7 @@ def matmul_tflops(side: int = 8192) -> float:
 def train(model: DiffusionModel, method: str) -> float:
     """Seconds a step of ``method`` at batch 4 and 512 pixels."""
     latents = torch.randn(_BATCH, 4, 64, 64, device="cuda")
-    examples = Examples(latents, torch.zeros_like(latents), model.text_states(["a photo of a cat"] * _BATCH))
+    examples = Examples(latents, torch.zeros_like(latents), model.condition(["a photo of a cat"] * _BATCH))
     for _ in finetune(model, examples, Training(method, 1e-5, batch=_BATCH), [3], 0):
         pass
     return (
@@ -71,9 +71,9 @@ def main() -> None:
         for compiled in (False, True):
             for scheduler, steps in (("ddim", 50), ("dpm-solver++", 25)):
                 sampler = Sampler.model_validate({"scheduler": scheduler, "steps": steps})
-                eager = model.unet
+                eager = model.denoiser
                 if compiled:
-                    model.unet = torch.compile(eager)
+                    model.parts["unet"] = torch.compile(eager)
                 for batch in (1, 8):
                     prompts, seeds = ["a photo of a cat"] * batch, list(range(batch))
                     draw(model, prompts, seeds, sampler)
@@ -85,7 +85,7 @@ def main() -> None:
                         f"{name}: {each:.2f} s an image, {peak:.1f} GiB, {rate:.0f} TFLOP/s "
                         f"({rate / limit:.0%})"
                     )
-                model.unet = eager
+                model.parts["unet"] = eager
         for method in ("lora", "full"):
             torch.cuda.reset_peak_memory_stats()
             each = train(model, method)

@@ -225,7 +225,7 @@ def _train(folder: Path, method: str) -> float:
 
     model = _loaded(_open(folder))
     latents = torch.randn(1, 4, 64, 64)
-    examples = Examples(latents, torch.zeros_like(latents), model.text_states(["a photo of a cat"]))
+    examples = Examples(latents, torch.zeros_like(latents), model.condition(["a photo of a cat"]))
     return _timed(lambda: list(finetune(model, examples, Training(method, 1e-5, batch=1), [1], 0)))
 
 

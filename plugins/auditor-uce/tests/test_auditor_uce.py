@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from auditor.plugin import Erasure, UsageError, cross_attention_projections
+from auditor.plugin import Erasure, UsageError
 from auditor.testing import EraserConformance, Kit
 from auditor_uce import Uce, UceOptions, last_token_states
 
@@ -35,14 +35,11 @@ def literal(
 @pytest.mark.parametrize("guide", [None, ""])
 def test_every_projection_is_the_equations_solution(micro: Kit, guide: str | None) -> None:
     model, concept = micro.model(), micro.policy.erase[0]
-    before = {
-        name: weight.detach().double().clone()
-        for name, weight in cross_attention_projections(model.unet).items()
-    }
+    before = {name: weight.detach().double().clone() for name, weight in model.projections().items()}
     record = Uce(UceOptions(guide=guide)).erase(Erasure(model, (concept,), micro.policy.retain, 0))
     assert record["preserved"] == 1 and record["condition"] > 1
     kept = [kept.name for kept in micro.policy.retain]
-    for name, weight in cross_attention_projections(model.unet).items():
+    for name, weight in model.projections().items():
         wanted = literal(
             model, before[name], [(concept.name, concept.mapping if guide is None else "")], kept, 0.5
         )
@@ -61,7 +58,7 @@ def test_an_edit_of_concepts_to_themselves_changes_nothing_however_ill_condition
     )
     assert record["ridge"] > 0
     assert record["relative_change"] < 0.5, "directions that no prompt spans must keep their weights"
-    assert all(bool(weight.isfinite().all()) for weight in cross_attention_projections(model.unet).values())
+    assert all(bool(weight.isfinite().all()) for weight in model.projections().values())
 
 
 def test_the_last_token_is_the_one_before_the_end(micro: Kit) -> None:

@@ -16,7 +16,6 @@ from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
-from auditor.families.stable_diffusion.flops import denoiser_flops
 from auditor.plugin import _door as door
 from auditor.plugin.instruments import make_probes
 
@@ -147,14 +146,13 @@ def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
 
 def operations_of_a_call(checkpoint: Checkpoint, size: int) -> int:
     """The same for images of ``size`` pixels a side."""
-    config, vae, text = (
-        read_json(checkpoint.folder / name / "config.json") for name in ("unet", "vae", "text_encoder")
-    )
-    side = size // 2 ** (len(vae["block_out_channels"]) - 1)
-    return denoiser_flops(config, _unet_shapes(checkpoint), side, text["max_position_embeddings"])
+    from auditor.families.stable_diffusion.family import STABLE_DIFFUSION  # loads torch
+
+    configs = {name: read_json(checkpoint.folder / name / "config.json") for name in STABLE_DIFFUSION.weights}
+    return STABLE_DIFFUSION.flops(configs, _shapes_of_denoiser(checkpoint), size)
 
 
-def _unet_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+def _shapes_of_denoiser(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     origin = checkpoint.base or checkpoint
     files = [origin.paths[name] for name in origin.weights_of("unet")]
     return {name: shape for file in files for name, shape in read_header(file).shapes.items()}
@@ -163,15 +161,17 @@ def _unet_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
 def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
     """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
     once = call_cost(plan, checkpoint)
-    unet = sum(math.prod(shape) for shape in _unet_shapes(checkpoint).values())
+    denoiser = sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     models = 2 if plan.policy.base != "none" else 1
-    trained = unet * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
+    trained = denoiser * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
     return Cost(
         most=denoiser_calls(plan, plan.images) * once,
         least=denoiser_calls(plan, images_if_well(plan)) * once,
         training=training_calls(plan) * once,
         peak_bytes=_FLOAT32
-        * ((models + 1) * checkpoint.parameters + trained + unet),  # the arm is drawn from a copy of its UNet
+        * (
+            (models + 1) * checkpoint.parameters + trained + denoiser
+        ),  # the arm is drawn from a copy of its denoiser
     )
 
 

@@ -26,6 +26,7 @@ from auditor._files.json_files import parse_json
 from auditor._files.safetensors_header import read_header
 from auditor.errors import RefusedError
 from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS
+from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -73,9 +74,8 @@ def load_model(
             raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
     noise = {key: value for key, value in scheduler.items() if key in NOISE_SCHEDULE}
-    model = DiffusionModel(
-        unet, vae, text_encoder, tokenizer, noise, checkpoint.digest, precision_of(dtype, device)
-    )
+    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer}
+    model = DiffusionModel(parts, STABLE_DIFFUSION, noise, checkpoint.digest, precision_of(dtype, device))
     with quiet(), refusing(f"{checkpoint.source} loads and does not draw"):
         _try(model)
     return model
@@ -84,15 +84,17 @@ def load_model(
 def _try(model: DiffusionModel) -> None:
     """One step from a prompt to a picture of the smallest size: whatever a configuration breaks, breaks
     here."""
-    side = 2 ** (len(model.unet.config.block_out_channels) - 1)
-    states = model.text_states([""])
-    latents = torch.zeros(1, model.unet.config.in_channels, side, side, device=model.device)
-    with torch.no_grad(), model.autocast():
-        predicted = model.unet(latents, torch.tensor(1, device=model.device), states, return_dict=False)[0]
+    shape, size = model.family.smallest(model.parts)
+    latents = torch.zeros(1, *shape, device=model.device)
+    with torch.no_grad():
+        predicted = model.predict(latents, torch.tensor(1, device=model.device), model.condition([""]))
     if predicted.shape != latents.shape:
-        raise ValueError(f"the UNet predicts {tuple(predicted.shape)} for latents of {tuple(latents.shape)}")
-    model.decode(predicted.float())
-    model.encode(torch.zeros(1, 3, 8 * side, 8 * side, dtype=torch.uint8))
+        raise ValueError(
+            f"the {model.family.denoiser} predicts {tuple(predicted.shape)} for latents of "
+            f"{tuple(latents.shape)}"
+        )
+    model.decode(predicted)
+    model.encode(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     model.forget_text_states()  # in whose company a prompt is encoded decides its last bits
 
 

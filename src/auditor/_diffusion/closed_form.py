@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auditor.errors import AuditorError
 
@@ -29,15 +29,6 @@ class Solution:
     factor: Tensor
     condition: float | None
     ridge: float
-
-
-def cross_attention_projections(unet: nn.Module) -> dict[str, Tensor]:
-    """The key and value weights of every cross-attention, by parameter name."""
-    return {
-        name: weight
-        for name, weight in unet.named_parameters()
-        if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
-    }
 
 
 def gram(rows: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""A text-to-image model in memory: the parts of a latent diffusion pipeline and what can be computed once."""
+"""A text-to-image model in memory: its parts, the family that knows how they work together, and what can be
+computed once."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+
+from auditor.families.family import Condition, Family, Noising
 
 _TEXT_BATCH = 64
 _NAMES_ALONE = ("architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
@@ -43,79 +44,108 @@ def plain(value: object) -> object:
 
 @dataclass(eq=False)
 class DiffusionModel:
-    """UNet, autoencoder and text encoder (Rombach et al. 2022), all in evaluation mode on one device.
+    """The parts of a latent diffusion model (Rombach et al. 2022), in evaluation mode on one device.
 
-    ``digest`` names the weights as loaded. Weights are float32; the UNet computes in ``precision``
-    (autocast). Text states are computed once per prompt and kept: the text encoder is frozen in every probe
-    and eraser.
+    ``parts`` are its components by the names of the checkpoint's folders; each is an attribute too
+    (``model.text_encoder``). ``digest`` names the weights as loaded. Weights are float32; the denoiser
+    computes in ``precision`` (autocast). What the denoiser is told of a prompt is computed once and kept:
+    text encoders are frozen in most probes and erasers.
     """
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    parts: dict[str, Any]
+    family: Family
     scheduler_config: Mapping[str, Any]
     digest: str
     precision: torch.dtype = torch.float32
-    _states: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _conditions: dict[str, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "parts" or name not in self.parts:
+            raise AttributeError(f"this model has no part '{name}'")
+        return self.parts[name]
+
+    @property
+    def denoiser(self) -> Any:
+        """The part that denoises: UNet or transformer."""
+        return self.parts[self.family.denoiser]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every part with weights, by name."""
+        return {name: self.parts[name] for name in self.family.weights}
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.unet.device
+        device: torch.device = self.denoiser.device
         return device
 
     def autocast(self, *, training: bool = False) -> torch.autocast:
-        """The UNet's arithmetic. Gradients in half precision would need scaling, so training falls back to
-        float32 there."""
+        """The denoiser's arithmetic. Gradients in half precision would need scaling, so training falls back
+        to float32 there."""
         kind = torch.float32 if training and self.precision is torch.float16 else self.precision
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not torch.float32)
 
+    def predict(
+        self, latents: Tensor, times: Tensor, condition: Condition, *, training: bool = False
+    ) -> Tensor:
+        """What the denoiser predicts for ``latents`` (N, C, H, W) at ``times`` (N,) or (), as float32."""
+        with self.autocast(training=training):
+            return self.family.predict(self.denoiser, latents, times, condition).float()
+
+    def noising(self) -> Noising:
+        """The noise that this model was trained with."""
+        return self.family.noising(self.scheduler_config)
+
     def latent_shape(self, size: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a ``size`` x ``size`` image."""
-        side = size // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.unet.config.in_channels, side, side
+        return self.family.latent_shape(self.parts, size)
 
     @torch.no_grad()
-    def text_states(self, prompts: Sequence[str]) -> Tensor:
-        """Last hidden states of the text encoder, shape (N, tokens, width), padded to the model's length."""
-        new = sorted(set(prompts) - self._states.keys())
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """What the denoiser is told of ``prompts``, a row each."""
+        new = sorted(set(prompts) - self._conditions.keys())
         for start in range(0, len(new), _TEXT_BATCH):
             batch = new[start : start + _TEXT_BATCH]
-            states = self.text_encoder(self.token_ids(batch)).last_hidden_state
-            self._states |= dict(zip(batch, states, strict=True))
-        return torch.stack([self._states[prompt] for prompt in prompts])
+            rows = self.family.condition(self.parts, batch).rows
+            self._conditions |= {
+                prompt: {name: value[at] for name, value in rows.items()} for at, prompt in enumerate(batch)
+            }
+        kept = [self._conditions[prompt] for prompt in prompts]
+        return Condition({name: torch.stack([rows[name] for rows in kept]) for name in kept[0]})
+
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
+        """What the text projections (:meth:`projections`) read of ``prompts``: (N, tokens, width)."""
+        return self.condition(prompts).rows["states"]
 
     def forget_text_states(self) -> None:
-        """Compute them anew from here on: for who changes the text encoder."""
-        self._states.clear()
+        """Compute conditions anew from here on: for who changes a text encoder."""
+        self._conditions.clear()
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids of shape (N, tokens), padded or cut to the model's length."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        batch = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        ids: Tensor = batch.input_ids.to(self.device)
-        return ids
+        return self.family.token_ids(self.parts, prompts).to(self.device)
+
+    def projections(self) -> dict[str, Tensor]:
+        """The denoiser's weights that turn text into keys and values, by parameter name; empty where it has
+        none."""
+        return self.family.projections(self.denoiser)
 
     @torch.no_grad()
     def encode(self, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of ``images`` (uint8, (N, 3, H, W))."""
-        scale = self.vae.config.scaling_factor
-        means, deviations = [], []
-        for part in images.split(batch):
-            pixels = part.to(self.device, self.vae.dtype) / 127.5 - 1
-            posterior = self.vae.encode(pixels).latent_dist
-            means.append(posterior.mean.float() * scale)
-            deviations.append(posterior.std.float() * scale)
+        pairs = [
+            self.family.encode(self.parts, part.to(self.device, torch.float32) / 127.5 - 1)
+            for part in images.split(batch)
+        ]
+        means, deviations = zip(*pairs, strict=True)
         return torch.cat(means), torch.cat(deviations)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Images of scaled ``latents`` (uint8, (N, 3, H, W), CPU), and for each whether all of its pixels
         were finite."""
-        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample.float()
+        pixels = self.family.decode(self.parts, latents)
         finite = pixels.isfinite().flatten(1).all(1).cpu()
         pixels = torch.nan_to_num(pixels, nan=-1.0, posinf=-1.0, neginf=-1.0)
         return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu(), finite

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from auditor._diffusion.model import DiffusionModel
 from auditor.errors import PluginError
-
-PARTS = ("unet", "text_encoder", "vae")
-"""What an update may change, where it says so."""
+from auditor.families.family import Family
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,17 @@ class Original:
     def fresh(self) -> DiffusionModel:
         """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so
         far."""
-        return self.copy((*PARTS, "tokenizer"))
+        return self.copy(self._model.parts)
 
     def copy(self, parts: Iterable[str]) -> DiffusionModel:
         """A copy that has ``parts`` of its own and shares the rest: for us, never for a plugin."""
         model = self._model
-        own = {name: copy.deepcopy(getattr(model, name)) for name in set(parts)}
+        own = {name: copy.deepcopy(model.parts[name]) for name in set(parts)}
         return replace(
-            model, **own, scheduler_config=dict(model.scheduler_config), _states=dict(model._states)
+            model,
+            parts=model.parts | own,
+            scheduler_config=dict(model.scheduler_config),
+            _conditions=dict(model._conditions),
         )
 
     def change(
@@ -59,19 +60,22 @@ class Original:
         a change outside of them, for a tensor that is gone or of another shape or type, for anything that is
         no tensor (hooks, tokenizer, scheduler, precision), and where nothing differs.
         """
-        ours = self._model
-        settings = ("scheduler_config", "precision", "digest")
-        if any(getattr(ours, name) != getattr(changed, name) for name in settings) or len(
-            ours.tokenizer
-        ) != len(changed.tokenizer):
+        ours, family = self._model, self._model.family
+        settings = ("family", "scheduler_config", "precision", "digest")
+        tokenizers = ours.parts.keys() - set(family.weights)
+        if (
+            any(getattr(ours, name) != getattr(changed, name) for name in settings)
+            or ours.parts.keys() != changed.parts.keys()
+            or any(len(ours.parts[name]) != len(changed.parts[name]) for name in tokenizers)
+        ):
             raise PluginError(
                 f"{who} changed the model's tokenizer, scheduler or precision, which no update may."
             )
         found, squares = dict[str, Tensor](), 0.0
         sizes = dict[str, float]()
-        for part in PARTS:
-            before, after = getattr(ours, part), getattr(changed, part)
-            if left := _left_behind(before, after, part):
+        for part in family.weights:
+            before, after = ours.parts[part], changed.parts[part]
+            if left := _left_behind(before, after, may_adapt=part == family.denoiser):
                 raise PluginError(
                     f"{who} left {left} on the {part}; a model state is its weights and nothing else."
                 )
@@ -80,23 +84,28 @@ class Original:
             squares += sum(square for *_, square in differences)
             if differences:
                 sizes[part] = _square(before)
-        outside = next((name for name in found if not any(_allows(one, name) for one in allowed)), None)
+        outside = next(
+            (name for name in found if not any(_allows(one, name, family) for one in allowed)), None
+        )
         if outside is not None:
             raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
         if not found and not may_be_nothing:
             raise PluginError(f"{who} changed no weight: images after it would be those of the erased model.")
-        changed._states.clear()
-        if "text_encoder" not in sizes:
-            changed._states.update(ours._states)
-        for part in PARTS:
-            getattr(changed, part).eval()
+        changed._conditions.clear()
+        if not sizes.keys() & set(family.text):
+            changed._conditions.update(ours._conditions)
+        for module in changed.modules.values():
+            module.eval()
         return Change(found, (squares / sum(sizes.values())) ** 0.5 if found else 0.0)
 
 
-def _allows(pattern: str, name: str) -> bool:
-    """The autoencoder is meant only where it is named: a pattern for everything is one for UNet and text
-    encoder."""
-    return fnmatchcase(name, pattern) and (pattern.startswith("vae.") or not name.startswith("vae."))
+def _allows(pattern: str, name: str, family: Family) -> bool:
+    """``denoiser.`` stands for the family's own name of that part. The autoencoder is meant only where it is
+    named: a pattern for everything is one for denoiser and text encoders."""
+    if pattern.startswith("denoiser."):
+        pattern = family.denoiser + pattern.removeprefix("denoiser")
+    decoder = f"{family.decoder}."
+    return fnmatchcase(name, pattern) and (pattern.startswith(decoder) or not name.startswith(decoder))
 
 
 @torch.no_grad()
@@ -137,7 +146,7 @@ _HARMLESS = {
 """Attributes of modules that peft and diffusers add themselves."""
 
 
-def _left_behind(before: nn.Module, after: nn.Module, part: str) -> str | None:
+def _left_behind(before: nn.Module, after: nn.Module, *, may_adapt: bool) -> str | None:
     """What changes images and is no tensor, so that putting the weights back would not bring it back."""
     if _hooks(after) > _hooks(before):
         return "hooks"
@@ -150,15 +159,15 @@ def _left_behind(before: nn.Module, after: nn.Module, part: str) -> str | None:
             extra = set(vars(module)) - set(vars(plain)) - _HARMLESS
             if extra:
                 return f"an attribute ({min(extra)})"
-    return _odd_adapter(after, part)
+    return _odd_adapter(after, may_adapt=may_adapt)
 
 
-def _odd_adapter(module: nn.Module, part: str) -> str | None:
+def _odd_adapter(module: nn.Module, *, may_adapt: bool) -> str | None:
     """An adapter that is kept is put back as ``add_adapter`` lays it on: one, switched on, at its own
     scale."""
     configs = getattr(module, "peft_config", {})
-    if configs and (part != "unet" or len(configs) > 1):
-        return "an adapter" if part != "unet" else f"{len(configs)} adapters"
+    if configs and (not may_adapt or len(configs) > 1):
+        return f"{len(configs)} adapters" if may_adapt else "an adapter"
     for layer in module.modules():
         if not isinstance(layer, LoraLayer):
             continue

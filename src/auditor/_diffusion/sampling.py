@@ -4,21 +4,16 @@ matter."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
+from auditor._diffusion.guidance import ClassifierFree
 from auditor._diffusion.model import DiffusionModel
 from auditor.policy import Sampler
 
 _LATENT_PIXELS_PER_BATCH = 8192  # 2 x 64 x 64: two images at 512 px, 128 at 32 px
 _LARGEST_BATCH = 64
-_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-}
 
 
 def batch_size(model: DiffusionModel, sampler: Sampler) -> int:
@@ -54,19 +49,14 @@ def draw(
     the timestep and the latents after each denoising step. With ``decode=False`` the first value is the
     latents.
     """
-    kind, settings = _SCHEDULERS[sampler.scheduler]
-    scheduler = kind.from_config(dict(model.scheduler_config), **settings)
+    scheduler = model.family.sampling_scheduler(sampler.scheduler, model.scheduler_config)
     scheduler.set_timesteps(sampler.steps, device=model.device)
-    states = torch.cat([model.text_states([""]).expand(len(prompts), -1, -1), model.text_states(prompts)])
+    without = model.condition([""]).repeated(len(prompts))
+    guide = ClassifierFree(without, model.condition(prompts), sampler.guidance)
     latents = first_noise(model, seeds, sampler.size).to(model.device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
-        pair = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-        with model.autocast():
-            predicted = model.unet(pair, timestep, states, return_dict=False)[0]
-        without, given = predicted.float().chunk(2)
-        latents = scheduler.step(
-            without + sampler.guidance * (given - without), timestep, latents, return_dict=False
-        )[0]
+        predicted = guide(model.predict, scheduler.scale_model_input(latents, timestep), timestep)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         if on_step is not None:
             on_step(int(timestep), latents)
     if not decode:

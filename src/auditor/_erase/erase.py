@@ -139,7 +139,7 @@ def erase(
     part = out.with_name(f".{out.name}.part")
     with room_on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
-        before = _tensor_digests(order.model.unet)
+        before = _tensor_digests(order.model.denoiser)
         # hours at true size, with a person at the terminal
         with (
             stoppable(),
@@ -151,12 +151,12 @@ def erase(
                 if begun and time.monotonic() - began < _LITTLE_WORK:
                     shutil.rmtree(part)
                 raise
-        if not all(bool(parameter.isfinite().all()) for parameter in order.model.unet.parameters()):
+        if not all(bool(parameter.isfinite().all()) for parameter in order.model.denoiser.parameters()):
             raise AuditorError(
                 f"The eraser '{eraser}' left weights that are not finite: nothing was written. Lower its "
                 "learning rate."
             )
-        after = _tensor_digests(order.model.unet)
+        after = _tensor_digests(order.model.denoiser)
         changed = sorted(name for name, digest in after.items() if before.get(name) != digest)
         if not changed:
             raise AuditorError(f"The eraser '{eraser}' changed nothing, so {out.name} was not written.")
@@ -245,10 +245,10 @@ def _only_one(part: Path, eraser: str) -> Iterator[bool]:
         yield begun
 
 
-def _tensor_digests(unet: nn.Module) -> dict[str, str]:
+def _tensor_digests(denoiser: nn.Module) -> dict[str, str]:
     return {
         name: hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest()
-        for name, value in unet.state_dict().items()
+        for name, value in denoiser.state_dict().items()
     }
 
 
@@ -258,21 +258,21 @@ def _write(order: _Order, part: Path, save: Save, changed: list[str], provenance
     for path in part.iterdir():  # of an earlier attempt
         if path.name not in (_MARK, "erasure"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder = order.opened.folder
+    folder, denoiser = order.opened.folder, order.model.family.denoiser
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name.split(".")[0].upper() in LICENCES:
             shutil.copyfile(file, part / file.name)
     if save == "full":
         for name in order.opened.files:
-            if not name.startswith("unet/"):
+            if not name.startswith(f"{denoiser}/"):
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, part / name)
-        order.model.unet.save_pretrained(part / "unet", safe_serialization=True)
+        order.model.denoiser.save_pretrained(part / denoiser, safe_serialization=True)
     else:
-        state = order.model.unet.state_dict()
+        state = order.model.denoiser.state_dict()
         tensors = {name: state[name].detach().cpu().contiguous() for name in changed}
         write_whole(
-            part / "unet-changed.safetensors",
+            part / f"{denoiser}-changed.safetensors",
             to_bytes(tensors, {"format": "pt", DELTA_BASE: order.opened.digest}),
         )
     write_whole(part / "README.md", _card(order, provenance).encode())

@@ -167,7 +167,7 @@ class Worker:
         return {
             "making": made.seconds,
             "weights": digest_of_arm(model),
-            "distances": weight_distances(self._base.unet, model.unet),
+            "distances": weight_distances(self._base, model),
         }
 
     def _probe(

@@ -15,14 +15,16 @@ import pluggy
 from auditor._files.entry_points import API_VERSION
 
 if TYPE_CHECKING:
-    from auditor._diffusion.closed_form import cross_attention_projections, cross_gram, gram, refinement
-    from auditor._diffusion.finetune import Examples, Training, finetune, target
+    from auditor._diffusion.closed_form import cross_gram, gram, refinement
+    from auditor._diffusion.denoising import noised_prediction, training_draw
+    from auditor._diffusion.finetune import Examples, Training, finetune
     from auditor._diffusion.lora import merge_lora
     from auditor._diffusion.model import DiffusionModel
     from auditor._diffusion.sampling import draw
     from auditor._files.safetensors_header import read_header
     from auditor._journal.lines import Sample
     from auditor.errors import AuditorError, PluginError, UsageError
+    from auditor.families.family import Condition
     from auditor.plugin._door import call, iterate, title
     from auditor.plugin._loader import make_plugin
     from auditor.plugin.contracts import (
@@ -53,13 +55,15 @@ hookimpl = pluggy.HookimplMarker("auditor")
 
 _HOMES = {
     "auditor._files.safetensors_header": ("read_header",),
-    "auditor._diffusion.closed_form": ("cross_attention_projections", "cross_gram", "gram", "refinement"),
-    "auditor._diffusion.finetune": ("Examples", "Training", "finetune", "target"),
+    "auditor._diffusion.closed_form": ("cross_gram", "gram", "refinement"),
+    "auditor._diffusion.denoising": ("noised_prediction", "training_draw"),
+    "auditor._diffusion.finetune": ("Examples", "Training", "finetune"),
     "auditor._diffusion.lora": ("merge_lora",),
     "auditor._diffusion.model": ("DiffusionModel",),
     "auditor._diffusion.sampling": ("draw",),
     "auditor._journal.lines": ("Sample",),
     "auditor.errors": ("AuditorError", "PluginError", "UsageError"),
+    "auditor.families.family": ("Condition",),
     "auditor.plugin._door": ("call", "iterate", "title"),
     "auditor.plugin._loader": ("make_plugin",),
     "auditor.plugin.contracts": (
@@ -93,6 +97,7 @@ __all__ = [
     "BatchMeasured",
     "Concept",
     "ConceptNames",
+    "Condition",
     "Detection",
     "Detector",
     "DiffusionModel",
@@ -122,7 +127,6 @@ __all__ = [
     "Update",
     "UsageError",
     "call",
-    "cross_attention_projections",
     "cross_gram",
     "draw",
     "finetune",
@@ -131,10 +135,11 @@ __all__ = [
     "iterate",
     "make_plugin",
     "merge_lora",
+    "noised_prediction",
     "read_header",
     "refinement",
-    "target",
     "title",
+    "training_draw",
 ]
 
 

@@ -169,12 +169,12 @@ class Probe(Plugin):
         return self.name
 
     def changes(self, method: str) -> tuple[str, ...]:
-        """Patterns (as of ``fnmatch``) of the tensors that an update may change or add: ``unet.*`` or
-        ``text_encoder.*`` names.
+        """Patterns (as of ``fnmatch``) of the tensors that an update may change or add: ``denoiser.*``
+        or ``text_encoder.*`` names.
 
         Anything else that differs afterwards is an error, and so is an update after which nothing differs.
         """
-        return ("unet.*",)
+        return ("denoiser.*",)
 
     def usual(self, method: str) -> Mapping[str, float]:
         """Options that make a weaker update where they are lower, with their usual values: a policy below
@@ -245,8 +245,8 @@ class Eraser(Plugin):
 
     @abstractmethod
     def erase(self, erasure: Erasure) -> dict[str, Any]:
-        """Change ``erasure.model.unet`` in place; return what to record of it (JSON: condition numbers,
-        losses, seconds)."""
+        """Change the denoiser of ``erasure.model`` in place; return what to record of it (JSON: condition
+        numbers, losses, seconds)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The base class of probes that fine-tune the UNet on images of chosen concepts."""
+"""The base class of probes that fine-tune the denoiser on images of chosen concepts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FineTuneOptions(OptionsModel):
 
 
 class FineTune(Probe):
-    """Fine-tuning of the UNet on images that the base draws of chosen concepts."""
+    """Fine-tuning of the denoiser on images that the base draws of chosen concepts."""
 
     has_sham = True
     methods = ("lora", "full")
@@ -57,8 +57,9 @@ class FineTune(Probe):
         random."""
 
     def changes(self, method: str) -> tuple[str, ...]:
-        """LoRA adds its matrices and leaves every weight; full fine-tuning may change the whole UNet."""
-        return ("unet.*.lora_*",) if method == "lora" else ("unet.*",)
+        """LoRA adds its matrices and leaves every weight; full fine-tuning may change the whole
+        denoiser."""
+        return ("denoiser.*.lora_*",) if method == "lora" else ("denoiser.*",)
 
     def usual(self, method: str) -> dict[str, float]:
         """The learning rate of diffusers' examples."""

@@ -33,7 +33,7 @@ class EraserConformance(Conformance):
         """Text encoder and autoencoder stay bit for bit, and what changed is finite."""
         plugin, model = self.make(), micro.model()
         self.erase(micro, plugin, model)
-        change = micro.original.change(model, ("unet.*",), plugin.name)
+        change = micro.original.change(model, ("denoiser.*",), plugin.name)
         assert all(bool(tensor.isfinite().all()) for tensor in change.tensors.values())
 
     def test_what_it_records_is_json(self, micro: Kit) -> None:
@@ -44,8 +44,8 @@ class EraserConformance(Conformance):
         """No parameter asks for gradients, and no adapter is left."""
         model = micro.model()
         self.erase(micro, self.make(), model)
-        assert not any(parameter.requires_grad for parameter in model.unet.parameters())
-        assert not hasattr(model.unet, "peft_config"), "an adapter is still there"
+        assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
+        assert not hasattr(model.denoiser, "peft_config"), "an adapter is still there"
 
     def test_it_tells_of_its_steps(self, micro: Kit) -> None:
         """``on_step`` is called with a stage, a step and their number."""
@@ -62,7 +62,7 @@ class EraserConformance(Conformance):
             plugin.plan(contracts.Erasure(model, micro.policy.erase, micro.policy.retain, SEED)),
             allow_nan=False,
         )
-        assert digest_of_weights(model.unet) == digest_of_weights(micro.model().unet)
+        assert digest_of_weights(model.denoiser) == digest_of_weights(micro.model().denoiser)
 
     def test_going_on_in_its_folder_gives_the_same(self, micro: Kit, tmp_path: Path) -> None:
         """A second call with the first one's folder ends with the same weights."""
@@ -73,7 +73,7 @@ class EraserConformance(Conformance):
             self.make().erase(
                 contracts.Erasure(model, micro.policy.erase, micro.policy.retain, SEED, folder=tmp_path)
             )
-        assert digest_of_weights(first.unet) == digest_of_weights(again.unet)
+        assert digest_of_weights(first.denoiser) == digest_of_weights(again.denoiser)
 
     def test_it_is_made_for_the_models_device(self, micro: Kit) -> None:
         """It works on the device that the model is on."""
@@ -86,7 +86,7 @@ class EraserConformance(Conformance):
         """What it leaves can be saved by diffusers."""
         model = micro.model()
         self.erase(micro, self.make(), model)
-        model.unet.save_pretrained(micro.folder / "unet-of-eraser", safe_serialization=True)
+        model.denoiser.save_pretrained(micro.folder / "unet-of-eraser", safe_serialization=True)
         assert (micro.folder / "unet-of-eraser" / "config.json").exists()
 
 

@@ -75,7 +75,7 @@ class Kit:
     def model(self, device: str = "cpu") -> DiffusionModel:
         """A copy of the base model that is yours to change."""
         model: DiffusionModel = self.original.fresh()
-        for part in (model.unet, model.vae, model.text_encoder):
+        for part in model.modules.values():
             part.to(device)
         if device != "cpu":
             model.forget_text_states()

@@ -58,11 +58,11 @@ class Uce(Eraser):
         """Edit keys and values of every cross-attention in place; every other weight stays bit for bit."""
         import torch
 
-        from auditor.plugin import cross_attention_projections, cross_gram, gram, refinement
+        from auditor.plugin import cross_gram, gram, refinement
 
         options: UceOptions = self.options
         model = erasure.model
-        projections = cross_attention_projections(model.unet)
+        projections = model.projections()
         if not projections:
             raise UsageError("UCE edits cross-attention, and this model has none.")
         phrases, guides = [], []

@@ -73,14 +73,16 @@ class Sequence(Probe):
         return tuple(probe for _, probe in self._members)
 
     def changes(self, method: str) -> tuple[str, ...]:
-        """The UNet, LoRAs being merged, and what else a member changes."""
+        """The denoiser, LoRAs being merged, and what else a member changes."""
         own = [
             pattern
             for member, probe in self._members
             for pattern in call(probe, probe.changes, member.method)
         ]
         return tuple(
-            dict.fromkeys(("unet.*", *(pattern for pattern in own if not pattern.startswith("unet."))))
+            dict.fromkeys(
+                ("denoiser.*", *(pattern for pattern in own if not pattern.startswith("denoiser.")))
+            )
         )
 
     def least_change(self) -> float | None:
@@ -151,6 +153,6 @@ class Sequence(Probe):
 
 def _merge(update: Update) -> None:
     """Make an adapter part of the weights, so that the next update begins from them."""
-    if getattr(update.model.unet, "peft_config", None):
-        update.model.unet.fuse_lora()
-        update.model.unet.unload_lora()
+    if getattr(update.model.denoiser, "peft_config", None):
+        update.model.denoiser.fuse_lora()
+        update.model.denoiser.unload_lora()

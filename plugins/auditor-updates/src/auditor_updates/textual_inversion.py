@@ -77,10 +77,9 @@ class TextualInversion(FineTune):
     def update(self, update: Update) -> Iterator[int]:
         """Train the one row, and yield at every dose."""
         import torch
-        from diffusers import DDPMScheduler
         from torch.nn import functional
 
-        from auditor.plugin import target
+        from auditor.plugin import Condition, noised_prediction, training_draw
 
         options, model = self.options, update.model
         inside = model.tokenizer(options.token).input_ids[1:-1]
@@ -95,10 +94,10 @@ class TextualInversion(FineTune):
                 f"A caption of textual-inversion's training set does not hold the word '{options.token}'."
             )
         means, deviations = model.encode(update.images)
-        scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
+        noising = model.noising()
         table = model.text_encoder.get_input_embeddings().weight
         others = torch.arange(len(table), device=table.device) != inside[0]
-        model.unet.requires_grad_(False)
+        model.denoiser.requires_grad_(False)
         model.text_encoder.requires_grad_(False)
         table.requires_grad_(True)
         optimizer = torch.optim.AdamW(
@@ -106,23 +105,13 @@ class TextualInversion(FineTune):
         )
         try:
             for step in range(1, update.doses[-1] + 1):
-                generator = torch.Generator().manual_seed(
-                    (update.seed + step * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
+                rows, latents, noise, times = training_draw(
+                    noising, means, deviations, options.batch, update.seed, step
                 )
-                rows = torch.randint(len(ids), (options.batch,), generator=generator).to(model.device)
-                noise, jitter = torch.randn((2, options.batch, *means.shape[1:]), generator=generator).to(
-                    model.device
-                )
-                times = torch.randint(
-                    scheduler.config.num_train_timesteps, (options.batch,), generator=generator
-                ).to(model.device)
-                latents = means[rows] + deviations[rows] * jitter
                 with torch.enable_grad(), model.autocast(training=True):
-                    states = model.text_encoder(ids[rows]).last_hidden_state
-                    predicted = model.unet(
-                        scheduler.add_noise(latents, noise, times), times, states, return_dict=False
-                    )[0]
-                    loss = functional.mse_loss(predicted.float(), target(scheduler, latents, noise, times))
+                    told = Condition({"states": model.text_encoder(ids[rows]).last_hidden_state})
+                    predicted, wanted = noised_prediction(model, noising, latents, noise, times, told)
+                    loss = functional.mse_loss(predicted, wanted)
                 loss.backward()
                 table.grad[others] = 0  # Adam leaves a row alone that never had a gradient
                 optimizer.step()

@@ -68,7 +68,7 @@ class Quantisation(Untrained):
 
         same = True
         with torch.no_grad():
-            for weight in update.model.unet.parameters():
+            for weight in update.model.denoiser.parameters():
                 after = rounded(weight, self.options.to)
                 same = same and torch.equal(after, weight)
                 weight.copy_(after)
@@ -116,7 +116,7 @@ class WeightNoise(Untrained):
 
         generator = torch.Generator().manual_seed(update.seed)
         with torch.no_grad():
-            for weight in update.model.unet.parameters():
+            for weight in update.model.denoiser.parameters():
                 weight += self.options.scale * weight.square().mean().sqrt() * _noise(weight, generator)
 
 

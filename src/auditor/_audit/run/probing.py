@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from auditor._audit.run.training_set import TrainingSet
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
-from auditor._diffusion.original import PARTS, Change, Original
+from auditor._diffusion.original import Change, Original
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Probe, Update
@@ -81,9 +81,9 @@ def train(
         allowed_changes(probe, use),
     )
     parts = {
-        name: copy.deepcopy(getattr(base, name))
+        name: copy.deepcopy(base.modules[name])
         for name in probe.puts_back
-        if base is not None and name in PARTS
+        if base is not None and name in base.modules
     }
     update = Update(
         model,
@@ -117,13 +117,13 @@ def train(
 def _check_put_back(probe: Probe, model: DiffusionModel, base: DiffusionModel | None) -> None:
     """Raise :class:`PluginError` where a part that a probe says it puts back is not the base's afterwards."""
     for part in probe.puts_back:
-        known = part in PARTS and base is not None
-        if not known or digest_of_weights(getattr(model, part)) != digest_of_weights(getattr(base, part)):
+        own, theirs = model.modules.get(part), None if base is None else base.modules.get(part)
+        if own is None or theirs is None or digest_of_weights(own) != digest_of_weights(theirs):
             raise PluginError(
                 f"{door.title(probe)} says that it puts the base's {part} back, and it is not the base's "
                 "afterwards."
             )
-        if configuration_of(getattr(model, part)) != configuration_of(getattr(base, part)):
+        if configuration_of(own) != configuration_of(theirs):
             raise PluginError(
                 f"The {part} is of another configuration than the base's, which cannot be put in its place."
             )
@@ -139,7 +139,7 @@ def _held_out_losses(
     examples = Examples.of(erased, training.held_out_images, captions)
 
     def losses(model: DiffusionModel) -> tuple[float, ...]:
-        values = denoising_losses(model, replace(examples, states=model.text_states(captions)), seed)
+        values = denoising_losses(model, replace(examples, condition=model.condition(captions)), seed)
         return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
 
     return losses

@@ -75,10 +75,12 @@ class Runner:
         self.probes.compare()
         arms = {arm.name: arm for arm in self.plan.arms}
         if self.base is not None and not self.record.tally.distances:
-            distances = weight_distances(self.base.unet, self.erased.unet)
-            if distances["unet"][0] == 0 and digest_of_weights(self.base.text_encoder) == digest_of_weights(
-                self.erased.text_encoder
-            ):
+            distances = weight_distances(self.base, self.erased)
+            read = [
+                [digest_of_weights(model.parts[name]) for name in model.family.text]
+                for model in (self.base, self.erased)
+            ]
+            if distances[self.erased.family.denoiser][0] == 0 and read[0] == read[1]:
                 raise RefusedError("The checkpoint is its base, value by value: nothing was erased.")
             self.record.write(DistanceLine(parts=distances))
         try:

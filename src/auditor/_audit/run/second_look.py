@@ -50,23 +50,30 @@ def base_beside(
     else:
         otherwise = tuple(prompts)
     same = _words(base) == _words(erased)
-    parts = {name: _distance(getattr(base, name), getattr(erased, name)) for name in ("text_encoder", "vae")}
+    beside = (*erased.family.text, erased.family.decoder)
+    parts = {name: _distance(base.parts[name], erased.parts[name]) for name in beside}
     keys = sorted({*base.scheduler_config, *erased.scheduler_config})
     pairs = {key: (base.scheduler_config.get(key), erased.scheduler_config.get(key)) for key in keys}
     schedule = {key: f"{before} → {now}"[:200] for key, (before, now) in pairs.items() if before != now}
-    settings = configuration_of(base.unet), configuration_of(erased.unet)
+    settings = configuration_of(base.denoiser), configuration_of(erased.denoiser)
     for key in sorted({*settings[0], *settings[1]}):
         if settings[0].get(key) != settings[1].get(key):
-            schedule[f"unet.{key}"] = f"{settings[0].get(key)} → {settings[1].get(key)}"[:200]
+            schedule[f"{erased.family.denoiser}.{key}"] = f"{settings[0].get(key)} → {settings[1].get(key)}"[
+                :200
+            ]
     return ComparedLine(
         prompts=len(prompts), same_vocabulary=same, read_otherwise=otherwise, parts=parts, schedule=schedule
     )
 
 
-def _words(model: DiffusionModel) -> dict[str, Any]:
-    """How a tokenizer reads words, step by step, less what every call says for itself."""
-    found: dict[str, Any] = json.loads(model.tokenizer.backend_tokenizer.to_str())
-    return {key: value for key, value in found.items() if key not in ("padding", "truncation")}
+def _words(model: DiffusionModel) -> dict[str, dict[str, Any]]:
+    """How each tokenizer reads words, step by step, less what every call says for itself."""
+    tokenizers = {name: part for name, part in model.parts.items() if name not in model.modules}
+    found = {name: json.loads(part.backend_tokenizer.to_str()) for name, part in tokenizers.items()}
+    return {
+        name: {key: value for key, value in words.items() if key not in ("padding", "truncation")}
+        for name, words in found.items()
+    }
 
 
 @torch.no_grad()

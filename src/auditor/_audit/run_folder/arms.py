@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from auditor._diffusion.model import DiffusionModel, digest_of_weights, plain
-from auditor._diffusion.original import PARTS, Change, Original
+from auditor._diffusion.original import Change, Original
 from auditor._files.digest import sha256_json
 from auditor._files.whole_files import write_whole
 from auditor.errors import PluginError
@@ -27,13 +27,14 @@ _SPARE = 2  # a file is kept only where the disk has this many times its size
 
 
 def digest_of_arm(model: DiffusionModel) -> str:
-    """sha256 of the weights of UNet, text encoder and autoencoder."""
-    return sha256_json([digest_of_weights(getattr(model, part)) for part in PARTS])
+    """sha256 of the weights of every part."""
+    return sha256_json([digest_of_weights(module) for module in model.modules.values()])
 
 
 def adapters_of(model: DiffusionModel) -> dict[str, Any]:
-    """peft's configurations of the adapters that are laid on a UNet, as JSON."""
-    adapters = {name: config.to_dict() for name, config in getattr(model.unet, "peft_config", {}).items()}
+    """peft's configurations of the adapters that are laid on a denoiser, as JSON."""
+    configs = getattr(model.denoiser, "peft_config", {})
+    adapters = {name: config.to_dict() for name, config in configs.items()}
     found: dict[str, Any] = json.loads(json.dumps(adapters, sort_keys=True, default=plain))
     return found
 
@@ -42,18 +43,17 @@ def put_into(model: DiffusionModel, tensors: Mapping[str, Tensor], adapters: Map
     """Give ``model``, a copy of the erased one, what an update changed or added. Whatever is wrong with it
     may be raised."""
     for name, config in adapters.items():
-        model.unet.add_adapter(LoraConfig(**config), adapter_name=name)
-    for part in PARTS:
+        model.denoiser.add_adapter(LoraConfig(**config), adapter_name=name)
+    for part, module in model.modules.items():
         own = {
             name.removeprefix(f"{part}."): value
             for name, value in tensors.items()
             if name.startswith(f"{part}.")
         }
-        module = getattr(model, part)
-        if own or (adapters and part == "unet"):
+        if own or (adapters and part == model.family.denoiser):
             module.load_state_dict(own, strict=False)
             module.eval().requires_grad_(False)
-    if any(name.startswith("text_encoder.") for name in tensors):
+    if any(name.startswith(f"{part}.") for name in tensors for part in model.family.text):
         model.forget_text_states()
 
 
@@ -66,7 +66,8 @@ def rebuilt(original: Original, made: DiffusionModel, change: Change, digest: st
     :class:`PluginError` where the copy does not hold the same weights.
     """
     tensors = {name: value.detach() for name, value in change.tensors.items()}
-    model = original.copy([name.split(".")[0] for name in tensors] + (["unet"] if adapters_of(made) else []))
+    adapted = [made.family.denoiser] if adapters_of(made) else []
+    model = original.copy([name.split(".")[0] for name in tensors] + adapted)
     put_into(model, tensors, adapters_of(made))
     if digest_of_arm(model) != digest:
         raise PluginError(

@@ -17,9 +17,9 @@ from auditor.plugin.contracts import Eraser, Erasure, OptionsModel
 from auditor.policy.concepts.sets import PromptTemplates
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
     from torch import Tensor, nn
 
+    from auditor._diffusion.model import DiffusionModel
     from auditor.policy import Concept
 
 
@@ -70,39 +70,40 @@ class Esd(Eraser):
         import torch
         from torch.nn import functional
 
+        from auditor.families.family import Condition
+
         options: EsdOptions = self.options
-        model, unet = erasure.model, erasure.model.unet
-        frozen = copy.deepcopy(unet).requires_grad_(False).eval()
-        parameters = trainable(unet, options.variant)
+        model, family = erasure.model, erasure.model.family
+        frozen = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
+        parameters = trainable(model, options.variant)
         optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
         prompts = [
             template.format(concept.name) for concept in erasure.concepts for template in options.prompts
         ]
         chooser = random.Random(erasure.seed)  # noqa: S311 - reproducible on purpose
-        empty = model.text_states([""])
+        empty = model.condition([""])
         losses = []
         for step in range(options.steps):
             generator = torch.Generator().manual_seed(erasure.seed + step)
             if step % options.refresh == 0:
                 chosen = [chooser.choice(prompts) for _ in range(options.pool)]
                 timesteps, pool = self._trajectories(erasure, chosen, step)
-                states = model.text_states(chosen)
+                conditions = model.condition(chosen)
             rows = torch.randint(len(chosen), (options.batch,), generator=generator)
             moments = torch.randint(len(timesteps), (options.batch,), generator=generator)
-            latents, times, texts = pool[moments, rows], timesteps[moments], states[rows]
+            latents, times, given = pool[moments, rows], timesteps[moments], conditions[rows]
             with torch.no_grad():
-                pair = torch.cat([empty.expand(options.batch, -1, -1), texts])
-                without, given = frozen(latents.repeat(2, 1, 1, 1), times.repeat(2), pair, return_dict=False)[
-                    0
-                ].chunk(2)
-                goal = without - options.eta * (given - without)
-            loss = functional.mse_loss(unet(latents, times, texts, return_dict=False)[0], goal)
+                both = Condition.joined(empty.repeated(options.batch), given)
+                pair = family.predict(frozen, latents.repeat(2, 1, 1, 1), times.repeat(2), both)
+                plain, steered = pair.chunk(2)
+                goal = plain - options.eta * (steered - plain)
+            loss = functional.mse_loss(family.predict(model.denoiser, latents, times, given), goal)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())
             erasure.on_step("train", step + 1, options.steps)
-        unet.requires_grad_(False)
+        model.denoiser.requires_grad_(False)
         tenth = max(1, options.steps // 10)
         return {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
 
@@ -137,11 +138,11 @@ class Esd(Eraser):
         return torch.tensor(times, device=erasure.model.device), torch.stack(latents[:-1])
 
 
-def trainable(unet: UNet2DConditionModel, variant: str) -> list[nn.Parameter]:
+def trainable(model: DiffusionModel, variant: str) -> list[nn.Parameter]:
     """Switch on the gradients of the weights that ``variant`` changes, all others off, and return them."""
     chosen = []
-    for name, parameter in unet.named_parameters():
-        cross = ".attn2." in name
+    for name, parameter in model.denoiser.named_parameters():
+        cross = model.family.reads_text(name)
         parameter.requires_grad_(variant == "full" or (variant == "x") == cross)
         if parameter.requires_grad:
             chosen.append(parameter)

@@ -33,8 +33,8 @@ class PutBack(Probe):
         for part in self.puts_back:
             if part not in update.base:
                 raise UsageError(f"The probe {self.name} needs the base; give one (--base).")
-            own, theirs = getattr(update.model, part), update.base[part]
-            own.load_state_dict(theirs.state_dict(), assign=True)  # copies, made for this probe
+            # copies, made for this probe
+            update.model.parts[part].load_state_dict(update.base[part].state_dict(), assign=True)
         update.model.forget_text_states()
         yield from update.doses
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.admit import Form
 from auditor._checkpoint.load import load_model
-from auditor._diffusion.closed_form import cross_attention_projections, gram
+from auditor._diffusion.closed_form import gram
 from auditor._erase.erase import erase, plan_erasure
 from auditor._files.bundled import micro_world
 from auditor._files.images import from_png, to_png
@@ -35,6 +35,7 @@ from auditor.builtins.erasers.mace.preserved import weights_of_priors
 from auditor.builtins.erasers.mace.prompts import marks
 from auditor.builtins.masks.simple import AttentionMasks
 from auditor.errors import AuditorError, UsageError
+from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 from auditor.plugin.contracts import Erasure, MaskRequest
 from auditor.policy import Policy
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
@@ -84,12 +85,12 @@ def test_its_loras_are_diffusers_loras(two: Path) -> None:
     parts = lora_of(load_file(file))
     pipeline = StableDiffusionPipeline.from_pretrained(micro_world(), safety_checker=None)
     before = {
-        name: weight.detach().clone() for name, weight in cross_attention_projections(pipeline.unet).items()
+        name: weight.detach().clone() for name, weight in STABLE_DIFFUSION.projections(pipeline.unet).items()
     }
     pipeline.load_lora_weights(file.parent, weight_name=file.name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    after = cross_attention_projections(pipeline.unet)
+    after = STABLE_DIFFUSION.projections(pipeline.unet)
     assert len(after) == len(parts) == len(before)
     for name, weight in after.items():
         part = parts[name.removesuffix(".weight")]
@@ -116,7 +117,7 @@ def test_the_result_is_the_equation_of_what_it_kept(two: Path) -> None:
     mapping, aligned, total = (sum(each[key] for each in grams) for key in ("mapping", "aligned", "own"))
     factor = (mapping + prior["refinement"] + eye) @ torch.linalg.inv(aligned + prior["refinement"] + eye)
     erased = load_file(two / UNET)
-    for name, weight in cross_attention_projections(model.unet).items():
+    for name, weight in model.projections().items():
         layer, w = name.removesuffix(".weight"), weight.double()
         seen = sum(
             (w @ factor + lora[layer].up.double() @ lora[layer].down.double()) @ each["own"]
@@ -162,10 +163,7 @@ def test_only_what_changed_can_be_saved_and_is_the_same_checkpoint(two: Path, tm
         "erasure",
         "README.md",
     }
-    assert (
-        load_file(file).keys()
-        == cross_attention_projections(load_model(open_checkpoint("micro")).unet).keys()
-    )
+    assert load_file(file).keys() == load_model(open_checkpoint("micro")).projections().keys()
     opened = open_checkpoint(str(file), base=open_checkpoint("micro"))
     assert opened.form is Form.DELTA
     whole = load_file(two / UNET)

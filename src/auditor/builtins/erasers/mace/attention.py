@@ -106,7 +106,7 @@ def draw_with_attention(
     count = len(seeds)
     _, height, width = model.latent_shape(sampler.size)
     total = torch.zeros(count, height, width, device=model.device)
-    with recorded_attention(model.unet) as maps:
+    with recorded_attention(model.denoiser) as maps:
 
         def gather(timestep: int, latents: Tensor) -> None:
             for shares in maps:

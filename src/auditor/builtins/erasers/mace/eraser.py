@@ -86,7 +86,7 @@ class Mace(Eraser):
         import torch
         from safetensors.torch import save
 
-        from auditor._diffusion.closed_form import cross_attention_projections, fuse, refinement
+        from auditor._diffusion.closed_form import fuse, refinement
         from auditor.builtins.erasers.mace.images import draw_images
         from auditor.builtins.erasers.mace.kept import ConceptFolder
         from auditor.builtins.erasers.mace.prompts import concept_grams
@@ -96,7 +96,7 @@ class Mace(Eraser):
         erasure = job.erasure
         clock = _Clock()
         model = erasure.model
-        projections = cross_attention_projections(model.unet)
+        projections = model.projections()
         kept = [ConceptFolder(folder, concept.name) for concept in erasure.concepts]
         width = model.text_encoder.config.hidden_size
         mapping = torch.zeros(width, width, dtype=torch.float64)
@@ -155,10 +155,9 @@ class Mace(Eraser):
 
     def _checked(self, erasure: Erasure) -> Job:
         """The job, after everything was looked at that can be known to be wrong before anything is drawn."""
-        from auditor._diffusion.closed_form import cross_attention_projections
         from auditor.builtins.erasers.mace.prompts import check_concept
 
-        if not cross_attention_projections(erasure.model.unet):
+        if not erasure.model.projections():
             raise UsageError("MACE edits cross-attention, and this model has none.")
         job = Job(self.options, self._source, erasure)
         names = tuple(f"{number:02}" for number in range(self.options.images))

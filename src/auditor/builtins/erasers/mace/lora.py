@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
-from auditor._diffusion.closed_form import LowRank, cross_attention_projections
+from auditor._diffusion.closed_form import LowRank
 from auditor._diffusion.model import DiffusionModel
 from auditor.builtins.erasers.mace.attention import StackedLora, attention_losses, recorded_attention
+from auditor.families.family import Condition
+from auditor.families.noising import DdpmNoising
 
 _LARGEST_GRADIENT = 1.0
 
@@ -80,7 +81,7 @@ def train_loras(
     parameters = [part for lora in stacked.values() for part in (lora.down, lora.up)]
     optimizer = torch.optim.AdamW(parameters, lr=setting.learning_rate, weight_decay=0.01)
     losses: list[list[float]] = []
-    with recorded_attention(model.unet, stacked) as maps:
+    with recorded_attention(model.denoiser, stacked) as maps:
         for step in range(setting.steps):
             each = _losses(model, tasks, setting, step, maps)
             each.sum().backward()
@@ -115,10 +116,10 @@ def concepts_at_once(model: DiffusionModel, task: LoraTask, setting: LoraSetting
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    own = {weight.untyped_storage().data_ptr() for weight in model.unet.parameters()}
+    own = {weight.untyped_storage().data_ptr() for weight in model.denoiser.parameters()}
     stacked = _first_weights(model, [task], setting.rank)
     with (
-        recorded_attention(model.unet, stacked) as maps,
+        recorded_attention(model.denoiser, stacked) as maps,
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         loss = _losses(model, [task], setting, 0, maps)
@@ -131,7 +132,7 @@ def _first_weights(model: DiffusionModel, tasks: Sequence[LoraTask], rank: int) 
     """``down`` from N(0, 1/r^2) by each task's seed, as peft's "gaussian", and ``up`` zero."""
     stacked = {}
     generators = [torch.Generator().manual_seed(task.seed) for task in tasks]
-    for name, weight in cross_attention_projections(model.unet).items():
+    for name, weight in model.projections().items():
         out, width = weight.shape
         down = torch.stack([torch.randn(rank, width, generator=generator) / rank for generator in generators])
         up = torch.zeros(len(tasks), out, rank)
@@ -144,17 +145,16 @@ def _losses(
     model: DiffusionModel, tasks: Sequence[LoraTask], setting: LoraSetting, step: int, maps: list[Tensor]
 ) -> Tensor:
     """One loss a task, on the device: the mean over its samples of this step."""
-    scheduler = DDPMScheduler.from_config(dict(model.scheduler_config))
-    length = scheduler.config.num_train_timesteps
+    noising = DdpmNoising(model.scheduler_config)
     latents, noises, times, states, masks, marked = [], [], [], [], [], []
     for task in tasks:
         generator = torch.Generator().manual_seed(task.seed + 1 + step)
         rows = torch.randint(len(task.images.latents), (setting.batch,), generator=generator)
         texts = torch.randint(len(task.states), (setting.batch,), generator=generator)
         if setting.importance_sampling:
-            times.append(focal_timesteps(length, generator, setting.batch))
+            times.append(focal_timesteps(noising.length, generator, setting.batch))
         else:
-            times.append(torch.randint(length, (setting.batch,), generator=generator))
+            times.append(noising.times(setting.batch, generator))
         noises.append(torch.randn((setting.batch, *task.images.latents.shape[1:]), generator=generator))
         latents.append(task.images.latents[rows])
         masks.append(task.images.masks[rows])
@@ -164,8 +164,7 @@ def _losses(
         torch.cat(part).to(model.device) for part in (latents, noises, times, states, masks, marked)
     )
     maps.clear()
-    with model.autocast(training=True):
-        model.unet(scheduler.add_noise(drawn, noise, time), time, text, return_dict=False)
+    model.predict(noising.add(drawn, noise, time), time, Condition({"states": text}), training=True)
     losses = attention_losses(maps, mask, mark, squared=setting.squared)
     maps.clear()
     return losses.view(len(tasks), -1).mean(1)
