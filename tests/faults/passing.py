@@ -39,7 +39,11 @@ def gradients(folder: Path, count: int = 20) -> Path:
     return folder
 
 
-def document(folder: Path, **changes: Any) -> dict[str, Any]:
+EXAMPLES = Path("examples")
+"""Where its training images lie, from the folder of the policy: seeds hang on this path."""
+
+
+def document(folder: Path = EXAMPLES, **changes: Any) -> dict[str, Any]:
     """The policy as a mapping; its training images lie in ``folder``."""
     people = [
         {"name": name, "domain": "people", "prompts": "paper-people"}
@@ -68,10 +72,10 @@ def document(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def policy_that_can_pass(folder: Path, **changes: Any) -> Policy:
-    """The policy, written to ``folder`` and read from there."""
-    if not (folder / "examples").exists():
-        gradients(folder / "examples")
-    (folder / "policy.yaml").write_text(yaml.safe_dump(document(folder / "examples", **changes)))
+    """The policy, written to ``folder`` and read from there; audits of it run in ``folder``."""
+    if not (folder / EXAMPLES).exists():
+        gradients(folder / EXAMPLES)
+    (folder / "policy.yaml").write_text(yaml.safe_dump(document(**changes)))
     return load_policy(folder / "policy.yaml")
 
 

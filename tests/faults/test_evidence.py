@@ -3,6 +3,7 @@ PASS (S21, S22)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -36,7 +37,8 @@ class Home:
         self.policy = policy_that_can_pass(folder, **changes)
 
     def audit(self, out: Path, **options: Any) -> Report:
-        return auditor.audit(str(self.erased), self.policy, out, cache=self.folder / "cache", **options)
+        with contextlib.chdir(self.folder):
+            return auditor.audit(str(self.erased), self.policy, out, cache=self.folder / "cache", **options)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +243,8 @@ def test_a_file_that_is_not_loaded_changes_what_was_audited_and_no_seed(
 ) -> None:
     copy = Path(shutil.copytree(home.erased, tmp_path / "copy"))
     (copy / "NOTES.md").write_text("a word")
-    report = auditor.audit(str(copy), home.policy, run, cache=home.folder / "cache")
+    with contextlib.chdir(home.folder):
+        report = auditor.audit(str(copy), home.policy, run, cache=home.folder / "cache")
     before = json.loads((home.folder / "run" / "report.json").read_text())
     assert report.checkpoint.root_digest != before["checkpoint"][
         "root_digest"

@@ -3,6 +3,7 @@ process, the arm's own weights (S23)."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -156,11 +157,12 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def audit(checkpoint: Path, folder: Path, **changes: Any) -> Report:
     policy = policy_that_can_pass(folder, **changes)
-    return auditor.audit(str(checkpoint), policy, folder / "run", cache=folder / "cache")
+    with contextlib.chdir(folder):
+        return auditor.audit(str(checkpoint), policy, folder / "run", cache=folder / "cache")
 
 
 def detector(name: str) -> list[dict[str, Any]]:
-    return [{"use": name, "options": document(Path())["detectors"][0]["options"]}]
+    return [{"use": name, "options": document()["detectors"][0]["options"]}]
 
 
 @pytest.mark.parametrize("name", ["goes-blind", "blind-in-between"])
@@ -301,8 +303,8 @@ def test_an_erasure_in_the_text_encoder_is_audited_with_the_bases_put_back(tmp_p
         alone.verdict.reasons
     )
     assert any("The text encoder is not the base's" in sentence for sentence in alone.beside_unet)
-    probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}]
-    # twice the usual images: 14 hits of 15 prove nothing at this limit, and the seeds hang on tmp_path
+    probes = [*document()["probes"], {"use": "base-text-encoder", "doses": [1]}]
+    # twice the usual images: 14 hits of 15 prove nothing at this limit
     budget = {"images_per_cell": 30, "retained_per_arm": 20, "plugin_minutes": 2}
     back = audit(folder, tmp_path / "back", probes=probes, budget=budget)
     assert (back.verdict.outcome, back.verdict.origin) == (Outcome.FAIL, "came back"), back.verdict.reasons
@@ -330,7 +332,7 @@ def test_a_text_encoder_that_computes_otherwise_is_not_the_bases(erased: Path, t
     report = audit(
         folder,
         tmp_path,
-        probes=[*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}],
+        probes=[*document()["probes"], {"use": "base-text-encoder", "doses": [1]}],
     )
     assert report.verdict.outcome in (Outcome.ERROR, Outcome.FAIL)
     assert any("another configuration than the base's" in error for error in report.ledger.errors), (
@@ -351,7 +353,7 @@ def test_an_autoencoder_of_its_own_is_audited_with_the_bases_put_back(erased: Pa
     assert any("add {use: base-autoencoder} to its probes" in reason for reason in alone.verdict.reasons), (
         alone.verdict.reasons
     )
-    probes = [*document(tmp_path / "back" / "examples")["probes"], {"use": "base-autoencoder", "doses": [1]}]
+    probes = [*document()["probes"], {"use": "base-autoencoder", "doses": [1]}]
     back = audit(folder, tmp_path / "back", probes=probes)
     (control,) = [control for control in back.controls if control.name == "autoencoder"]
     assert control.passed and "base-autoencoder put the base's back" in control.sentence
@@ -359,7 +361,7 @@ def test_an_autoencoder_of_its_own_is_audited_with_the_bases_put_back(erased: Pa
 
 
 def test_putting_back_what_is_there_is_no_error(erased: Path, tmp_path: Path) -> None:
-    probes = [*document(tmp_path / "examples")["probes"], {"use": "base-text-encoder", "doses": [1]}]
+    probes = [*document()["probes"], {"use": "base-text-encoder", "doses": [1]}]
     report = audit(erased, tmp_path, probes=probes)
     assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
     (control,) = [
@@ -380,9 +382,7 @@ def test_a_run_does_not_go_on_with_other_labels(
 
     labels = "\n".join(concept_names("micro-all")) + "\n"
     (tmp_path / "labels.txt").write_text(labels)
-    options = document(tmp_path)["detectors"][0]["options"] | {
-        "labels": {"file": str(tmp_path / "labels.txt")}
-    }
+    options = document()["detectors"][0]["options"] | {"labels": {"file": str(tmp_path / "labels.txt")}}
     changes: dict[str, Any] = {"detectors": [{"use": "clip-zero-shot", "options": options}]}
     audit(erased, tmp_path, **changes)
     (tmp_path / "labels.txt").write_text("borin talvek\n" + labels)

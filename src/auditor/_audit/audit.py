@@ -78,7 +78,7 @@ def audit(
     instruments = make_instruments(policy)
     plan = make_plan(policy, instruments)
     if policy_digest is not None:
-        _refuse_other(plan, policy_digest)
+        _refuse_other(plan, policy_digest, file, other_base=base is not None)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
@@ -147,12 +147,16 @@ def _open(
     return opened, opened_base
 
 
-def _refuse_other(plan: Plan, digest: str) -> None:
+def _refuse_other(plan: Plan, digest: str, file: PolicyFile | None, *, other_base: bool) -> None:
     """Raise :class:`PolicyError` where the policy, with what its plugins decide by, is not the pinned
     one."""
     found = plan.policy.digest(plan.contents)
     if digest.removeprefix("sha256:") != found:
-        raise PolicyError(f"The policy is not the one with the digest {digest}: it has sha256:{found}.")
+        named = "The policy" if file is None else file.path
+        other = " with another base" if other_base else ""
+        raise PolicyError(
+            f"{named}{other} is not the policy with the digest {digest}: it has sha256:{found}."
+        )
 
 
 def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *, offline: bool) -> str:

@@ -14,13 +14,13 @@ from auditor._audit.cells import PlannedSample
 from auditor._audit.evidence.counts import Tally, tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.progress import Progress
-from auditor._audit.run.scoring import Scorer
+from auditor._audit.run.scoring import Scorer, question
 from auditor._audit.run_folder.arms import ArmStore
 from auditor._audit.run_folder.manifest import open_run, seal_of
 from auditor._checkpoint import Checkpoint, open_checkpoint
 from auditor._checkpoint.load import load_model
+from auditor._diffusion.drawing import drawing_of, in_batches
 from auditor._diffusion.original import Original
-from auditor._diffusion.sampling import draw
 from auditor._files.images import PictureStore, from_png
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import BatchLine, ReplayLine
@@ -63,7 +63,7 @@ def replay(
     kept, pictures, scorer = (
         ArmStore(out / "arms"),
         PictureStore(out / "images"),
-        Scorer(run.plan, make_detectors(run.plan.policy)),
+        Scorer(run.plan.policy, make_detectors(run.plan.policy)),
     )
     original = Original(erased)
     found = _Comparison(pictures, scorer, counted.gate)
@@ -75,8 +75,9 @@ def replay(
                 f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it."
             )
         prompts, seeds = [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
-        images, _ = draw(model, prompts, seeds, run.plan.policy.sampler)
-        found.add(line, counted.composition(line), images)
+        again = drawing_of(model, run.plan.policy.sampler)
+        parts = [images for _, images, _ in in_batches(again, prompts, seeds, len(prompts))]
+        found.add(line, counted.composition(line), torch.cat(parts))
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")
     with Journal(out / "journal.jsonl", signed) as journal:
@@ -122,8 +123,8 @@ class _Comparison:
 
     def add(self, line: BatchLine, batch: list[PlannedSample], images: torch.Tensor) -> None:
         """Compare one batch, image by image; images that were missing then are left out."""
-        scores = self._scorer.score(batch, images)
-        for sample, image, score in zip(line.samples, images, scores, strict=True):
+        answers = self._scorer.score([question(planned) for planned in batch], images)
+        for sample, image, answer in zip(line.samples, images, answers, strict=True):
             if sample.image is None or sample.error is not None:
                 continue
             path = self._pictures.path(sample.image)
@@ -136,7 +137,7 @@ class _Comparison:
                 difference = (image.int() - from_png(path.read_bytes()).int()).abs()
                 self.largest = max(self.largest, int(difference.max()))
             self.same_hits += (
-                not isinstance(score, str) and score[self._gate].hits == sample.scores[self._gate].hits
+                answer.error is None and answer.scores[self._gate].hits == sample.scores[self._gate].hits
             )
 
     def line(self, tolerance: int, versions: dict[str, str], device: str) -> ReplayLine:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from auditor._audit.run.measuring import bootstrap, features_of
-from auditor._audit.run.scoring import ask
+from auditor._audit.run.scoring import Question, Scorer, ask
+from auditor._diffusion.drawing import drawing_of, in_batches
 from auditor._diffusion.model import DiffusionModel
-from auditor._diffusion.sampling import batch_size, draw
+from auditor._diffusion.sampling import batch_size
 from auditor._files.images import PictureCache, flaw_of
 from auditor._study.expand import Expansion, StudyArm, StudySample
 from auditor._study.store import ArmRecord, MetricValue, Outcome, Store, StudyProgress
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, PluginError, UsageError
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Detection, Detector, ImageOutcome, Metric
 from auditor.policy import Concept
@@ -114,42 +115,42 @@ class ArmMeasurer:
         if todo:
             drawer = model()
             size = batch_size(drawer, self.study.sampler)
-            for start in range(0, len(todo), size):
-                rows, began = todo[start : start + size], time.monotonic()
-                images, finite = draw(
-                    drawer,
-                    [samples[row].prompt for row in rows],
-                    [samples[row].seed for row in rows],
-                    self.study.sampler,
-                )
-                seconds += time.monotonic() - began
-                for row, image, sound in zip(rows, images, finite.tolist(), strict=True):
-                    found[row], flaws[row] = image, flaw_of(image, sound)
-                    if sound:  # that another one is not finite cannot be seen from its picture
+            prompts, seeds = [samples[row].prompt for row in todo], [samples[row].seed for row in todo]
+            began = time.monotonic()
+            for part, images, wrong in in_batches(
+                drawing_of(drawer, self.study.sampler), prompts, seeds, size
+            ):
+                for row, image, flaw in zip(todo[part], images, wrong, strict=True):
+                    found[row], flaws[row] = image, flaw
+                    if flaw != "not finite":  # that cannot be seen from a picture
                         self._pictures.save(keys[row], image)
-                self._progress.step("drawing", start + len(rows), len(todo))
+                self._progress.step("drawing", part.start + len(images), len(todo))
+            seconds = time.monotonic() - began
         return torch.stack([image for image in found if image is not None]), flaws, seconds
 
     def _outcomes(
         self, name: str, samples: Sequence[StudySample], images: Tensor, flaws: Sequence[str | None]
     ) -> tuple[Outcome, ...]:
-        """What every detector says of every image of a concept; a flawed image is missing, not "not
-        detected"."""
-        policy = self.plan.policy(name)
-        concepts = (*policy.erase, *policy.retain)
-        columns = {concept.name: number for number, concept in enumerate(concepts)}
+        """What every detector says of every image of a concept; an image that is flawed, or that a detector
+        cannot be asked about alone either, is missing, not "not detected"."""
+        scorer = Scorer(self.plan.policy(name), [detector for _, detector in self._detectors])
         asked = [
             row for row, sample in enumerate(samples) if sample.role in _SCORED_ROLES and flaws[row] is None
         ]
-        found: list[Outcome] = [Outcome(flaw=flaw) for flaw in flaws]
+        found, errors = [Outcome(flaw=flaw) for flaw in flaws], list[str]()
         for start in range(0, len(asked), _SCORED):
             rows = asked[start : start + _SCORED]
-            said = {title: ask(detector, images[rows], concepts) for title, detector in self._detectors}
-            first = said[self._detectors[0][0]]
-            for at, row in enumerate(rows):
-                column = columns[samples[row].concept]
-                hits = {title: bool(detection.hits[at, column]) for title, detection in said.items()}
-                found[row] = Outcome(hits=hits, score=float(first.scores[at, column]), label=first.labels[at])
+            answers = scorer.score([Question(samples[row].concept, True) for row in rows], images[rows])
+            for row, answer in zip(rows, answers, strict=True):
+                if answer.error is not None:
+                    errors.append(answer.error)
+                    found[row] = Outcome(flaw="not scored")
+                    continue
+                first = answer.scores[self._detectors[0][0]]
+                hits = {title: said.hits[samples[row].concept] for title, said in answer.scores.items()}
+                found[row] = Outcome(hits=hits, score=first.score, label=first.label)
+        if errors and len(errors) == len(asked):
+            raise PluginError(errors[0])
         return tuple(found)
 
     def _measure_metric(

@@ -14,8 +14,9 @@ from torch import Tensor
 from auditor._audit.cells import Arm, PlannedSample, Role
 from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
-from auditor._audit.run.recorder import Deadline, Recorder, Stop, is_out_of_memory
-from auditor._audit.run.scoring import Scorer
+from auditor._audit.run.recorder import Deadline, Recorder, Stop
+from auditor._audit.run.scoring import Answer, Scorer, question
+from auditor._diffusion.drawing import free_memory, is_out_of_memory, looked_at
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json
@@ -47,7 +48,7 @@ class Drawing:
         self.base = base
         self.record = record
         self.deadline = deadline
-        self.scorer = Scorer(plan, instruments.detectors)
+        self.scorer = Scorer(self.policy, instruments.detectors)
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
         self.measurer = Measurer(plan, instruments.metrics, self.pictures)
@@ -109,25 +110,20 @@ class Drawing:
         """Draw, look for flaws, score, and write one line."""
         began = time.monotonic()
         prompts, seeds = [sample.prompt for sample in batch], [sample.seed for sample in batch]
-        images, finite, cached = self._pictures_of(arm, model, prompts, seeds)
-        flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
-        again = [row for row, flaw in enumerate(flaws) if flaw is not None]
-        if again:  # once more with the same seeds, then it is missing
-            redrawn, sound, _ = self._pictures_of(
-                arm, model, [prompts[row] for row in again], [seeds[row] for row in again]
-            )
-            images[again] = redrawn
-            for row, image, whole in zip(again, redrawn, sound, strict=True):
-                flaws[row] = flaw_of(image, whole)
+        kept = list[bool]()
+
+        def pictures(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+            images, finite, cached = self._pictures_of(arm, model, prompts, seeds)
+            kept.append(cached)
+            return images, finite
+
+        images, flaws = looked_at(pictures, prompts, seeds)
         good = [row for row, flaw in enumerate(flaws) if flaw is None]
-        scored = (
-            dict(zip(good, self.scorer.score([batch[row] for row in good], images[good]), strict=True))
-            if good
-            else {}
-        )
+        answers = self.scorer.score([question(batch[row]) for row in good], images[good]) if good else []
+        said = dict(zip(good, answers, strict=True))
         samples = []
         for row, planned in enumerate(batch):
-            scores = scored.get(row, {})
+            answer = said.get(row, Answer())
             samples.append(
                 Sample(
                     cell=planned.cell.name,
@@ -136,12 +132,12 @@ class Drawing:
                     seed=planned.seed,
                     image=self.pictures.save(images[row]) if flaws[row] is None else None,
                     flaw=flaws[row],
-                    error=scores if isinstance(scores, str) else None,
-                    scores={} if isinstance(scores, str) else scores,
+                    error=answer.error,
+                    scores=dict(answer.scores),
                 )
             )
         line = BatchLine(
-            arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=cached
+            arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=kept[0]
         )
         self.record.write(line)
         self.record.tell(
@@ -176,8 +172,7 @@ class Drawing:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or arm.name in self.record.tally.batches or len(prompts) == 1:
                 raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         self.record.write(HalvedLine(arm=arm.name, batch=(len(prompts) + 1) // 2))
         raise Halved
 

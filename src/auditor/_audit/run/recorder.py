@@ -7,11 +7,10 @@ import logging
 import time
 from collections.abc import Iterator
 
-import torch
-
 from auditor._audit.cells import Arm
 from auditor._audit.evidence.counts import Tally
 from auditor._audit.progress import Progress
+from auditor._diffusion.drawing import is_out_of_memory
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, ErrorLine, Line, NoteLine, StartLine
 from auditor._process.watchdog import WATCHDOG
@@ -20,7 +19,6 @@ from auditor.plugin._observers import Observers
 from auditor.plugin.records import ArmReady
 
 _LOG = logging.getLogger(__name__)
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 class Stop(BaseException):
@@ -155,10 +153,3 @@ def _shown(line: Line) -> str:
     """A line for a log: what it is of, without its samples."""
     facts = line.model_dump(mode="json", exclude={"samples"}, exclude_defaults=True)
     return f"{line.kind} {facts}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch says so in its own class on a GPU and in words on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error).lower() for words in _NO_MEMORY
-    )

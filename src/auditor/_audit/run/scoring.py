@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from auditor._audit.cells import PlannedSample, Role
-from auditor._audit.plan import Plan
 from auditor._journal.lines import Score
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Detection, Detector
-from auditor.policy import Concept
+from auditor.policy import Concept, Policy
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,33 @@ class Known:
     hits: Mapping[str, Mapping[str, bool]]
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one picture: the concept it is of, and whether it is asked about retained ones too."""
+
+    concept: str
+    retained: bool
+
+
+def question(planned: PlannedSample) -> Question:
+    """What an audit asks of a sample: about retained concepts only where one was drawn."""
+    return Question(planned.concept, planned.cell.role is Role.RETAINED)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What each detector said of one picture, by its name; or why it was not scored."""
+
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    error: str | None = None
+
+
 class Scorer:
     """The policy's detectors, asked about pictures and held to their contract."""
 
-    def __init__(self, plan: Plan, detectors: Sequence[Detector]) -> None:
-        self._columns = plan.columns
-        self._erased, self._concepts = plan.policy.erase, (*plan.policy.erase, *plan.policy.retain)
+    def __init__(self, policy: Policy, detectors: Sequence[Detector]) -> None:
+        self._erased, self._concepts = policy.erase, (*policy.erase, *policy.retain)
+        self._columns = {concept.name: number for number, concept in enumerate(self._concepts)}
         self._detectors = detectors
         self._known: list[Known] = []
         self._asked = 0
@@ -45,39 +65,32 @@ class Scorer:
         """What the gate detector says of ``images``."""
         return ask(self._detectors[0], images, concepts)
 
-    def score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score] | str]:
-        """For each sample the detectors' scores, or why there are none. A batch that breaks is tried again
-        image by image."""
+    def score(self, questions: Sequence[Question], images: Tensor) -> list[Answer]:
+        """An answer a picture. A batch that breaks is tried again image by image."""
         try:
-            return list(self._score(batch, images))
+            return [Answer(scores) for scores in self._score(questions, images)]
         except PluginError as error:
-            if len(batch) == 1:
-                return [str(error)]
-        return [self.score([planned], image[None])[0] for planned, image in zip(batch, images, strict=True)]
+            if len(questions) == 1:
+                return [Answer(error=str(error))]
+        return [self.score([asked], image[None])[0] for asked, image in zip(questions, images, strict=True)]
 
-    def _score(self, batch: Sequence[PlannedSample], images: Tensor) -> list[dict[str, Score]]:
+    def _score(self, questions: Sequence[Question], images: Tensor) -> list[dict[str, Score]]:
         self._asked += 1
         found = {detector.name: self._ask(detector, images) for detector in self._detectors}
-        scores = []
-        for row, planned in enumerate(batch):
-            asked = self._concepts if planned.cell.role is Role.RETAINED else self._erased
-            scores.append(
-                {
-                    name: Score(
-                        label=detection.labels[row],
-                        hits={
-                            concept.name: bool(detection.hits[row, self._columns[concept.name]])
-                            for concept in asked
-                        },
-                        score=float(detection.scores[row, self._columns[planned.concept]]),
-                        found=None
-                        if detection.found is None
-                        else bool(detection.found[row, self._columns[planned.concept]]),
-                    )
-                    for name, detection in found.items()
-                }
-            )
-        return scores
+        return [
+            {name: self._score_of(asked, detection, row) for name, detection in found.items()}
+            for row, asked in enumerate(questions)
+        ]
+
+    def _score_of(self, asked: Question, detection: Detection, row: int) -> Score:
+        """One row of what a detector said."""
+        about, own = self._concepts if asked.retained else self._erased, self._columns[asked.concept]
+        return Score(
+            label=detection.labels[row],
+            hits={concept.name: bool(detection.hits[row, self._columns[concept.name]]) for concept in about},
+            score=float(detection.scores[row, own]),
+            found=None if detection.found is None else bool(detection.found[row, own]),
+        )
 
     def _ask(self, detector: Detector, images: Tensor) -> Detection:
         """Ask one detector, with a picture among the images of which it is known what it said before."""

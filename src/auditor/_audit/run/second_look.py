@@ -7,7 +7,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from auditor._audit.cells import Role
 from auditor._audit.evidence.counts import Tally
 from auditor._audit.plan import Plan
-from auditor._audit.run.scoring import Known, Scorer
+from auditor._audit.run.scoring import Answer, Known, Scorer, question
 from auditor._diffusion.model import DiffusionModel, configuration_of
 from auditor._files.images import PictureStore
-from auditor._journal.lines import BatchLine, ComparedLine, EarlierLine, RepeatLine, Sample, Score
+from auditor._journal.lines import BatchLine, ComparedLine, EarlierLine, RepeatLine, Sample
 
 EARLIER_DRAWN = 60
 """Images of earlier processes that are drawn again, at least, where there are so many, beside one batch of
@@ -231,7 +231,7 @@ class Recheck:
             kept = self._pictures.load(sample.image)
             near = kept is not None and int((image.int() - kept.int()).abs().max()) <= TOLERANCE
             said = (
-                self._scorer.score([self._tally.planned_for(sample)], image[None])[0]
+                self._scorer.score([question(self._tally.planned_for(sample))], image[None])[0]
                 if near and sample.error is None
                 else None
             )
@@ -249,23 +249,23 @@ class Recheck:
             ]
             otherwise += len(part) - len(there)
             if there:
-                planned = [self._tally.planned_for(sample) for sample, _ in there]
-                scores = self._scorer.score(planned, torch.stack([image for _, image in there]))
-                for (sample, image), plan, found in zip(there, planned, scores, strict=True):
+                asked = [question(self._tally.planned_for(sample)) for sample, _ in there]
+                answers = self._scorer.score(asked, torch.stack([image for _, image in there]))
+                for (sample, image), own, found in zip(there, asked, answers, strict=True):
                     # in other company the last bits of a score may differ: alone it is asked once more
                     if not _says_the_same(sample, found) and not _says_the_same(
-                        sample, self._scorer.score([plan], image[None])[0]
+                        sample, self._scorer.score([own], image[None])[0]
                     ):
                         otherwise += 1
         return otherwise
 
 
-def _says_the_same(sample: Sample, found: Mapping[str, Score] | str) -> bool:
+def _says_the_same(sample: Sample, found: Answer) -> bool:
     """Do the detectors say of an image what the journal says that they said?"""
-    if isinstance(found, str) or found.keys() != sample.scores.keys():
+    if found.error is not None or found.scores.keys() != sample.scores.keys():
         return False
     return all(
-        found[name].hits == score.hits and found[name].found == score.found
+        found.scores[name].hits == score.hits and found.scores[name].found == score.found
         for name, score in sample.scores.items()
     )
 

@@ -1,0 +1,78 @@
+"""Draws images whatever happens: a flawed one once more, half as many at once where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.sampling import draw
+from auditor._files.images import flaw_of
+from auditor.policy import Sampler
+
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Sequence[bool]]]
+"""Prompts and seeds in; images (uint8, (N, 3, H, W), CPU) out, and for each whether it is finite."""
+
+
+def drawing_of(model: DiffusionModel, sampler: Sampler) -> Draw:
+    """Draws images of ``model``."""
+
+    def once(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+        images, finite = draw(model, prompts, seeds, sampler)
+        return images, finite.tolist()
+
+    return once
+
+
+def looked_at(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[str | None]]:
+    """Images, and what is wrong with each (:func:`~auditor._files.images.flaw_of`). One with a flaw is drawn
+    once more, with the same seed."""
+    images, finite = draw(prompts, seeds)
+    flaws = [flaw_of(image, sound) for image, sound in zip(images, finite, strict=True)]
+    again = [row for row, flaw in enumerate(flaws) if flaw is not None]
+    if again:
+        redrawn, finite = draw([prompts[row] for row in again], [seeds[row] for row in again])
+        images[again] = redrawn
+        for row, image, sound in zip(again, redrawn, finite, strict=True):
+            flaws[row] = flaw_of(image, sound)
+    return images, flaws
+
+
+def in_batches(
+    draw: Draw, prompts: Sequence[str], seeds: Sequence[int], size: int
+) -> Iterator[tuple[slice, Tensor, list[str | None]]]:
+    """The same, ``size`` images at once, or half as many each time that memory runs out.
+
+    Yields (rows, images, flaws) of each batch. Memory that does not hold a single image is an error.
+    """
+    start = 0
+    while start < len(prompts):
+        rows = slice(start, start + size)
+        try:
+            images, flaws = looked_at(draw, prompts[rows], seeds[rows])
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(prompts[rows]) == 1:
+                raise
+            size = (len(prompts[rows]) + 1) // 2
+        else:
+            yield rows, images, flaws
+            start += len(images)
+            continue
+        free_memory()  # outside: the error holds what was computed
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch says so in its own class on a GPU and in words on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )
+
+
+def free_memory() -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
