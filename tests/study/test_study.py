@@ -10,19 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
+from torch import Tensor
 
 from auditor._study import figures, run
 from auditor._study.document import Bar
 from auditor._study.findings import Findings, counts_of
+from auditor._study.measure import ArmMeasurer, never
 from auditor._study.page import Grid, Row
-from auditor._study.store import ArmRecord, Outcome, Store
-from auditor.errors import UsageError
+from auditor._study.store import ArmRecord, Outcome, Store, StudyProgress
+from auditor.errors import PluginError, UsageError
+from auditor.plugin import Concept, Detection
 from tests.study.test_document import STUDY, written
 
 METRICS = """
@@ -121,7 +126,7 @@ def test_measuring_again_draws_and_trains_nothing(
     def never(*_: object, **__: object) -> Any:
         raise AssertionError("drawn again")
 
-    for name in ("work.erase", "work.train", "measure.draw", "measure.bootstrap"):
+    for name in ("work.erase", "work.train", "measure.in_batches", "measure.bootstrap"):
         monkeypatch.setattr(f"auditor._study.{name}", never)
     assert run.measure(run.ask(study), Store(measured / "store")) == 0
 
@@ -134,7 +139,7 @@ def test_a_new_metric_trains_nothing(study: Path, measured: Path, monkeypatch: p
     other.write_text(
         study.read_text().replace("{use: harmonic-mean}", "{use: harmonic-mean}, {use: retained-accuracy}")
     )
-    for name in ("work.erase", "work.train", "measure.draw"):
+    for name in ("work.erase", "work.train", "measure.in_batches"):
         monkeypatch.setattr(f"auditor._study.{name}", never)
     assert run.measure(run.ask(other), Store(measured / "store")) == 0
     assert all("retained-accuracy" in arm.metrics for arm in findings_of(other, measured / "store").arms)
@@ -317,6 +322,32 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
     assert [claim["answer"] for claim in json.loads((out / "claims.json").read_text())] == ["undecided"]
     page = (out / "study.html").read_text()
     assert "Not measured: 1 of the model states" in page and "out of luck" in page
+
+
+def test_an_image_that_a_detector_breaks_on_is_missing_and_the_others_count(
+    study: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = findings_of(study, measured / "store").plan, Store(measured / "store")
+    measurer = ArmMeasurer(plan, store, StudyProgress())
+    arm = plan.base_arms()[0]
+    samples = plan.samples(arm.set)
+    images, flaws, _ = measurer.images(arm, samples, never)
+    healthy = measurer._outcomes(arm.set, samples, images, flaws)
+    detector = measurer._detectors[0][1]
+    detect, bad = detector.detect, [images[0]]
+
+    def breaks(given: Tensor, concepts: Sequence[Concept]) -> Detection:
+        if any(torch.equal(image, one) for image in given for one in bad):
+            raise ValueError("out of luck")
+        return detect(given, concepts)
+
+    monkeypatch.setattr(detector, "detect", breaks)
+    found = measurer._outcomes(arm.set, samples, images, flaws)
+    assert found[0].flaw == "not scored" and not found[0].hits and healthy[0].hits
+    assert [outcome.hits for outcome in found[1:]] == [outcome.hits for outcome in healthy[1:]]
+    bad += list(images)
+    with pytest.raises(PluginError, match="out of luck"):
+        measurer._outcomes(arm.set, samples, images, flaws)
 
 
 def test_a_missing_image_is_neither_shown_nor_not_shown(study: Path, measured: Path) -> None:
