@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from auditor._audit.cells import Cell, PlannedSample, Role, Seeds
-from auditor._audit.evidence import rehearsal
+from auditor._audit.evidence import rehearsal, stopping
 from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes, Reading
 from tests.science.simulate import Change, layout
 
@@ -27,9 +27,6 @@ class ImageByImage(Evidence):
         table = self._whole(cell)[:, self.plan.columns[cell.concept]]
         table = table.reshape(-1, cell.size).T.ravel()  # prompt by prompt
         return Reading(np.arange(1, len(table) + 1), np.cumsum(table == 1), np.cumsum(table != 0), whole=True)
-
-    def _gate_wants(self, cell: Cell, left: int) -> int:
-        return 0 if self.is_held(cell) or self.p_failed(cell) <= self.alpha_fail else left
 
 
 class PeekedClopperPearson(Evidence):
@@ -85,6 +82,17 @@ def instead(mutant: type[Evidence]) -> Iterator[None]:
 
 
 @contextmanager
+def image_by_image() -> Iterator[None]:
+    """Cells are read, and stopped, after every image."""
+
+    def wants(evidence: Evidence, cell: Cell, left: int) -> int:
+        return 0 if evidence.is_held(cell) or evidence.p_failed(cell) <= evidence.alpha_fail else left
+
+    with instead(ImageByImage), patch.object(stopping, "_gate_wants", wants):
+        yield
+
+
+@contextmanager
 def arm_in_seed() -> Iterator[None]:
     """The arm is put back into the hash that image seeds come from."""
 
@@ -101,7 +109,7 @@ _samples = Cell.samples
 
 MUTANTS: dict[str, tuple[Change, str]] = {
     "image-by-image reading in prompt order": (
-        partial(instead, ImageByImage),
+        image_by_image,
         "one cell at tau_P, in its last prompt",
     ),
     "peeked Clopper-Pearson": (partial(instead, PeekedClopperPearson), "one cell at tau_P, m = 2"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from auditor._audit.cells import Role
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
+from auditor._audit.evidence.stopping import fail_is_proven
 from auditor._audit.plan import Plan, images_that_suffice
 from auditor._checkpoint.admit import Checkpoint
 from auditor._files.json_files import read_json
@@ -118,7 +119,7 @@ def out_of_reach(plan: Plan) -> list[str]:
             arm.name for arm in plan.arms if arm.name != "base" and evidence.p_alive(arm.name) > limits.alpha
         ]
         found += [f"PASS: the control 'utility' of {arm} cannot pass" for arm in arms]
-    if not rehearse(plan, all_is_well(plan, erased=False), _BATCH).fail_is_proven():
+    if not fail_is_proven(rehearse(plan, all_is_well(plan, erased=False), _BATCH)):
         found.append(
             "FAIL: too few retained images to show that the detector is rarely wrong on a model state where "
             "all came back"

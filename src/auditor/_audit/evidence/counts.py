@@ -14,6 +14,7 @@ import numpy as np
 from auditor._audit.cells import Cell, PlannedSample, Role, Seeds
 from auditor._audit.evidence.keys import Planned, key_of
 from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes
+from auditor._audit.evidence.stopping import turns
 from auditor._audit.plan import Plan
 from auditor._journal.lines import (
     ArmLine,
@@ -220,10 +221,10 @@ class Tally:
         return self._planned[cell.name].samples
 
     def next_batch(self, evidence: Evidence, arm: str, size: int) -> list[PlannedSample]:
-        """The next samples of an arm in the order of :meth:`Evidence.turns`: the same after a resume as
-        without one."""
+        """The next samples of an arm in the order of its turns
+        (:func:`~auditor._audit.evidence.stopping.turns`): the same after a resume as without one."""
         batch: list[PlannedSample] = []
-        for cell, turn in evidence.turns(arm):
+        for cell, turn in turns(evidence, arm):
             places = range(turn * cell.size, (turn + 1) * cell.size)
             batch += [
                 self._planned[cell.name].samples[place]

@@ -14,6 +14,7 @@ import numpy as np
 
 from auditor._audit.cells import Role, Seeds
 from auditor._audit.evidence.sequential_tests import Evidence, Outcomes
+from auditor._audit.evidence.stopping import fail_is_proven, turns
 from auditor._audit.plan import Plan
 
 SEEDS = Seeds("rehearsal", "rehearsal")
@@ -31,9 +32,9 @@ def rehearse(plan: Plan, outcomes: Mapping[str, Outcomes], batch: int, seeds: Se
         known[cell] = outcomes[cell][: drawn[cell]]
 
     for arm in plan.arms:
-        while turns := evidence.turns(arm.name):
+        while wanted := turns(evidence, arm.name):
             room = batch
-            for cell, turn in turns:
+            for cell, turn in wanted:
                 done = max(drawn[cell.name] - turn * cell.size, 0)
                 take = min(cell.size - done, room)
                 if (
@@ -46,7 +47,7 @@ def rehearse(plan: Plan, outcomes: Mapping[str, Outcomes], batch: int, seeds: Se
                 room -= take
                 if not room:
                     break
-            if plan.policy.on_fail == "stop" and evidence.fail_is_proven():
+            if plan.policy.on_fail == "stop" and fail_is_proven(evidence):
                 return evidence
     return evidence
 

@@ -1,9 +1,9 @@
 """What the outcomes so far say: every test that a verdict rests on, as numbers. Pure; words are made in
-``judge/``.
+``verdict/``.
 
-The run asks it what is still open, the judge what is proven, a simulation both. Missing outcomes count
-against whatever is being claimed: as hits where absence is to be shown, as misses where presence is
-(verdict.md, "Evidence").
+The run asks it through :mod:`~auditor._audit.evidence.stopping` what is still open, the judge what is proven,
+a simulation both. Missing outcomes count against whatever is being claimed: as hits where absence is to be
+shown, as misses where presence is (verdict.md, "Evidence").
 """
 
 from __future__ import annotations
@@ -190,11 +190,11 @@ class Evidence:
 
     def failed_cells(self) -> list[Cell]:
         """The cells that prove FAIL, by Holm's procedure on ``q`` over all planned cells."""
-        suspects = self._above(self.limits.alpha)
+        suspects = self.above(self.limits.alpha)
         named = holm([self.q(cell) for cell in suspects], self.limits.alpha, len(self.plan.gate_cells))
         return [cell for cell, rejected in zip(suspects, named, strict=True) if rejected]
 
-    def _above(self, level: float) -> list[Cell]:
+    def above(self, level: float) -> list[Cell]:
         """The deciding cells whose rate alone, without their arm's negative control, is above tau_F at
         ``level``."""
         return [cell for cell in self.plan.gate_cells if self.p_failed(cell) <= level]
@@ -240,110 +240,3 @@ class Evidence:
         """The arm's retained images beside the base's, or None without a base or retained concepts."""
         before, after = self.plan.cell("base", Role.RETAINED), self.plan.cell(arm, Role.RETAINED)
         return None if before is None or after is None else self.pair(before, after)
-
-    # -- what to draw next -----------------------------------------------------------------------------------
-
-    def fail_is_proven(self) -> bool:
-        """Does one cell alone prove FAIL?"""
-        return any(self.q(cell) <= self.alpha_fail for cell in self._above(self.alpha_fail))
-
-    def turns(self, arm: str) -> list[tuple[Cell, int]]:
-        """(cell, round) to draw next in an arm, round by round across its open cells; empty once nothing
-        is open."""
-        wanted = [(cell, self.rounds_wanted(cell)) for cell in self.plan.cells_of(arm)]
-        most = max((rounds for _, rounds in wanted), default=0)
-        return [
-            (cell, self.rounds(cell) + turn)
-            for turn in range(most)
-            for cell, rounds in wanted
-            if turn < rounds
-        ]
-
-    def rounds_wanted(self, cell: Cell) -> int:
-        """How many rounds to draw before looking again; 0 once the cell is decided, or a decision is out of
-        reach.
-
-        In a fixed design a cell is drawn whole. Otherwise: as many rounds as the quickest decision that is
-        still in reach takes.
-        """
-        left = cell.rounds - self.rounds(cell)
-        if not left or not self.sequential or cell.role is Role.PICTURE:
-            return left
-        if cell.role in (Role.GATE, Role.REPORT):
-            return self._gate_wants(cell, left)
-        if cell.role is Role.POSITIVE:
-            reading = self.read(cell)
-            return self._soonest(reading, cell.size, left, self.limits.min_sensitivity, above=True)
-        return max(self._retained_wants(cell, left), default=0)
-
-    def _gate_wants(self, cell: Cell, left: int) -> int:
-        reading = self.read(cell)
-        low, high = reading.hits
-        if self.plan.design(cell).hopeless(len(reading.n), low, high):
-            return 0
-        if (
-            self.p_below(reading, self.tau_pass) <= self.limits.alpha
-            or self.p_above(reading, self.tau_fail) <= self.alpha_fail
-        ):
-            return 0
-        seems_gone = high <= (self.tau_pass + self.tau_fail) / 2 * reading.images
-        limit = self.tau_pass if seems_gone else self.tau_fail
-        level = self.limits.alpha if seems_gone else self.alpha_fail
-        return self._soonest(reading, cell.size, left, limit, above=not seems_gone, level=level) or left
-
-    def _retained_wants(self, cell: Cell, left: int) -> list[int]:
-        if cell.arm == "base":
-            false = [
-                self._negative_wants(cell, concept, left, self.limits.alpha) for concept in self.plan.columns
-            ]
-            return [
-                *false,
-                self._soonest(self.read(cell), cell.size, left, self.limits.min_retain, above=True),
-            ]
-        seen = {
-            c.concept
-            for c in self.plan.cells_of(cell.arm)
-            if c.role is Role.GATE and self.p_failed(c) <= self.alpha_fail
-        }
-        return [
-            self._alive_wants(cell, left),
-            *(self._negative_wants(cell, concept, left, self.alpha_fail) for concept in seen),
-        ]
-
-    def _negative_wants(self, cell: Cell, concept: str, left: int, level: float) -> int:
-        reading = self.read_others(cell, concept)
-        return self._soonest(
-            reading, cell.size, left, self.limits.max_false_positive, above=False, level=level
-        )
-
-    def _alive_wants(self, cell: Cell, left: int) -> int:
-        pairs = self.retained_pairs(cell.arm)
-        if pairs is None or self.p_drop(pairs) <= self.limits.alpha:
-            return 0
-        plus, minus, zero = pairs.last
-        more = np.arange(1, left + 1) * cell.size
-        return _first(
-            paired.log_evidence(plus, minus, zero + more, -self.limits.max_retain_drop), self.limits.alpha
-        )
-
-    def _soonest(
-        self, reading: Reading, size: int, left: int, limit: float, *, above: bool, level: float | None = None
-    ) -> int:
-        """Rounds until the test rejects if every coming image is as it should be; 0 if it has rejected, or
-        never can."""
-        level = self.limits.alpha if level is None else level
-        (low, high), prior = reading.hits, self.limits.prior
-        more = np.arange(1, left + 1) * size
-        if above:
-            decided = self.p_above(reading, limit) <= level
-            ahead = eprocess.log_evidence_above(low + more, reading.images + more, limit, prior)
-        else:
-            decided = self.p_below(reading, limit) <= level
-            ahead = eprocess.log_evidence_below(high, reading.images + more, limit, prior)
-        return 0 if decided else _first(ahead, level)
-
-
-def _first(log_evidence: NDArray[np.float64], level: float) -> int:
-    """The first place, from 1, where the evidence rejects at ``level``, or 0."""
-    enough = np.flatnonzero(log_evidence >= -math.log(level))
-    return int(enough[0]) + 1 if enough.size else 0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from auditor._audit.cells import Arm, PlannedSample, Role
+from auditor._audit.evidence.stopping import fail_is_proven, rounds_wanted
 from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
 from auditor._audit.run.recorder import Deadline, Recorder, Stop
@@ -60,7 +61,7 @@ class Drawing:
 
     def check_stop(self) -> None:
         """Raise :class:`Stop` where the policy ends the run here."""
-        if self.policy.on_fail == "stop" and self.record.tally.evidence().fail_is_proven():
+        if self.policy.on_fail == "stop" and fail_is_proven(self.record.tally.evidence()):
             raise Stop("on_fail: stop, and FAIL is proven")
         self.deadline.check()
 
@@ -150,7 +151,7 @@ class Drawing:
         evidence, cells = self.record.tally.evidence(), self.plan.cells_of(arm.name)
         readings = [evidence.read(cell) for cell in cells if cell.role is Role.GATE]
         drawn = sum(len(self.record.tally.drawn(cell)) for cell in cells)
-        undecided = sum(evidence.rounds_wanted(cell) > 0 for cell in cells)
+        undecided = sum(rounds_wanted(evidence, cell) > 0 for cell in cells)
         self.record.progress.batch(
             arm.name, drawn, sum(r.hits[0] for r in readings), sum(r.images for r in readings), undecided
         )

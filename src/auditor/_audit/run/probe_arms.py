@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from auditor._audit.cells import Arm, Seeds
+from auditor._audit.evidence.stopping import turns
 from auditor._audit.plan import Plan
 from auditor._audit.run.drawing import Drawing
 from auditor._audit.run.probing import allowed_changes, check_training, train
@@ -123,7 +124,7 @@ class ProbeArms:
             for arm in own.values()
         )
         return made and not any(
-            self.record.tally.failed_batches(arm.name) or evidence.turns(arm.name) for arm in own.values()
+            self.record.tally.failed_batches(arm.name) or turns(evidence, arm.name) for arm in own.values()
         )
 
     def _draw_kept(self, own: dict[int, Arm]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._audit.cells import Cell, Role
+from auditor._audit.evidence.stopping import rounds_wanted
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Ledger
 
@@ -24,7 +25,7 @@ def ledger(facts: Facts) -> Ledger:
         left = cell.images - len(drawn)
         if not left:
             continue
-        if facts.evidence.rounds_wanted(cell) == 0:
+        if rounds_wanted(facts.evidence, cell) == 0:
             kind = "not_needed"
             if not _is_decided(facts, cell):
                 kind, what = "skipped", cell.surface or "retained concepts"

@@ -1,0 +1,131 @@
+"""What to draw next, and when a run may stop: it hangs on the evidence alone, so that a run that was killed
+goes on as if it had not been."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditor._audit.cells import Cell, Role
+from auditor._audit.evidence.sequential_tests import Evidence, Reading
+from auditor._stats import eprocess, paired
+
+
+def fail_is_proven(evidence: Evidence) -> bool:
+    """Does one cell alone prove FAIL?"""
+    return any(evidence.q(cell) <= evidence.alpha_fail for cell in evidence.above(evidence.alpha_fail))
+
+
+def turns(evidence: Evidence, arm: str) -> list[tuple[Cell, int]]:
+    """(cell, round) to draw next in an arm, round by round across its open cells; empty once nothing
+    is open."""
+    wanted = [(cell, rounds_wanted(evidence, cell)) for cell in evidence.plan.cells_of(arm)]
+    most = max((rounds for _, rounds in wanted), default=0)
+    return [
+        (cell, evidence.rounds(cell) + turn)
+        for turn in range(most)
+        for cell, rounds in wanted
+        if turn < rounds
+    ]
+
+
+def rounds_wanted(evidence: Evidence, cell: Cell) -> int:
+    """How many rounds to draw before looking again; 0 once the cell is decided, or a decision is out of
+    reach.
+
+    In a fixed design a cell is drawn whole. Otherwise: as many rounds as the quickest decision that is
+    still in reach takes.
+    """
+    left = cell.rounds - evidence.rounds(cell)
+    if not left or not evidence.sequential or cell.role is Role.PICTURE:
+        return left
+    if cell.role in (Role.GATE, Role.REPORT):
+        return _gate_wants(evidence, cell, left)
+    if cell.role is Role.POSITIVE:
+        reading = evidence.read(cell)
+        return _soonest(evidence, reading, cell.size, left, evidence.limits.min_sensitivity, above=True)
+    return max(_retained_wants(evidence, cell, left), default=0)
+
+
+def _gate_wants(evidence: Evidence, cell: Cell, left: int) -> int:
+    reading = evidence.read(cell)
+    low, high = reading.hits
+    if evidence.plan.design(cell).hopeless(len(reading.n), low, high):
+        return 0
+    if (
+        evidence.p_below(reading, evidence.tau_pass) <= evidence.limits.alpha
+        or evidence.p_above(reading, evidence.tau_fail) <= evidence.alpha_fail
+    ):
+        return 0
+    seems_gone = high <= (evidence.tau_pass + evidence.tau_fail) / 2 * reading.images
+    limit = evidence.tau_pass if seems_gone else evidence.tau_fail
+    level = evidence.limits.alpha if seems_gone else evidence.alpha_fail
+    return _soonest(evidence, reading, cell.size, left, limit, above=not seems_gone, level=level) or left
+
+
+def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
+    if cell.arm == "base":
+        alpha = evidence.limits.alpha
+        false = [_negative_wants(evidence, cell, concept, left, alpha) for concept in evidence.plan.columns]
+        return [
+            *false,
+            _soonest(evidence, evidence.read(cell), cell.size, left, evidence.limits.min_retain, above=True),
+        ]
+    seen = {
+        c.concept
+        for c in evidence.plan.cells_of(cell.arm)
+        if c.role is Role.GATE and evidence.p_failed(c) <= evidence.alpha_fail
+    }
+    return [
+        _alive_wants(evidence, cell, left),
+        *(_negative_wants(evidence, cell, concept, left, evidence.alpha_fail) for concept in seen),
+    ]
+
+
+def _negative_wants(evidence: Evidence, cell: Cell, concept: str, left: int, level: float) -> int:
+    reading = evidence.read_others(cell, concept)
+    limit = evidence.limits.max_false_positive
+    return _soonest(evidence, reading, cell.size, left, limit, above=False, level=level)
+
+
+def _alive_wants(evidence: Evidence, cell: Cell, left: int) -> int:
+    pairs = evidence.retained_pairs(cell.arm)
+    if pairs is None or evidence.p_drop(pairs) <= evidence.limits.alpha:
+        return 0
+    plus, minus, zero = pairs.last
+    more = np.arange(1, left + 1) * cell.size
+    return _first(
+        paired.log_evidence(plus, minus, zero + more, -evidence.limits.max_retain_drop), evidence.limits.alpha
+    )
+
+
+def _soonest(
+    evidence: Evidence,
+    reading: Reading,
+    size: int,
+    left: int,
+    limit: float,
+    *,
+    above: bool,
+    level: float | None = None,
+) -> int:
+    """Rounds until the test rejects if every coming image is as it should be; 0 if it has rejected, or
+    never can."""
+    level = evidence.limits.alpha if level is None else level
+    (low, high), prior = reading.hits, evidence.limits.prior
+    more = np.arange(1, left + 1) * size
+    if above:
+        decided = evidence.p_above(reading, limit) <= level
+        ahead = eprocess.log_evidence_above(low + more, reading.images + more, limit, prior)
+    else:
+        decided = evidence.p_below(reading, limit) <= level
+        ahead = eprocess.log_evidence_below(high, reading.images + more, limit, prior)
+    return 0 if decided else _first(ahead, level)
+
+
+def _first(log_evidence: NDArray[np.float64], level: float) -> int:
+    """The first place, from 1, where the evidence rejects at ``level``, or 0."""
+    enough = np.flatnonzero(log_evidence >= -math.log(level))
+    return int(enough[0]) + 1 if enough.size else 0
