@@ -96,7 +96,8 @@ def _trainable(model: DiffusionModel, training: Training, seed: int) -> Iterator
     """The parameters to train, with gradients on; afterwards off again and a LoRA removed."""
     denoiser = model.denoiser
     denoiser.requires_grad_(False)
-    if _saves_memory(training, denoiser.device):
+    saves_memory = _saves_memory(training, denoiser.device)
+    if saves_memory:
         denoiser.enable_gradient_checkpointing()
     if training.method == "lora":
         with torch.random.fork_rng(devices=[]):
@@ -116,7 +117,8 @@ def _trainable(model: DiffusionModel, training: Training, seed: int) -> Iterator
         yield parameters
     finally:
         denoiser.eval().requires_grad_(False)
-        denoiser.disable_gradient_checkpointing()
+        if saves_memory:
+            denoiser.disable_gradient_checkpointing()
         if training.method == "lora":
             denoiser.unload_lora()
 

@@ -61,6 +61,26 @@ class Noising(Protocol):
         """What the denoiser is to predict of :meth:`add`'s result, (N, C, H, W)."""
 
 
+class SamplingScheduler(Protocol):
+    """What sampling needs of a scheduler; diffusers' have it."""
+
+    init_noise_sigma: Any
+    """What the first noise is multiplied by."""
+    timesteps: Tensor
+    """The times at which the denoiser is asked, in order."""
+
+    def set_timesteps(self, steps: int, device: torch.device) -> None:
+        """Choose :attr:`timesteps`."""
+
+    def scale_model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """``latents`` as the denoiser takes them at ``timestep``."""
+
+    def step(
+        self, predicted: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
+    ) -> tuple[Tensor, ...]:
+        """The latents after one step, as the first of a tuple."""
+
+
 class Family(ABC):
     """A model family. It holds no weights: everything is computed from a model's parts."""
 
@@ -98,8 +118,8 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def sampling_scheduler(self, name: str, schedule: Mapping[str, Any]) -> Any:
-        """A fresh scheduler of diffusers called ``name`` in policies, over the model's own noise schedule."""
+    def sampling_scheduler(self, name: str, schedule: Mapping[str, Any]) -> SamplingScheduler:
+        """A fresh scheduler, called ``name`` in policies, over the model's own noise schedule."""
 
     @abstractmethod
     def predict(self, denoiser: nn.Module, latents: Tensor, times: Tensor, condition: Condition) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from auditor.families.family import Condition, Family, Parts
+from auditor.families.family import Condition, Family, Parts, SamplingScheduler
 from auditor.families.noising import DdpmNoising
 from auditor.families.stable_diffusion.flops import denoiser_flops
 
@@ -49,10 +49,11 @@ class StableDiffusion(Family):
         """DDPM's."""
         return DdpmNoising(schedule)
 
-    def sampling_scheduler(self, name: str, schedule: Mapping[str, Any]) -> Any:
+    def sampling_scheduler(self, name: str, schedule: Mapping[str, Any]) -> SamplingScheduler:
         """DDIM (Song et al. 2021) or DPM-Solver++ (Lu et al. 2022)."""
         kind, settings = _SCHEDULERS[name]
-        return kind.from_config(dict(schedule), **settings)
+        scheduler: SamplingScheduler = kind.from_config(dict(schedule), **settings)
+        return scheduler
 
     def predict(self, denoiser: nn.Module, latents: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """The UNet on latents, timestep and text states."""
