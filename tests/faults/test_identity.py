@@ -18,7 +18,7 @@ from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._files.images import to_png
 from auditor._journal.file import Journal
-from auditor._journal.lines import ArmLine, BatchLine
+from auditor._journal.lines import ArmLine, BatchLine, StartLine
 from auditor.errors import UsageError
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
@@ -95,6 +95,30 @@ def test_other_software_is_refused(
             )
     finally:
         manifest.write_bytes(before)
+
+
+def test_a_run_goes_on_with_other_cores_and_computes_with_the_threads_it_had(
+    folder: Path, erased: Path, tmp_path: Path
+) -> None:
+    """A finished run is read with any number; one that draws more keeps its own, so that bits compare."""
+    out, policy = tmp_path / "run", short_policy(budget=SMALL, sampler=QUICK)
+    before, threads = torch.get_num_threads(), 3
+    shutil.copytree(folder / "run", out)
+    first = next(line for line in lines_of(out) if isinstance(line, StartLine))
+    assert (first.threads, first.precision) == (before, "float32") and first.device
+    torch.set_num_threads(threads)
+    try:
+        again = auditor.audit(str(erased), policy, out, cache=folder / "cache")
+        assert again.provenance.device == first.device
+        lines = (out / "journal.jsonl").read_text().splitlines(keepends=True)
+        (out / "journal.jsonl").write_text("".join(lines[: len(lines) // 2]))
+        auditor.audit(str(erased), policy, out, cache=folder / "cache")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    starts = [line for line in lines_of(out) if isinstance(line, StartLine)]
+    assert len(starts) == 2 and {line.threads for line in starts} == {before}
+    assert not [control for control in again.controls if control.name == "sham" and not control.passed]
 
 
 def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(

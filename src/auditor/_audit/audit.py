@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
-import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import platformdirs
 
 from auditor._audit.cells import Seeds
 from auditor._audit.cost import call_cost, denoiser_calls, keep_rate, out_of_reach
@@ -26,6 +20,7 @@ from auditor._audit.weaker import weaker_than_default
 from auditor._files.whole_files import room_on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.seal import read_key
+from auditor._process.machine import computing_with, default_cache, device_kind, threads_now, versions
 from auditor._process.signals import stoppable
 from auditor.errors import PolicyError, RefusedError
 from auditor.plugin._loader import broken_plugins, named_files
@@ -39,7 +34,7 @@ if TYPE_CHECKING:
     from auditor._audit.run.runner import Runner
     from auditor._checkpoint import Checkpoint
 
-STACK = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
+_MOST_THREADS = 1024
 
 
 def audit(
@@ -96,8 +91,9 @@ def audit(
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
-    with room_on_disk(out), stoppable():
-        check_folder(out, manifest)
+    with room_on_disk(out), stoppable(), ExitStack() as stack:
+        manifest["threads"] = _threads_of(check_folder(out, manifest))
+        stack.enter_context(computing_with(manifest["threads"]))
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl", seal_of(manifest, key)) as journal:
             written = write_manifest(out, manifest, cache)
@@ -105,9 +101,8 @@ def audit(
             erased = load_model(opened, policy.sampler.dtype)
             loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
             lines = read_journal(out / "journal.jsonl")
-            record = Recorder(
-                journal, tally(plan, seeds, lines), observers, progress, written, resumed=bool(lines)
-            )
+            counted, precision = tally(plan, seeds, lines), str(erased.precision).removeprefix("torch.")
+            record = Recorder(journal, counted, observers, progress, written, precision, resumed=bool(lines))
             runner = Runner(plan, instruments, seeds, erased, loaded_base, out, cache, record)
             _measure(runner, out, manifest, sealed=key is not None)
         instruments.refuse_changed(plan.contents)
@@ -116,7 +111,7 @@ def audit(
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
         operations = denoiser_calls(plan, runner.drawing.drawn) * call_cost(plan, opened)
-        keep_rate(cache, device_name(), operations, runner.drawing.seconds)
+        keep_rate(cache, device_kind(), operations, runner.drawing.seconds)
     return report
 
 
@@ -130,6 +125,12 @@ def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: boo
         runner.check_earlier(sealed=sealed)
 
 
+def _threads_of(earlier: dict[str, Any] | None) -> int:
+    """How many threads a run computes with: as many as its first call did, wherever it goes on."""
+    threads = None if earlier is None else earlier.get("threads")
+    return threads if type(threads) is int and 0 < threads <= _MOST_THREADS else threads_now()
+
+
 def _open(
     checkpoint: str, base: Base | Literal["none"], *, offline: bool
 ) -> tuple[Checkpoint, Checkpoint | None]:
@@ -139,7 +140,7 @@ def _open(
 
     if base == "none":
         return open_checkpoint(checkpoint, offline=offline), None
-    source = base_source(base)
+    source = base.address
     opened_base = open_checkpoint(source, offline=offline)
     opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
     if _weights(opened.files) == _weights(opened_base.files):
@@ -191,12 +192,6 @@ def _shown(policy: Path | str) -> str:
     return path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name
 
 
-def default_cache() -> Path:
-    """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder."""
-    given = os.environ.get("AUDITOR_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
-
-
 def _manifest(
     plan: Plan, instruments: Instruments, opened: Checkpoint, base: Checkpoint | None, seeds: Seeds
 ) -> dict[str, Any]:
@@ -208,8 +203,8 @@ def _manifest(
             "policy": plan.policy.identity(plan.contents),
             "contents": {name: dict(named) for name, named in plan.contents.items()},
             "plugins": instruments.identity(),
-            "device": device_name(),
-            "versions": {name: version(name) for name in ("auditor", *STACK)},
+            "device": device_kind(),
+            "versions": versions(),
         },
         "policy": plan.policy.model_dump(mode="json"),
         "probes": list(plan.probe_names),
@@ -219,11 +214,6 @@ def _manifest(
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def base_source(base: Base) -> str:
-    """What a policy's base is called."""
-    return base.source if base.revision is None else f"{base.source}@{base.revision}"
 
 
 def _facts(opened: Checkpoint) -> dict[str, Any]:
@@ -243,18 +233,3 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
 
 def _weights(files: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
-
-
-def device_name() -> str:
-    """What images are drawn on."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def elapsed(began: float) -> str:
-    """Seconds since ``began`` (``time.monotonic``) for people: ``73 s`` or ``4 min 10 s``."""
-    seconds = round(time.monotonic() - began)
-    return f"{seconds} s" if seconds < 100 else f"{seconds // 60} min {seconds % 60} s"

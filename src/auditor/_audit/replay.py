@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from auditor._audit.audit import STACK, device_name
 from auditor._audit.cells import PlannedSample
 from auditor._audit.evidence.counts import Tally, tally
 from auditor._audit.judge import judge_folder
@@ -25,6 +23,7 @@ from auditor._files.images import PictureStore, from_png
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import BatchLine, ReplayLine
 from auditor._journal.seal import read_key
+from auditor._process.machine import device_kind, versions
 from auditor.errors import AuditorError, UsageError
 from auditor.plugin.instruments import make_detectors
 from auditor.report import Report
@@ -81,8 +80,7 @@ def replay(
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")
     with Journal(out / "journal.jsonl", signed) as journal:
-        versions = {name: version(name) for name in ("auditor", *STACK)}
-        journal.write(found.line(tolerance, versions, device_name()))
+        journal.write(found.line(tolerance, versions(), device_kind()))
     return judge_folder(out, key)
 
 

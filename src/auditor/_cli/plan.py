@@ -20,9 +20,9 @@ from auditor._cli.terminal import show_plan
 def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
     """Say what an audit would draw, what it could show and what it would cost. No model is loaded;
     CHECKPOINT, if given, is admitted."""
-    from auditor._audit.audit import default_cache
     from auditor._audit.cost import forecast_cost, kept_rate
     from auditor._audit.plan import make_plan
+    from auditor._process.machine import default_cache
     from auditor.policy import load_policy
 
     plan, cost = make_plan(load_policy(policy)), None

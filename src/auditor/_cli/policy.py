@@ -132,10 +132,10 @@ def check(file: str, strict: bool) -> None:
 @plugin_files
 def explain_command(file: str, cache: Path | None) -> None:
     """Say in words what a policy demands, how many images and minutes it takes, and how likely a PASS is."""
-    from auditor._audit.audit import default_cache
     from auditor._audit.cost import kept_rate
     from auditor._audit.explain import explain
     from auditor._audit.plan import make_plan
+    from auditor._process.machine import default_cache
     from auditor.policy import load_policy
     from auditor.report.words import harmless, line
 
@@ -147,7 +147,6 @@ def explain_command(file: str, cache: Path | None) -> None:
 def _cost(plan: Plan) -> Cost | None:
     """What the policy costs on its own base, if that is on this machine: an erased checkpoint has the same
     shape."""
-    from auditor._audit.audit import base_source
     from auditor._audit.cost import forecast_cost
     from auditor._checkpoint import open_checkpoint
     from auditor.errors import AuditorError
@@ -155,7 +154,7 @@ def _cost(plan: Plan) -> Cost | None:
     if plan.policy.base == "none":
         return None
     try:
-        return forecast_cost(plan, open_checkpoint(base_source(plan.policy.base), offline=True))
+        return forecast_cost(plan, open_checkpoint(plan.policy.base.address, offline=True))
     except (AuditorError, ValueError):
         return None
 

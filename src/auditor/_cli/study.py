@@ -157,12 +157,12 @@ class _Progress(StudyProgress):
 
 
 def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
-    from auditor._audit.audit import base_source, default_cache
     from auditor._audit.cost import kept_rate, operations_of_a_call
+    from auditor._process.machine import default_cache
     from auditor._study import run
     from auditor._study.cost import Takes, cost_of
 
-    opened, rate = run.open_base(base_source(asked.study.base), offline), kept_rate(default_cache())
+    opened, rate = run.open_base(asked.study.base.address, offline), kept_rate(default_cache())
     console = Terminal()
     for each in asked.whole:
         plan = run.expansion(each.study, opened)

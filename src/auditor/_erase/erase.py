@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +31,7 @@ from auditor._files.bundled import bundled_policy
 from auditor._files.digest import seed_of
 from auditor._files.documents import parse_options, read_mapping
 from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._process.machine import versions
 from auditor._process.signals import stoppable
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import AuditorError, UsageError
@@ -88,9 +88,7 @@ class _Order:
             "policy": self.policy.digest(),
             "seed": self.seed,
             "reuse": None if self.reuse is None else str(self.reuse),
-            "versions": {
-                name: version(name) for name in ("auditor", "torch", "diffusers", "peft", "transformers")
-            },
+            "versions": versions(),
         }
 
 

@@ -62,6 +62,12 @@ class StartLine(Record):
     kind: Literal["start"] = "start"
     manifest: str
     """sha256 of the run's ``manifest.json`` at that moment."""
+    device: str = ""
+    """The kind of device that it draws on; empty in older journals."""
+    threads: int | None = None
+    """How many threads it computes with."""
+    precision: str = ""
+    """What the denoiser computes in (``float32``)."""
 
 
 class ComparedLine(Record):

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor._audit.audit import base_source
 from auditor._files.whole_files import room_on_disk, write_whole
 from auditor._process.signals import stoppable
 from auditor._study.document import Study
@@ -43,7 +42,7 @@ def ask(path: Path) -> Asked:
     """Read a study and the ones that it is of."""
     study = load_study(path)
     parts = tuple(ask(path.parent / name) for name in study.of)
-    bases = {base_source(each.study.base) for each in parts} | {base_source(study.base)}
+    bases = {each.study.base.address for each in parts} | {study.base.address}
     if len(bases) > 1:
         raise UsageError(f"{path} is of studies with different bases ({', '.join(sorted(bases))}).")
     return Asked(path, study, parts)
@@ -83,7 +82,7 @@ def measure(
         torch.set_num_threads(threads)
     failures = 0
     with room_on_disk(store.folder), stoppable():
-        model, opened = None, open_base(base_source(asked.study.base), offline)
+        model, opened = None, open_base(asked.study.base.address, offline)
         for each in asked.whole:
             plan = expansion(each.study, opened)
             model = model or load_model(opened, each.study.sampler.dtype)
@@ -97,7 +96,7 @@ def read(asked: Asked, store: Store, *, offline: bool = False) -> list[tuple[str
     """What the store holds of a study and its parts, by the names of their files."""
     from auditor._study.findings import Findings
 
-    opened, found = open_base(base_source(asked.study.base), offline), []
+    opened, found = open_base(asked.study.base.address, offline), []
     for each in asked.whole:
         plan = expansion(each.study, opened)
         found.append((each.path.stem, Findings(plan, store, choose(plan, store))))
@@ -175,7 +174,7 @@ def _predict(probe: str, parts: Sequence[tuple[str, Findings]], out: Path) -> di
     from auditor.builtins.reporters.tables import csv_bytes
 
     wanted = {pair for _, findings in parts for pair in pairs(findings)}
-    cosines = similarities(open_base(base_source(parts[0][1].study.base), True), wanted)
+    cosines = similarities(open_base(parts[0][1].study.base.address, True), wanted)
     rows = list(
         {
             row["arm"]: row for _, findings in parts for row in checkpoint_rows(findings, probe, cosines)

@@ -33,6 +33,11 @@ class Base(StrictModel):
     source: str = Field(min_length=1)
     revision: str | None = None
 
+    @property
+    def address(self) -> str:
+        """What it is opened by: ``source``, or ``source@revision``."""
+        return self.source if self.revision is None else f"{self.source}@{self.revision}"
+
 
 class Sampler(StrictModel):
     """How images are drawn."""

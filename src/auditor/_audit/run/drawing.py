@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json
 from auditor._files.images import PictureCache, PictureStore, flaw_of
 from auditor._journal.lines import BatchLine, HalvedLine, Sample
+from auditor._process.machine import device_kind, versions
 from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
 
@@ -53,7 +53,7 @@ class Drawing:
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
         self.measurer = Measurer(plan, instruments.metrics, self.pictures)
-        self._stack = [version(name) for name in ("auditor", "torch", "diffusers", "transformers")]
+        self._stack = versions()
         self.drawn = 0
         """Images that were really drawn in this call."""
         self.seconds = 0.0
@@ -191,8 +191,9 @@ class Drawing:
         """From the cache where all of them are there."""
         assert self.base is not None
         sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
+        made_by = [self._stack, device_kind(), str(self.base.precision)]
         keys = [
-            sha256_json([self.base.digest, sampler, prompt, seed, [*self._stack, self.base.device.type]])
+            sha256_json([self.base.digest, sampler, prompt, seed, made_by])
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         kept = [self.cache.load(key) for key in keys]

@@ -13,6 +13,7 @@ from auditor._audit.progress import Progress
 from auditor._diffusion.drawing import is_out_of_memory
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, ErrorLine, Line, NoteLine, StartLine
+from auditor._process.machine import device_kind, threads_now
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import AuditorError, RefusedError
 from auditor.plugin._observers import Observers
@@ -59,6 +60,7 @@ class Recorder:
         observers: Observers,
         progress: Progress,
         manifest: str,
+        precision: str,
         *,
         resumed: bool,
     ) -> None:
@@ -68,6 +70,7 @@ class Recorder:
         self.progress = progress
         self._manifest = manifest
         self._resumed = resumed
+        self._precision = precision
         self.started = False
         """Has this process written a line yet?"""
         self.current: str | None = None
@@ -93,7 +96,12 @@ class Recorder:
     def start(self) -> None:
         """Say in the journal that what follows is this process's own."""
         self.started = True
-        line = StartLine(manifest=self._manifest)
+        line = StartLine(
+            manifest=self._manifest,
+            device=device_kind(),
+            threads=threads_now(),
+            precision=self._precision,
+        )
         self.journal.write(line)
         self.tally.add(line)
 

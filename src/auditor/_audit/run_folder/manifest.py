@@ -98,9 +98,11 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def check_folder(out: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a folder that holds something else, or a run of another identity; its budget may only have
-    grown."""
+def check_folder(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the run that ``out`` holds, or None.
+
+    Refuses a folder that holds something else, or a run of another identity; its budget may only have grown.
+    """
     earlier = _read_manifest(out)
     if earlier is None:
         if out.exists() and not out.is_dir():
@@ -109,7 +111,7 @@ def check_folder(out: Path, manifest: dict[str, Any]) -> None:
             not path.name.startswith(".") and path.stat().st_size for path in out.iterdir()
         ):
             raise UsageError(f"{out} is not empty and holds no audit; give an empty folder with --out.")
-        return
+        return None
     before, now = earlier["identity"], manifest["identity"]
     changed = [
         _difference(key, before.get(key), now[key])
@@ -124,6 +126,7 @@ def check_folder(out: Path, manifest: dict[str, Any]) -> None:
             changed.append(f"budget.{key} fell: {drawn} → {value}")
     if changed:
         raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
+    return earlier
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -1,0 +1,67 @@
+"""The machine that a run is on: its device, its software, its threads, and where it keeps what may be used
+again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+
+STACK = ("auditor", "torch", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors")
+"""The distributions that images and verdicts hang on."""
+
+
+def versions() -> dict[str, str]:
+    """What of :data:`STACK` is installed."""
+    return {name: version(name) for name in STACK}
+
+
+def device_kind() -> str:
+    """The kind of device that images are drawn on: a GPU's name, or the CPU's architecture.
+
+    Images of two kinds differ in their last bits.
+    """
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+
+
+def threads_now() -> int:
+    """How many threads torch computes with."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let torch compute with so many ``threads``, and with as many as before afterwards.
+
+    Sums that are split otherwise differ in their last bits, so a run that goes on elsewhere keeps its number.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def default_cache() -> Path:
+    """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder."""
+    given = os.environ.get("AUDITOR_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
+
+
+def elapsed(began: float) -> str:
+    """Seconds since ``began`` (``time.monotonic``) for people: ``73 s`` or ``4 min 10 s``."""
+    seconds = round(time.monotonic() - began)
+    return f"{seconds} s" if seconds < 100 else f"{seconds // 60} min {seconds % 60} s"
