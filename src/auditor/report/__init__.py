@@ -1,33 +1,37 @@
 """What was found: the report's document, the words that every form of it uses, and two reports compared."""
 
 from auditor.report.document import (
-    CellResult,
     CheckpointFacts,
     Control,
-    Distance,
     Ledger,
-    MetricResult,
     Outcome,
     Picture,
     PolicyPlace,
-    PromptCount,
     Provenance,
-    Quality,
     Replay,
-    Replicates,
     Report,
+    TrainingSet,
+    Verdict,
+)
+from auditor.report.measured import (
+    CellResult,
+    DetectorReading,
+    Distance,
+    MetricResult,
+    PromptCount,
+    Quality,
+    Replicates,
     ReportModel,
     Resurgence,
     State,
     StepsToResurgence,
-    TrainingSet,
-    Verdict,
 )
 
 __all__ = [
     "CellResult",
     "CheckpointFacts",
     "Control",
+    "DetectorReading",
     "Distance",
     "Ledger",
     "MetricResult",

@@ -162,7 +162,7 @@ class Tally:
             if before is not None and before.error is None:
                 continue
             drawn[place] = sample
-            self._tables[sample.cell][place] = self._row(sample)
+            self._tables[sample.cell][place] = self._row(sample, self.gate)
             while self._filled[sample.cell] < len(drawn) and drawn[self._filled[sample.cell]] is not None:
                 self._filled[sample.cell] += 1
 
@@ -188,10 +188,10 @@ class Tally:
                         "in a new folder."
                     )
 
-    def _row(self, sample: Sample) -> Outcomes:
+    def _row(self, sample: Sample | None, detector: str) -> Outcomes:
         row = np.full(len(self.plan.columns), MISSING, np.int8)
-        if sample.flaw is None and sample.error is None and self.gate in sample.scores:
-            for concept, hit in sample.scores[self.gate].hits.items():
+        if sample is not None and detector in sample.scores:
+            for concept, hit in sample.scores[detector].hits.items():
                 if concept in self.plan.columns:
                     row[self.plan.columns[concept]] = hit
         return row
@@ -211,6 +211,15 @@ class Tally:
         return Evidence(
             self.plan, self.seeds, {name: table[: self._filled[name]] for name, table in self._tables.items()}
         )
+
+    def evidence_of(self, detector: str) -> Evidence:
+        """The same as another detector answered."""
+        tables = {}
+        for name, table in self._tables.items():
+            tables[name] = np.full_like(table[: self._filled[name]], MISSING)
+            for place, sample in enumerate(self._drawn[name][: self._filled[name]]):
+                tables[name][place] = self._row(sample, detector)
+        return Evidence(self.plan, self.seeds, tables)
 
     def drawn(self, cell: Cell) -> tuple[Sample, ...]:
         """The samples of a cell that were drawn, in order."""

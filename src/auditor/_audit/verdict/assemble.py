@@ -13,6 +13,7 @@ from auditor._audit.evidence.counts import Tally
 from auditor._audit.plan import Plan
 from auditor._audit.verdict.controls import controls
 from auditor._audit.verdict.decide import decide
+from auditor._audit.verdict.detectors import other_detectors
 from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
@@ -58,6 +59,7 @@ def report_of(
         policy_file=policy_file,
         controls=found,
         cells=tuple(all_cells),
+        other_detectors=tuple(other_detectors(facts)),
         resurgence=tuple(resurgence(facts)),
         replicates=tuple(replicates(facts, found)),
         steps=tuple(steps_to_resurgence(facts, found)),

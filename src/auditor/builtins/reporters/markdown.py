@@ -81,6 +81,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     lines += (
         ["", f"… and {len(cells) - most_rows} more checks in report.json"] if len(cells) > most_rows else []
     )
+    lines += _other_detectors(report, most_rows, level)
     failed = [control for control in report.controls if control.passed is False]
     if failed:
         shown = failed[:_MOST_CONTROLS]
@@ -94,6 +95,42 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         )
     lines += ["", f"{level}# Where it comes from", "", *_facts(report), "", NO_PROMISE]
     return "\n".join(lines) + "\n"
+
+
+def _other_detectors(report: Report, most_rows: int, level: str) -> list[str]:
+    """What detectors beside the gate say of the checks that decide."""
+    found = [reading for reading in report.other_detectors if reading.role == "gate"]
+    if not found:
+        return []
+    rows = (
+        (
+            reading.detector,
+            reading.surface,
+            reading.arm,
+            f"{reading.hits} of {reading.images}",
+            percent(reading.lower, 1),
+            percent(reading.upper, 1),
+            percent(reading.agreement),
+        )
+        for reading in found[:most_rows]
+    )
+    head = (
+        "detector",
+        "concept",
+        "model state",
+        "detected",
+        "lower",
+        "upper",
+        "agrees with the deciding one",
+    )
+    more = len(found) - most_rows
+    return [
+        "",
+        f"{level}# Other detectors, which decide nothing",
+        "",
+        *table(head, rows),
+        *(["", f"… and {more} more in report.json"] if more > 0 else []),
+    ]
 
 
 def _facts(report: Report) -> list[str]:

@@ -31,12 +31,17 @@ COLUMNS = (
     "q",
     "mean_score",
     "seconds",
+    "detector",
+    "agreement",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class Csv(Reporter):
-    """``cells.csv``: one row a cell, numbers as they are in ``report.json``, the verdict in every row."""
+    """``cells.csv``: one row a cell as the gate sees it, then one as each other detector does.
+
+    Numbers are those of ``report.json``; the verdict stands in every row.
+    """
 
     name = "csv"
     summary = "one row a check, for spreadsheets and data frames"
@@ -44,10 +49,16 @@ class Csv(Reporter):
 
     def render(self, report: Report, folder: Path) -> bytes:
         """UTF-8, RFC 4180; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-        verdict = report.verdict.outcome.value
-        return csv_bytes(
-            COLUMNS, ([verdict, *(getattr(cell, column) for column in COLUMNS[1:])] for cell in report.cells)
-        )
+        verdict, gate = report.verdict.outcome.value, report.policy["detectors"][0]["use"]
+        rows = [
+            [verdict, *(getattr(cell, column) for column in COLUMNS[1:-2]), gate, None]
+            for cell in report.cells
+        ]
+        rows += [
+            [verdict, *(getattr(reading, column, None) for column in COLUMNS[1:])]
+            for reading in report.other_detectors
+        ]
+        return csv_bytes(COLUMNS, rows)
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
