@@ -178,7 +178,8 @@ def plan(policy: Policy) -> Plan:
 @pytest.fixture(scope="session")
 def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkpoint that was really erased, by a short MACE."""
-    from auditor._erase.erase import erase, read_options
+    from auditor._erase.erase import erase
+    from auditor._erase.job import read_options
 
     folder = tmp_path_factory.mktemp("erased") / "mace"
     yield erase(

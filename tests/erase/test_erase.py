@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +14,14 @@ from safetensors.torch import load_file
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.sampling import draw
-from auditor._erase.erase import erase, read_options
+from auditor._erase.erase import erase
+from auditor._erase.job import read_options
 from auditor._files.bundled import micro_world
 from auditor.builtins.clip.model import load_clip
-from auditor.errors import UsageError
+from auditor.errors import PluginError, UsageError
+from auditor.plugin import Eraser, Erasure
+from auditor.plugin import _loader as loader
+from auditor.plugin._loader import PluginRecord
 from auditor.policy import Concept, Policy, load_policy
 from auditor.policy.concepts.sets import concept_names, prompt_templates
 from tests.conftest import short_policy
@@ -122,3 +129,89 @@ def test_a_folder_that_is_not_empty_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         erase("micro", short_policy(), "mace", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+# -- what an eraser may change, and what it may start from ---------------------------------------------------
+
+
+class Renames(Eraser):
+    """Moves one word of the text encoder, and with ``stray`` a weight of the UNet that it does not name."""
+
+    name = "renames"
+    summary = "moves the text encoder's first embedding"
+    stray = False
+
+    def changes(self) -> tuple[str, ...]:
+        return ("text_encoder.*",)
+
+    def erase(self, erasure: Erasure) -> dict[str, Any]:
+        with torch.no_grad():
+            erasure.model.text_encoder.get_input_embeddings().weight[7] += 1
+            if self.stray:
+                erasure.model.denoiser.conv_in.bias += 1
+        return {}
+
+
+@pytest.fixture
+def renames(monkeypatch: pytest.MonkeyPatch) -> type[Renames]:
+    """The eraser above, as if it were installed."""
+    loaded = loader.load_plugins()
+    own = PluginRecord("erasers", Renames.name, "test", "1", Renames)
+    monkeypatch.setattr(loader, "load_plugins", lambda: replace(loaded, records=(*loaded.records, own)))
+    return Renames
+
+
+def test_an_eraser_of_the_text_encoder_is_saved_and_read_back(renames: type[Renames], tmp_path: Path) -> None:
+    folder = erase("micro", short_policy(), "renames", tmp_path / "out")
+    (name,) = json.loads((folder / "erasure.json").read_text())["changed"]
+    assert name.startswith("text_encoder.") and name.endswith("token_embedding.weight")
+    before, after = (load_model(open_checkpoint(source)) for source in ("micro", str(folder)))
+    tables = [model.text_encoder.get_input_embeddings().weight for model in (before, after)]
+    assert (tables[0] != tables[1]).any(dim=1).nonzero().flatten().tolist() == [7]
+    assert not changed(folder), "the UNet is the base's"
+    assert not (folder / "erasure").exists()
+
+
+def test_changed_tensors_cannot_say_what_a_text_encoder_became(
+    renames: type[Renames], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"changes text_encoder\.\*; save the result whole"):
+        erase("micro", short_policy(), "renames", tmp_path / "out", save="delta")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_eraser_that_changes_more_than_it_says_is_named_and_nothing_is_written(
+    renames: type[Renames], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renames, "stray", True)
+    with pytest.raises(
+        PluginError, match=r"'renames' .*changed unet\.conv_in\.bias; it says that it changes text"
+    ):
+        erase("micro", short_policy(), "renames", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_erased_checkpoint_is_erased_again_and_both_are_on_record(
+    renames: type[Renames], erased: Path, tmp_path: Path
+) -> None:
+    options = read_options("micro-esd", ("variant=x", "steps=1", "pool=2"))
+    delta = erase("micro", short_policy(), "esd", tmp_path / "esd", options=options, save="delta")
+    file = delta / "unet-changed.safetensors"
+    with pytest.raises(UsageError, match="give the base"):
+        erase(str(file), short_policy(), "renames", tmp_path / "out")
+    with pytest.raises(UsageError, match="save the result whole"):
+        erase(str(file), short_policy(), "esd", tmp_path / "out", save="delta", over="micro")
+    both = erase(str(file), short_policy(), "renames", tmp_path / "both", over="micro")
+    record = json.loads((both / "erasure.json").read_text())
+    assert (record["eraser"], record["before"]["eraser"]) == ("renames", "esd")
+    assert record["before"]["before"] is None and record["base"]["form"] == "changed tensors over a base"
+    model = load_model(open_checkpoint(str(both)))
+    state = model.denoiser.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in load_file(file).items())
+    micro = load_model(open_checkpoint("micro"))
+    tables = [each.text_encoder.get_input_embeddings().weight for each in (model, micro)]
+    assert not torch.equal(*tables)
+
+    again = erase(str(erased), short_policy(), "renames", tmp_path / "again")
+    assert json.loads((again / "erasure.json").read_text())["before"]["eraser"] == "mace"
+    assert changed(again) == changed(erased)

@@ -25,7 +25,8 @@ from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.sequential_tests import Outcomes
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, make_plan
-from auditor._erase.erase import erase, read_options
+from auditor._erase.erase import erase
+from auditor._erase.job import read_options
 from auditor._files.images import from_png
 from auditor._journal.lines import BatchLine, ErrorLine, Line
 from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
@@ -312,7 +313,7 @@ def test_a_detector_that_always_fires_proves_nothing(
         (
             "leaves NaN",
             Outcome.ERROR,
-            r"'gardener'.* changed unet\.conv_in\.weight; it says that it changes unet\.\*\.lora_\*",
+            r"'gardener'.* changed unet\.conv_in\.weight; it says that it changes denoiser\.\*\.lora_\*",
         ),
         (
             "leaves NaN (full)",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from auditor._audit.plan import make_plan
-from auditor._erase.erase import read_options
+from auditor._erase.job import read_options
 from auditor._files.bundled import bundled_policy
 from auditor.builtins.erasers.mace.options import MaceOptions
 from auditor.errors import PolicyError, UsageError

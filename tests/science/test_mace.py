@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from auditor._erase.erase import erase, read_options
+from auditor._erase.erase import erase
+from auditor._erase.job import read_options
 from auditor.builtins.masks.grounded_sam import GroundedSam
 from auditor.policy import Policy, load_policy
 from tests.builtins.erasers.mace.test_masks import PERSON, request, write_networks

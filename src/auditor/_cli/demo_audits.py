@@ -11,7 +11,8 @@ from rich.console import Console
 from auditor._audit.audit import audit
 from auditor._cli.live import watch, watch_steps
 from auditor._cli.terminal import show_report
-from auditor._erase.erase import erase, read_options
+from auditor._erase.erase import erase
+from auditor._erase.job import read_options
 from auditor._files.whole_files import write_whole
 from auditor._process.machine import elapsed
 from auditor.builtins.reporters.html import environment, grid, thumbnails

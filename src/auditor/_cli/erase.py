@@ -44,6 +44,7 @@ from auditor._cli.terminal import show_erasure_plan
     type=click.Path(path_type=Path),
     help="An earlier result: LoRAs of its concepts are not trained again.",
 )
+@click.option("--over", help="The diffusers folder that BASE, a single file, lies over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @plugin_files
@@ -56,19 +57,25 @@ def command(
     pairs: tuple[str, ...],
     save: str,
     reuse: Path | None,
+    over: str | None,
     dry_run: bool,
     seed: int,
 ) -> None:
-    """Erase the policy's concepts from BASE (a diffusers folder, or 'micro').
+    """Erase the policy's concepts from BASE.
+
+    BASE is a diffusers folder, hf://org/name, 'micro', or a file over a folder (--over); it may be an erased
+    checkpoint.
 
     Interrupted, the same command goes on: what was drawn and trained is kept beside OUT until it is whole.
     """
-    from auditor._erase.erase import Save, erase, plan_erasure, read_options
+    from auditor._erase.erase import erase, plan_erasure
+    from auditor._erase.job import read_options
+    from auditor._erase.save import Save
 
     options = read_options(file, pairs)
     if dry_run:
         show_erasure_plan(
-            plan_erasure(base, policy, eraser, options=options, seed=seed, reuse=reuse, out=out)
+            plan_erasure(base, policy, eraser, options=options, seed=seed, reuse=reuse, over=over, out=out)
         )
         return
     if out is None:
@@ -83,6 +90,7 @@ def command(
             seed=seed,
             save=cast(Save, save),
             reuse=reuse,
+            over=over,
             on_step=on_step,
         )
     click.echo(f"Wrote {folder}")

@@ -85,7 +85,7 @@ class Original:
             if differences:
                 sizes[part] = _square(before)
         outside = next(
-            (name for name in found if not any(_allows(one, name, family) for one in allowed)), None
+            (name for name in found if not any(allows(one, name, family) for one in allowed)), None
         )
         if outside is not None:
             raise PluginError(f"{who} changed {outside}; it says that it changes {', '.join(allowed)}.")
@@ -99,8 +99,9 @@ class Original:
         return Change(found, (squares / sum(sizes.values())) ** 0.5 if found else 0.0)
 
 
-def _allows(pattern: str, name: str, family: Family) -> bool:
-    """``denoiser.`` stands for the family's own name of that part. The autoencoder is meant only where it is
+def allows(pattern: str, name: str, family: Family) -> bool:
+    """Is the tensor ``name`` (``part.tensor``) within ``pattern``? ``denoiser.`` stands for the family's own
+    name of that part. The autoencoder is meant only where it is
     named: a pattern for everything is one for denoiser and text encoders."""
     if pattern.startswith("denoiser."):
         pattern = family.denoiser + pattern.removeprefix("denoiser")

@@ -230,6 +230,14 @@ class Eraser(Plugin):
     reuses: ClassVar[bool] = False
     """Can it take parts from an earlier result (``Erasure.reuse``)?"""
 
+    def changes(self) -> tuple[str, ...]:
+        """Patterns (as of ``fnmatch``) of the tensors that an erasure may change: ``denoiser.*`` or
+        ``text_encoder.*`` names.
+
+        Anything else that differs afterwards is an error, and nothing is written.
+        """
+        return ("denoiser.*",)
+
     def mapped_to(self, concept: Concept) -> str:
         """What ``concept`` is turned into, in words; empty where it is turned into nothing in particular."""
         return concept.mapping or ""
@@ -245,8 +253,8 @@ class Eraser(Plugin):
 
     @abstractmethod
     def erase(self, erasure: Erasure) -> dict[str, Any]:
-        """Change the denoiser of ``erasure.model`` in place; return what to record of it (JSON: condition
-        numbers, losses, seconds)."""
+        """Change ``erasure.model`` in place, within :meth:`changes`; return what to record of it (JSON:
+        condition numbers, losses, seconds)."""
 
 
 @dataclass(frozen=True)

@@ -554,7 +554,8 @@ def test_what_can_be_known_before_is_said_by_a_dry_run(options: dict[str, Any], 
 
 
 def test_a_model_without_cross_attention_is_said() -> None:
-    model = dataclasses.replace(load_model(open_checkpoint("micro")), unet=torch.nn.Linear(2, 2))
+    micro = load_model(open_checkpoint("micro"))
+    model = dataclasses.replace(micro, parts=micro.parts | {"unet": torch.nn.Linear(2, 2)})
     policy = erasing(ONE)
     for eraser in (
         Mace(MaceOptions.model_validate(QUICK)).plan,

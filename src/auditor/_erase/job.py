@@ -1,0 +1,125 @@
+"""One erasure as it was asked for: checkpoint, model, policy, eraser, options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auditor._checkpoint.inspection import licence_of
+from auditor._files.bundled import bundled_policy
+from auditor._files.digest import seed_of
+from auditor._files.documents import parse_options, read_mapping
+from auditor._files.json_files import read_json
+from auditor._process.machine import versions
+from auditor.errors import PluginError, RefusedError, UsageError
+from auditor.plugin import _door as door
+from auditor.plugin._loader import find_plugin, make_plugin
+from auditor.plugin.contracts import Eraser, Erasure
+from auditor.policy import Policy, load_policy
+
+if TYPE_CHECKING:
+    from auditor._checkpoint import Checkpoint
+    from auditor._diffusion.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class ErasureJob:
+    """One erasure as it was asked for, with everything it needs in memory."""
+
+    opened: Checkpoint
+    model: DiffusionModel
+    policy: Policy
+    name: str
+    plugin: Eraser
+    seed: int
+    reuse: Path | None
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The patterns of tensors that the eraser says it changes."""
+        patterns = door.call(self.plugin, self.plugin.changes)
+        if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise PluginError(
+                f"{door.title(self.plugin)} returned {patterns!r} from changes(); a tuple of patterns is "
+                "right."
+            )
+        return patterns
+
+    def erasure(
+        self, folder: Path | None, on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None
+    ) -> Erasure:
+        """What the eraser is given."""
+        seed = seed_of(self.seed, self.name)
+        return Erasure(self.model, self.policy.erase, self.policy.retain, seed, on_step, folder, self.reuse)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the result comes from, as far as it is known before the work."""
+        record = find_plugin("erasers", self.name)
+        return {
+            "eraser": self.name,
+            "plugin": f"{record.distribution} {record.version}",
+            "parts": [part.origin for part in self.plugin.parts()],
+            "options": self.plugin.options.model_dump(mode="json"),
+            "erased": [concept.model_dump(mode="json") for concept in self.policy.erase],
+            "retained": [concept.name for concept in self.policy.retain],
+            "base": {
+                "source": self.opened.source,
+                "digest": self.opened.digest,
+                "licence": licence_of(self.opened.folder),
+                "form": self.opened.form.value,
+                "over": None if self.opened.base is None else self.opened.base.digest,
+            },
+            "before": _earlier_erasure(self.opened),
+            "policy": self.policy.digest(),
+            "seed": self.seed,
+            "reuse": None if self.reuse is None else str(self.reuse),
+            "versions": versions(),
+        }
+
+
+def erasure_job(
+    base: str | tuple[Checkpoint, DiffusionModel],
+    policy: Policy | Path | str,
+    eraser: str,
+    options: dict[str, Any] | None,
+    seed: int,
+    reuse: Path | None,
+    over: str | None,
+) -> ErasureJob:
+    from auditor._checkpoint import open_checkpoint
+    from auditor._checkpoint.load import load_model
+
+    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    plugin: Eraser = make_plugin("erasers", eraser, options or {})
+    if reuse is not None and not plugin.reuses:
+        raise UsageError(f"The eraser '{eraser}' takes nothing from an earlier result; leave out --reuse.")
+    if reuse is not None and not (reuse / "erasure").is_dir():
+        raise UsageError(
+            f"{reuse} holds nothing to reuse: give the folder that an earlier 'auditor erase' wrote, with "
+            "its erasure/ in it."
+        )
+    if isinstance(base, str):
+        opened = open_checkpoint(base, base=None if over is None else open_checkpoint(over))
+        base = (opened, load_model(opened, "float32"))
+    return ErasureJob(*base, policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
+
+
+def _earlier_erasure(opened: Checkpoint) -> dict[str, Any] | None:
+    """What is recorded of an erasure that ``opened`` is the result of, its own predecessors in it."""
+    path = (opened.overlay.parent if opened.overlay is not None else opened.folder) / "erasure.json"
+    try:
+        return read_json(path) if path.is_file() else None
+    except RefusedError:
+        return None
+
+
+def read_options(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """An eraser's options from a YAML file (or a bundled one, by name) and ``KEY=VALUE`` pairs, which win."""
+    options: dict[str, Any] = {}
+    if file is not None:
+        path = Path(file)
+        path = path if path.exists() else bundled_policy(f"erasers/{file}") or path
+        options |= read_mapping(path)
+    return options | parse_options(pairs)

@@ -1,0 +1,147 @@
+"""Writes what an erasure made: a whole diffusers folder, or the tensors that changed, with its provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from auditor._checkpoint.admit import DELTA_BASE, Form
+from auditor._checkpoint.folder import LICENCES
+from auditor._diffusion.original import allows
+from auditor._erase.job import ErasureJob
+from auditor._files.whole_files import write_whole
+from auditor.errors import PluginError, UsageError
+from auditor.families.stable_diffusion.components import WEIGHTS
+from auditor.plugin import _door as door
+
+if TYPE_CHECKING:
+    from auditor._diffusion.model import DiffusionModel
+
+Save = Literal["full", "delta"]
+MARK = "auditor-erasure"
+"""The file that says whose an unfinished folder is."""
+
+
+def refuse_delta(job: ErasureJob) -> None:
+    """Raise :class:`UsageError` where changed tensors cannot say what the result is: they are the denoiser's,
+    over a diffusers folder."""
+    own = tuple(f"{name}." for name in ("denoiser", job.model.family.denoiser))
+    if job.opened.base is not None:
+        raise UsageError(f"{job.opened.source} is a {job.opened.form}; save the result whole (--save full).")
+    if not all(pattern.startswith(own) for pattern in job.changes):
+        raise UsageError(
+            f"The eraser '{job.name}' changes {', '.join(job.changes)}; save the result whole (--save full)."
+        )
+
+
+def is_finite(model: DiffusionModel) -> bool:
+    """Is every weight a number?"""
+    return all(bool(value.isfinite().all()) for part in model.modules.values() for value in part.parameters())
+
+
+def tensor_digests(model: DiffusionModel) -> dict[str, str]:
+    """Of every tensor, by part and name (``unet.conv_in.bias``)."""
+    return {
+        f"{part}.{name}": hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest()
+        for part, module in model.modules.items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def changed_tensors(job: ErasureJob, before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The tensors that an erasure changed. Raises :class:`PluginError` for one that its eraser may not
+    change."""
+    patterns, family = job.changes, job.model.family
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    outside = [name for name in changed if not any(allows(one, name, family) for one in patterns)]
+    if outside:
+        raise PluginError(
+            f"{door.title(job.plugin)} changed {outside[0]}; it says that it changes {', '.join(patterns)}. "
+            "Nothing was written."
+        )
+    return changed
+
+
+def write_result(
+    job: ErasureJob, part: Path, save: Save, changed: list[str], provenance: dict[str, Any]
+) -> None:
+    """Write the result to ``part``: every file of a checkpoint, or what changed; with a card and the record
+    of where it comes from."""
+    from safetensors.torch import save as to_bytes
+
+    for path in part.iterdir():  # of an earlier attempt
+        if path.name not in (MARK, "erasure"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder, model = job.opened.folder, job.model
+    origin = job.opened.base or job.opened
+    whole = {name.split(".")[0] for name in changed} | _laid_over(job)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name.split(".")[0].upper() in LICENCES:
+            shutil.copyfile(file, part / file.name)
+    if save == "full":
+        for name in origin.files:
+            if name not in {each for component in whole for each in origin.weights_of(component)}:
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(origin.paths[name], part / name)
+        for component in whole:
+            _write_component(part / component, component, model.parts[component])
+    else:
+        denoiser = model.family.denoiser
+        state = {f"{denoiser}.{name}": value for name, value in model.denoiser.state_dict().items()}
+        tensors = {
+            name.removeprefix(f"{denoiser}."): state[name].detach().cpu().contiguous() for name in changed
+        }
+        write_whole(
+            part / f"{denoiser}-changed.safetensors",
+            to_bytes(tensors, {"format": "pt", DELTA_BASE: job.opened.digest}),
+        )
+    write_whole(part / "README.md", _card(job, provenance).encode())
+    write_whole(part / "erasure.json", (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
+    if not any((part / "erasure").iterdir()):
+        (part / "erasure").rmdir()
+
+
+def _laid_over(job: ErasureJob) -> set[str]:
+    """The parts that are not the files of the base's folder, where what was erased from is a file over it."""
+    if job.opened.base is None:
+        return set()
+    family = job.model.family
+    return set(family.weights) if job.opened.form is Form.SINGLE else {family.denoiser}
+
+
+def _write_component(folder: Path, component: str, module: Any) -> None:
+    """A part's weights beside the configuration that was copied; an index of shards is gone with them."""
+    from safetensors.torch import save as to_bytes
+
+    for index in folder.glob("*.safetensors.index*.json"):
+        index.unlink()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    write_whole(folder / f"{WEIGHTS[component]}.safetensors", to_bytes(tensors, {"format": "pt"}))
+
+
+def _card(job: ErasureJob, provenance: dict[str, Any]) -> str:
+    """A model card with the base's licence, and no promise."""
+    licence = provenance["base"]["licence"]
+    front = [
+        "---",
+        *([f"license: {json.dumps(licence)}"] if licence else []),
+        "library_name: diffusers",
+        "pipeline_tag: text-to-image",
+    ]
+    names = ", ".join(concept.name for concept in job.policy.erase)
+    return "\n".join(
+        [
+            *front,
+            "---",
+            "",
+            f"`{job.opened.source}` after `auditor erase --eraser {job.name}` of: {names}.",
+            "",
+            "How it was made is in `erasure.json`. That the concepts are gone, and stay gone when the "
+            "checkpoint is fine-tuned, is not",
+            "said by this: `auditor audit` measures it.",
+            "",
+        ]
+    )
