@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
 from auditor.errors import UsageError
+from auditor.plugin import Plugin
+from auditor.plugin import _loader as loader
 from auditor.plugin.instruments import make_instruments
 from auditor.policy import Policy
 from tests.conftest import DETECTOR, short_policy
@@ -88,3 +92,29 @@ def test_a_pipe_in_a_training_folder_is_not_waited_for(tmp_path: Path) -> None:
     folder.mkdir()
     os.mkfifo(folder / "metadata.jsonl")
     make_instruments(named(tmp_path, folder=str(folder))).contents()
+
+
+class Inner(ClipZeroShot):
+    """A detector that makes its part itself, not through the loader."""
+
+    name = "inner"
+
+    def parts(self) -> tuple[Plugin, ...]:
+        return (ClipZeroShot(self.options),)
+
+
+def test_a_part_that_a_plugin_made_itself_is_said_by_content_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = loader.load_plugins()
+    own = loader.PluginRecord("detectors", Inner.name, "test", "1", Inner)
+    monkeypatch.setattr(loader, "load_plugins", lambda: replace(loaded, records=(*loaded.records, own)))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\n")
+    options = DETECTOR["options"] | {"labels": {"file": str(labels)}}
+    instruments = make_instruments(short_policy(detectors=[{"use": "inner", "options": options}]))
+    before = instruments.contents()
+    instruments.refuse_changed(before)
+    labels.write_text("a\nb\nc\n")
+    with pytest.raises(UsageError, match=r"changed while the run went on \(detectors/0/inner: "):
+        instruments.refuse_changed(before)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.sampling import draw
-from auditor._erase.erase import erase
+from auditor._erase.erase import erase, plan_erasure
 from auditor._erase.job import read_options
 from auditor._files.bundled import micro_world
 from auditor.builtins.clip.model import load_clip
@@ -203,8 +205,11 @@ def test_an_erased_checkpoint_is_erased_again_and_both_are_on_record(
         erase(str(file), short_policy(), "esd", tmp_path / "out", save="delta", over="micro")
     both = erase(str(file), short_policy(), "renames", tmp_path / "both", over="micro")
     record = json.loads((both / "erasure.json").read_text())
-    assert (record["eraser"], record["before"]["eraser"]) == ("renames", "esd")
-    assert record["before"]["before"] is None and record["base"]["form"] == "changed tensors over a base"
+    assert (record["eraser"], [each["eraser"] for each in record["before"]]) == ("renames", ["esd"])
+    assert record["before"][0]["before"] == [] and record["base"]["form"] == "changed tensors over a base"
+    text = both / "text_encoder" / "model.safetensors"
+    own = load_file(micro_world() / "text_encoder" / "model.safetensors")
+    assert load_file(text).keys() == own.keys(), "under the names that the base's file has"
     model = load_model(open_checkpoint(str(both)))
     state = model.denoiser.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in load_file(file).items())
@@ -213,5 +218,40 @@ def test_an_erased_checkpoint_is_erased_again_and_both_are_on_record(
     assert not torch.equal(*tables)
 
     again = erase(str(erased), short_policy(), "renames", tmp_path / "again")
-    assert json.loads((again / "erasure.json").read_text())["before"]["eraser"] == "mace"
+    assert json.loads((again / "erasure.json").read_text())["before"][0]["eraser"] == "mace"
     assert changed(again) == changed(erased)
+
+
+def test_what_cannot_be_saved_is_said_before_anything_is_written(
+    renames: type[Renames], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes_a_setting(self: Renames, erasure: Erasure) -> dict[str, Any]:
+        erasure.model.vae.register_to_config(scaling_factor=9.0)
+        return {}
+
+    def leaves_an_adapter(self: Renames, erasure: Erasure) -> dict[str, Any]:
+        erasure.model.denoiser.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), adapter_name="idle")
+        return {}
+
+    for left, sentence in (
+        (changes_a_setting, "changed a configuration"),
+        (leaves_an_adapter, "other tensors"),
+    ):
+        monkeypatch.setattr(renames, "erase", left)
+        with pytest.raises(PluginError, match=sentence):
+            erase("micro", short_policy(), "renames", tmp_path / left.__name__)
+        assert not (tmp_path / left.__name__).exists()
+    monkeypatch.setattr(renames, "changes", lambda self: ["denoiser.*"])
+    with pytest.raises(PluginError, match="a tuple of patterns is right"):
+        plan_erasure("micro", short_policy(), "renames")
+    with pytest.raises(UsageError, match="leave out --over"):
+        plan_erasure("micro", short_policy(), "esd", over="micro")
+
+
+def test_a_record_that_cannot_be_written_down_is_left_out(
+    renames: type[Renames], erased: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(erased, tmp_path / "odd"))
+    (folder / "erasure.json").write_text('{"eraser": "\\ud800"}')
+    out = erase(str(folder), short_policy(), "renames", tmp_path / "out")
+    assert json.loads((out / "erasure.json").read_text())["before"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,16 @@ def test_esd_steers_it_away_and_mace_says_that_it_cannot(model: DiffusionModel) 
     assert distances["transformer"][0] > 0 and distances["to_q"][0] == 0 < distances["to_k"][0]
     with pytest.raises(UsageError, match="has none"):
         make_plugin("erasers", "mace", {}).plan(Erasure(original.fresh(), (concept,), (), 1))
+
+
+def test_a_part_that_is_assigned_is_the_models_part_and_no_other_models(model: DiffusionModel) -> None:
+    original = Original(model)
+    changed = original.fresh()
+    changed.words = toy_model(1).words
+    assert changed.parts["words"] is changed.words is changed.modules["words"]
+    assert not torch.equal(changed.words.table.weight, model.words.table.weight)
+    with pytest.raises(PluginError, match=r"changed words\.table\.weight"):
+        original.change(changed, ("denoiser.*",), "The probe")
+    other = replace(changed, digest="other")
+    other.words = model.words
+    assert changed.words is not model.words

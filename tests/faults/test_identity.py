@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_other_cores_and_computes_with_the_threads_it_had(
     torch.set_num_threads(threads)
     try:
         again = auditor.audit(str(erased), policy, out, cache=folder / "cache")
-        assert again.provenance.device == first.device
+        assert again.provenance.device == f"{first.device}, {before} threads"
         lines = (out / "journal.jsonl").read_text().splitlines(keepends=True)
         (out / "journal.jsonl").write_text("".join(lines[: len(lines) // 2]))
         auditor.audit(str(erased), policy, out, cache=folder / "cache")

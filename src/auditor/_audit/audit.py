@@ -14,13 +14,13 @@ from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor._audit.progress import Progress
-from auditor._audit.run_folder.manifest import check_folder, seal_of, write_manifest
+from auditor._audit.run_folder.manifest import check_folder, seal_of, threads_of, write_manifest
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.whole_files import room_on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.seal import read_key
-from auditor._process.machine import computing_with, default_cache, device_kind, threads_now, versions
+from auditor._process.machine import computing_with, default_cache, device_kind, versions
 from auditor._process.signals import stoppable
 from auditor.errors import PolicyError, RefusedError
 from auditor.plugin._loader import broken_plugins, named_files
@@ -33,8 +33,6 @@ from auditor.report import Report
 if TYPE_CHECKING:
     from auditor._audit.run.runner import Runner
     from auditor._checkpoint import Checkpoint
-
-_MOST_THREADS = 1024
 
 
 def audit(
@@ -92,7 +90,7 @@ def audit(
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
     with room_on_disk(out), stoppable(), ExitStack() as stack:
-        manifest["threads"] = _threads_of(check_folder(out, manifest))
+        manifest["threads"] = threads_of(check_folder(out, manifest))
         stack.enter_context(computing_with(manifest["threads"]))
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl", seal_of(manifest, key)) as journal:
@@ -123,12 +121,6 @@ def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: boo
     counted = runner.run(started)
     if runner.has_earlier and would_pass(plan, counted):
         runner.check_earlier(sealed=sealed)
-
-
-def _threads_of(earlier: dict[str, Any] | None) -> int:
-    """How many threads a run computes with: as many as its first call did, wherever it goes on."""
-    threads = None if earlier is None else earlier.get("threads")
-    return threads if type(threads) is int and 0 < threads <= _MOST_THREADS else threads_now()
 
 
 def _open(

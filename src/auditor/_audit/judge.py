@@ -60,7 +60,7 @@ def judged(out: Path, key: bytes | None = None) -> Report:
         seed_derivation=SEED_DERIVATION,
         attempt=manifest["attempt"],
         started=manifest["started"],
-        device=manifest["identity"]["device"],
+        device=_device(manifest),
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
         replay=_replay(counted),
@@ -96,6 +96,12 @@ def render(
     if not isinstance(content, bytes):
         raise PluginError(f"{door.title(reporter)} returned {type(content).__name__}; bytes are right.")
     return reporter.filename, content
+
+
+def _device(manifest: dict[str, Any]) -> str:
+    """The kind of device and, on a CPU, how many threads computed."""
+    kind, threads = manifest["identity"]["device"], manifest.get("threads")
+    return f"{kind}, {threads} threads" if type(threads) is int and kind.endswith("CPU") else str(kind)
 
 
 def _replay(counted: Tally) -> Replay | None:

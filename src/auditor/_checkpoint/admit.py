@@ -242,7 +242,7 @@ def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
     if base is None:
         raise UsageError(
             f"{source} is a {form}: give the base that it belongs to, which has its configuration and "
-            "vocabulary (--base)."
+            "vocabulary (--base; in auditor erase --over)."
         )
     _refuse_misfit(source, form, header, base)
     scanned, name = hash_and_scan(path, header), path.name

@@ -59,6 +59,16 @@ class DiffusionModel:
     precision: torch.dtype = torch.float32
     _conditions: dict[str, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        self.parts = dict(self.parts)  # a model's own, so that another of the same parts keeps its
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A part is put into its place among the others, not beside them."""
+        if name in self.__dict__.get("parts", ()):
+            self.parts[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "parts" or name not in self.parts:
             raise AttributeError(f"this model has no part '{name}'")

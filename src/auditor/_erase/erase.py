@@ -1,7 +1,7 @@
 """Makes a reference erased checkpoint: base, policy and eraser in; a diffusers folder, or only what changed,
 out.
 
-``OUT/``            the base's files with the changed UNet, or ``unet-changed.safetensors`` alone
+``OUT/``            the base's files with the parts that changed, or ``unet-changed.safetensors`` alone
 (``save="delta"``) ``OUT/erasure.json``  where it comes from: eraser, options, concepts, base and its licence,
 seed, versions, and the eraser's own notes ``OUT/erasure/``    what the eraser keeps: MACE's Gram matrices and
 LoRAs, from which concepts can be added or taken away later
@@ -26,6 +26,7 @@ from auditor._erase.save import (
     MARK,
     Save,
     changed_tensors,
+    configurations,
     is_finite,
     refuse_delta,
     tensor_digests,
@@ -34,7 +35,7 @@ from auditor._erase.save import (
 from auditor._files.whole_files import room_on_disk
 from auditor._process.signals import stoppable
 from auditor._process.watchdog import WATCHDOG
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, PluginError, UsageError
 from auditor.plugin import _door as door
 from auditor.policy import Policy
 
@@ -95,7 +96,7 @@ def erase(
     part = out.with_name(f".{out.name}.part")
     with room_on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
-        before = tensor_digests(job.model)
+        before, settings = tensor_digests(job.model), configurations(job.model)
         # hours at true size, with a person at the terminal
         with (
             stoppable(),
@@ -111,6 +112,11 @@ def erase(
             raise AuditorError(
                 f"The eraser '{eraser}' left weights that are not finite: nothing was written. Lower its "
                 "learning rate."
+            )
+        if configurations(job.model) != settings:
+            raise PluginError(
+                f"{door.title(job.plugin)} changed a configuration, which is no part of what is saved. "
+                "Nothing was written."
             )
         changed = changed_tensors(job, before, tensor_digests(job.model))
         if not changed:

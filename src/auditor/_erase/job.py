@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,8 @@ class ErasureJob:
     plugin: Eraser
     seed: int
     reuse: Path | None
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """The patterns of tensors that the eraser says it changes."""
-        patterns = door.call(self.plugin, self.plugin.changes)
-        if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
-            raise PluginError(
-                f"{door.title(self.plugin)} returned {patterns!r} from changes(); a tuple of patterns is "
-                "right."
-            )
-        return patterns
+    changes: tuple[str, ...]
+    """The patterns of tensors that the eraser says it changes."""
 
     def erasure(
         self, folder: Path | None, on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None
@@ -71,7 +63,7 @@ class ErasureJob:
                 "form": self.opened.form.value,
                 "over": None if self.opened.base is None else self.opened.base.digest,
             },
-            "before": _earlier_erasure(self.opened),
+            "before": _earlier_erasures(self.opened),
             "policy": self.policy.digest(),
             "seed": self.seed,
             "reuse": None if self.reuse is None else str(self.reuse),
@@ -88,6 +80,8 @@ def erasure_job(
     reuse: Path | None,
     over: str | None,
 ) -> ErasureJob:
+    """Everything that an erasure needs, loaded and checked; arguments and errors are those of
+    :func:`~auditor._erase.erase.erase`."""
     from auditor._checkpoint import open_checkpoint
     from auditor._checkpoint.load import load_model
 
@@ -102,17 +96,43 @@ def erasure_job(
         )
     if isinstance(base, str):
         opened = open_checkpoint(base, base=None if over is None else open_checkpoint(over))
+        if over is not None and opened.base is None:
+            raise UsageError(f"{base} is a diffusers folder and lies over nothing; leave out --over.")
         base = (opened, load_model(opened, "float32"))
-    return ErasureJob(*base, policy, eraser, plugin, seed, None if reuse is None else reuse / "erasure")
+    parts = None if reuse is None else reuse / "erasure"
+    return ErasureJob(*base, policy, eraser, plugin, seed, parts, _changes(plugin))
 
 
-def _earlier_erasure(opened: Checkpoint) -> dict[str, Any] | None:
-    """What is recorded of an erasure that ``opened`` is the result of, its own predecessors in it."""
-    path = (opened.overlay.parent if opened.overlay is not None else opened.folder) / "erasure.json"
+def _changes(plugin: Eraser) -> tuple[str, ...]:
+    patterns = door.call(plugin, plugin.changes)
+    if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise PluginError(
+            f"{door.title(plugin)} returned {patterns!r} from changes(); a tuple of patterns is right."
+        )
+    return patterns
+
+
+def _earlier_erasures(opened: Checkpoint) -> list[dict[str, Any]]:
+    """What is recorded of erasures that ``opened`` is the result of, in their order: of the folder, then of a
+    file over it that says it was made from that folder."""
+    found = [_record_in(opened.folder)]
+    if opened.overlay is not None and opened.base is not None:
+        own = _record_in(opened.overlay.parent)
+        made_from = own.get("base") if own is not None else None
+        fits = isinstance(made_from, dict) and made_from.get("digest") == opened.base.digest
+        found.append(own if fits else None)
+    return [record for record in found if record is not None]
+
+
+def _record_in(folder: Path) -> dict[str, Any] | None:
+    """The ``erasure.json`` of a folder, if there is one that can be written down again."""
+    path = folder / "erasure.json"
     try:
-        return read_json(path) if path.is_file() else None
-    except RefusedError:
+        record = read_json(path) if path.is_file() else None
+        json.dumps(record, ensure_ascii=False).encode()
+    except (OSError, ValueError, RecursionError, RefusedError):
         return None
+    return record
 
 
 def read_options(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._checkpoint.admit import DELTA_BASE, Form
 from auditor._checkpoint.folder import LICENCES
+from auditor._checkpoint.names import plain_name
+from auditor._diffusion.model import configuration_of
 from auditor._diffusion.original import allows
 from auditor._erase.job import ErasureJob
+from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor.errors import PluginError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 from auditor.plugin import _door as door
 
 if TYPE_CHECKING:
+    from auditor._checkpoint import Checkpoint
     from auditor._diffusion.model import DiffusionModel
 
 Save = Literal["full", "delta"]
@@ -51,11 +55,22 @@ def tensor_digests(model: DiffusionModel) -> dict[str, str]:
     }
 
 
+def configurations(model: DiffusionModel) -> dict[str, dict[str, Any]]:
+    """How each part computes, by its configuration: copied from the base, so an eraser may not change it."""
+    return {part: configuration_of(module) for part, module in model.modules.items()}
+
+
 def changed_tensors(job: ErasureJob, before: dict[str, str], after: dict[str, str]) -> list[str]:
     """The tensors that an erasure changed. Raises :class:`PluginError` for one that its eraser may not
     change."""
     patterns, family = job.changes, job.model.family
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if before.keys() != after.keys():
+        other = min(before.keys() ^ after.keys())
+        raise PluginError(
+            f"{door.title(job.plugin)} left a model with other tensors than before ({other}); an erasure is "
+            "other values of the same. Nothing was written."
+        )
+    changed = sorted(name for name, digest in before.items() if after[name] != digest)
     outside = [name for name in changed if not any(allows(one, name, family) for one in patterns)]
     if outside:
         raise PluginError(
@@ -87,7 +102,7 @@ def write_result(
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin.paths[name], part / name)
         for component in whole:
-            _write_component(part / component, component, model.parts[component])
+            _write_component(part / component, origin, component, model.parts[component])
     else:
         denoiser = model.family.denoiser
         state = {f"{denoiser}.{name}": value for name, value in model.denoiser.state_dict().items()}
@@ -112,13 +127,19 @@ def _laid_over(job: ErasureJob) -> set[str]:
     return set(family.weights) if job.opened.form is Form.SINGLE else {family.denoiser}
 
 
-def _write_component(folder: Path, component: str, module: Any) -> None:
-    """A part's weights beside the configuration that was copied; an index of shards is gone with them."""
+def _write_component(folder: Path, origin: Checkpoint, component: str, module: Any) -> None:
+    """A part's weights beside the configuration that was copied, under the names that the folder's own files
+    have: other versions of the libraries know those too. An index of shards is gone with them."""
     from safetensors.torch import save as to_bytes
 
     for index in folder.glob("*.safetensors.index*.json"):
         index.unlink()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    files = [origin.paths[name] for name in origin.weights_of(component)]
+    names = {plain_name(name): name for file in files for name in read_header(file).shapes}
+    tensors = {
+        names.get(plain_name(name), name): value.detach().cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
     write_whole(folder / f"{WEIGHTS[component]}.safetensors", to_bytes(tensors, {"format": "pt"}))
 
 

@@ -48,6 +48,9 @@ def computing_with(threads: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
+    if threads == before:
+        yield
+        return
     torch.set_num_threads(threads)
     try:
         yield

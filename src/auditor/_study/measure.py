@@ -131,26 +131,26 @@ class ArmMeasurer:
     def _outcomes(
         self, name: str, samples: Sequence[StudySample], images: Tensor, flaws: Sequence[str | None]
     ) -> tuple[Outcome, ...]:
-        """What every detector says of every image of a concept; an image that is flawed, or that a detector
-        cannot be asked about alone either, is missing, not "not detected"."""
+        """What every detector says of every image of a concept; a flawed image is missing, not "not
+        detected".
+
+        A batch that a detector breaks on is asked again image by image. Raises :class:`PluginError` where it
+        cannot be asked about one alone either: the arm is measured again when the study goes on.
+        """
         scorer = Scorer(self.plan.policy(name), [detector for _, detector in self._detectors])
         asked = [
             row for row, sample in enumerate(samples) if sample.role in _SCORED_ROLES and flaws[row] is None
         ]
-        found, errors = [Outcome(flaw=flaw) for flaw in flaws], list[str]()
+        found = [Outcome(flaw=flaw) for flaw in flaws]
         for start in range(0, len(asked), _SCORED):
             rows = asked[start : start + _SCORED]
             answers = scorer.score([Question(samples[row].concept, True) for row in rows], images[rows])
             for row, answer in zip(rows, answers, strict=True):
-                if answer.error is not None:
-                    errors.append(answer.error)
-                    found[row] = Outcome(flaw="not scored")
-                    continue
+                if answer.error is not None:  # kept images make another try cheap
+                    raise PluginError(answer.error)
                 first = answer.scores[self._detectors[0][0]]
                 hits = {title: said.hits[samples[row].concept] for title, said in answer.scores.items()}
                 found[row] = Outcome(hits=hits, score=first.score, label=first.label)
-        if errors and len(errors) == len(asked):
-            raise PluginError(errors[0])
         return tuple(found)
 
     def _measure_metric(

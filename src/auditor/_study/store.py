@@ -32,7 +32,7 @@ class Outcome(Record):
     """One image and what was said of it, in the order of the set's samples."""
 
     flaw: str | None = None
-    """Why it counts as missing: ``not finite``, ``blank``, ``noise``, ``not scored``."""
+    """Why it counts as missing: ``not finite``, ``blank``, ``noise``."""
     hits: dict[str, bool] = Field(default_factory=dict)
     """Does each detector see the image's own concept? Of erased and retained concepts and of the seed 0
     grid."""

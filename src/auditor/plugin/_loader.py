@@ -280,7 +280,7 @@ def options_again(plugin: Plugin) -> OptionsModel:
     """The options of ``plugin`` checked anew: files that they are read from may hold something else by
     now."""
     kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
-    return door.call(plugin, _checked, kind, type(plugin), plugin.given)
+    return door.call(plugin, _checked, kind, type(plugin), plugin.given or {})
 
 
 def _checked(kind: str, plugin: type[Plugin], options: Mapping[str, Any]) -> OptionsModel:

@@ -51,7 +51,7 @@ class Plugin(ABC):
     """The model of its options."""
     origin: ClassVar[str] = ""
     """Distribution and version that it came from; the loader fills it in."""
-    given: Mapping[str, Any] = {}
+    given: Mapping[str, Any] | None = None
     """Its options as they were written; the loader fills it in."""
 
     def __init__(self, options: OptionsModel) -> None:

@@ -43,7 +43,7 @@ class Instruments:
     def refuse_changed(self, before: Contents) -> None:
         """Raise :class:`UsageError` where a file that they decide by is no longer what it was when
         ``before`` was taken."""
-        now = {place: _contents(plugin, options_again) for place, plugin in self._each()}
+        now = {place: _contents_now(plugin) for place, plugin in self._each()}
         changed = [
             f"{place}: {what}"
             for place, named in now.items()
@@ -175,6 +175,19 @@ def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
     named[f"{kind}/{plugin.name}"] = origin if origin in before else f"{before}; {origin}"
     for part in parts_of(plugin):
         _name_plugin(part, named)
+
+
+def _contents_now(plugin: Plugin) -> dict[str, str]:
+    """The same with options read anew. A plugin with parts that it made without the loader is made anew: what
+    their options were read from is not known."""
+    if _is_known(plugin):
+        return _contents(plugin, options_again)
+    kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
+    return _contents(make_plugin(kind, plugin.name, dict(plugin.given or {})), _options)
+
+
+def _is_known(plugin: Plugin) -> bool:
+    return plugin.given is not None and all(_is_known(part) for part in parts_of(plugin))
 
 
 def _options(plugin: Plugin) -> OptionsModel:

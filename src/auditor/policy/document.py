@@ -235,7 +235,12 @@ def read_policy(path: Path | str) -> PolicyFile:
     policy, lines = document.read_as(Policy), dict[str, int]()
     for key in ("erase", "retain"):
         for at, entry in enumerate(document.data.get(key) or ()):
-            names = resolve_names(entry["names"]) if "names" in entry else [entry["name"]]
+            try:
+                names = resolve_names(entry["names"]) if "names" in entry else [entry["name"]]
+            except (
+                ValueError
+            ):  # a file of names that changed since, or was a pipe: findings go without its lines
+                continue
             lines |= dict.fromkeys((str(name) for name in names), document.line_of(key, at))
     return PolicyFile(policy, path, lines)
 

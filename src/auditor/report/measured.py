@@ -165,7 +165,7 @@ class MetricResult(ReportModel):
 
 
 class Distance(ReportModel):
-    """How far the audited UNet's weights lie from the base's, in one block or kind of layer."""
+    """How far the audited denoiser's weights lie from the base's, in one block or kind of layer."""
 
     part: str
     relative: float

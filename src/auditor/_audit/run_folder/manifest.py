@@ -12,9 +12,12 @@ from auditor._audit.plan import Plan, derive_seeds, lay_out
 from auditor._files.digest import sha256_file, sha256_json
 from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
+from auditor._process.machine import threads_now
 from auditor.errors import UsageError
 from auditor.policy import Policy
 from auditor.report import CheckpointFacts
+
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ def open_run(out: Path) -> Run:
 def seal_of(manifest: dict[str, Any], key: bytes | None) -> Seal | None:
     """What signs the lines of the run that ``manifest`` names; None where there is no key."""
     return None if key is None else Seal(key, sha256_json(manifest["identity"]))
+
+
+def threads_of(manifest: dict[str, Any] | None) -> int:
+    """How many threads a run computes with: as many as its first call did, wherever it goes on."""
+    threads = None if manifest is None else manifest.get("threads")
+    return threads if type(threads) is int and 0 < threads <= _MOST_THREADS else threads_now()
 
 
 def manifest_digest(out: Path) -> str:
