@@ -71,7 +71,9 @@ def is_base(model: DiffusionModel, erased: Path) -> bool:
     return model.digest != open_checkpoint(str(erased)).digest
 
 
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "cpu" else pytest.mark.science) for kind in ERRORS]
+)  # that all kinds are known for what they are: tests/diffusion/test_drawing.py
 def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(
     audit: Callable[..., Report], tmp_path: Path, kind: str
 ) -> None:
