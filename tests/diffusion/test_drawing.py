@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from auditor._diffusion.drawing import Draw, in_batches, is_out_of_memory, looked_at
+from auditor._diffusion.drawing import Draw, draw_checked, draw_in_batches, is_out_of_memory
 
 
 def pictures(seeds: Sequence[int]) -> Tensor:
@@ -31,7 +31,7 @@ def drawing(room: int, asked: list[int]) -> Draw:
 
 def test_a_batch_that_does_not_fit_is_halved_and_stays_halved() -> None:
     asked: list[int] = []
-    parts = list(in_batches(drawing(3, asked), ["x"] * 10, range(10), 8))
+    parts = list(draw_in_batches(drawing(3, asked), ["x"] * 10, range(10), 8))
     assert asked == [8, 4, 2, 2, 2, 2, 2]
     assert [part for part, *_ in parts] == [slice(start, start + 2) for start in range(0, 10, 2)]
     assert torch.equal(torch.cat([images for _, images, _ in parts]), pictures(range(10)))
@@ -55,7 +55,7 @@ def test_every_word_for_no_memory_is_known(error: BaseException, known: bool) ->
 
 def test_what_does_not_hold_one_image_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="allocate memory"):
-        list(in_batches(drawing(0, []), ["x"] * 4, range(4), 4))
+        list(draw_in_batches(drawing(0, []), ["x"] * 4, range(4), 4))
 
 
 def test_other_errors_are_not_tried_again() -> None:
@@ -66,7 +66,7 @@ def test_other_errors_are_not_tried_again() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        list(in_batches(draw, ["x"] * 4, range(4), 4))
+        list(draw_in_batches(draw, ["x"] * 4, range(4), 4))
     assert asked == [4]
 
 
@@ -82,7 +82,7 @@ def test_a_flawed_image_is_drawn_once_more_with_its_own_seed() -> None:
         images[[seed == 3 for seed in seeds]] = 9
         return images, [True] * len(seeds)
 
-    images, flaws = looked_at(draw, ["a", "b", "c", "d"], [0, 1, 2, 3])
+    images, flaws = draw_checked(draw, ["a", "b", "c", "d"], [0, 1, 2, 3])
     assert asked == [[0, 1, 2, 3], [1, 3]]
     assert flaws == [None, None, None, "blank"]
     assert torch.equal(images[:3], pictures([0, 1, 2]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from auditor._audit.run_folder.arms import ArmStore, digest_of_arm, rebuilt
-from auditor._diffusion.drawing import drawing_of, in_batches
+from auditor._diffusion.drawing import draw_function, draw_in_batches
 from auditor._diffusion.finetune import Examples, Training, denoising_losses, finetune
 from auditor._diffusion.geometry import weight_distances
 from auditor._diffusion.model import DiffusionModel
@@ -38,7 +38,7 @@ def test_it_draws_and_what_an_image_is_batched_with_does_not_matter(model: Diffu
     images, finite = draw(model, PROMPTS, (1, 2), SAMPLER)
     assert images.shape == (2, 3, 16, 16) and bool(finite.all())
     assert not torch.equal(images[0], images[1])
-    alone = list(in_batches(drawing_of(model, SAMPLER), PROMPTS, (1, 2), 1))
+    alone = list(draw_in_batches(draw_function(model, SAMPLER), PROMPTS, (1, 2), 1))
     assert all(
         (each[0].int() - image.int()).abs().max() <= 1
         for (_, each, _), image in zip(alone, images, strict=True)

@@ -126,7 +126,7 @@ def test_measuring_again_draws_and_trains_nothing(
     def never(*_: object, **__: object) -> Any:
         raise AssertionError("drawn again")
 
-    for name in ("work.erase", "work.train", "measure.in_batches", "measure.bootstrap"):
+    for name in ("work.erase", "work.train", "measure.draw_in_batches", "measure.bootstrap"):
         monkeypatch.setattr(f"auditor._study.{name}", never)
     assert run.measure(run.ask(study), Store(measured / "store")) == 0
 
@@ -139,7 +139,7 @@ def test_a_new_metric_trains_nothing(study: Path, measured: Path, monkeypatch: p
     other.write_text(
         study.read_text().replace("{use: harmonic-mean}", "{use: harmonic-mean}, {use: retained-accuracy}")
     )
-    for name in ("work.erase", "work.train", "measure.in_batches"):
+    for name in ("work.erase", "work.train", "measure.draw_in_batches"):
         monkeypatch.setattr(f"auditor._study.{name}", never)
     assert run.measure(run.ask(other), Store(measured / "store")) == 0
     assert all("retained-accuracy" in arm.metrics for arm in findings_of(other, measured / "store").arms)

@@ -20,7 +20,7 @@ from auditor._audit.weaker import weaker_than_default
 from auditor._files.whole_files import room_on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.seal import read_key
-from auditor._process.machine import computing_with, default_cache, device_kind, versions
+from auditor._process.machine import default_cache, device_kind, torch_threads, versions
 from auditor._process.signals import stoppable
 from auditor.errors import PolicyError, RefusedError
 from auditor.plugin._loader import broken_plugins, named_files
@@ -57,16 +57,8 @@ def audit(
     key, every line of the journal is signed instead, and lines without that signature are refused. Raises the
     errors of :mod:`auditor.errors`; a FAIL is no error.
     """
-    from auditor._audit.run.recorder import Recorder
-    from auditor._audit.run.runner import Runner
-    from auditor._checkpoint.load import load_model
-
-    given = read_policy(policy) if isinstance(policy, Path | str) else policy
-    file = given if isinstance(given, PolicyFile) else None
-    policy = given.policy if isinstance(given, PolicyFile) else given
+    policy, file = _asked(policy, base)
     progress = progress or Progress()
-    if base is not None:
-        policy = policy.with_base(base)
     key = None if seal is None else read_key(seal)
     instruments = make_instruments(policy)
     plan = make_plan(policy, instruments)
@@ -91,17 +83,13 @@ def audit(
     cache = cache or default_cache()
     with room_on_disk(out), stoppable(), ExitStack() as stack:
         manifest["threads"] = threads_of(check_folder(out, manifest))
-        stack.enter_context(computing_with(manifest["threads"]))
+        stack.enter_context(torch_threads(manifest["threads"]))
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl", seal_of(manifest, key)) as journal:
             written = write_manifest(out, manifest, cache)
-            progress.stage("loading models")
-            erased = load_model(opened, policy.sampler.dtype)
-            loaded_base = load_model(opened_base, policy.sampler.dtype) if opened_base else None
-            lines = read_journal(out / "journal.jsonl")
-            counted, precision = tally(plan, seeds, lines), str(erased.precision).removeprefix("torch.")
-            record = Recorder(journal, counted, observers, progress, written, precision, resumed=bool(lines))
-            runner = Runner(plan, instruments, seeds, erased, loaded_base, out, cache, record)
+            runner = _runner(
+                plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
+            )
             _measure(runner, out, manifest, sealed=key is not None)
         instruments.refuse_changed(plan.contents)
         report = judge_folder(out, key)
@@ -111,6 +99,41 @@ def audit(
         operations = denoiser_calls(plan, runner.drawing.drawn) * call_cost(plan, opened)
         keep_rate(cache, device_kind(), operations, runner.drawing.seconds)
     return report
+
+
+def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[Policy, PolicyFile | None]:
+    """The policy, over another base if one is given, and the file that it was read from."""
+    given = read_policy(policy) if isinstance(policy, Path | str) else policy
+    file = given if isinstance(given, PolicyFile) else None
+    found = given.policy if isinstance(given, PolicyFile) else given
+    return found if base is None else found.with_base(base), file
+
+
+def _runner(
+    plan: Plan,
+    instruments: Instruments,
+    seeds: Seeds,
+    opened: Checkpoint,
+    opened_base: Checkpoint | None,
+    journal: Journal,
+    observers: Observers,
+    progress: Progress,
+    manifest_digest: str,
+    cache: Path,
+) -> Runner:
+    """What draws, with both models in memory and the journal counted so far."""
+    from auditor._audit.run.recorder import Recorder
+    from auditor._audit.run.runner import Runner
+    from auditor._checkpoint.load import load_model
+
+    progress.stage("loading models")
+    dtype, out = plan.policy.sampler.dtype, journal.path.parent
+    erased = load_model(opened, dtype)
+    base = load_model(opened_base, dtype) if opened_base else None
+    lines = read_journal(journal.path)
+    counted, precision = tally(plan, seeds, lines), str(erased.precision).removeprefix("torch.")
+    record = Recorder(journal, counted, observers, progress, manifest_digest, precision, resumed=bool(lines))
+    return Runner(plan, instruments, seeds, erased, base, out, cache, record)
 
 
 def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: bool) -> None:

@@ -169,10 +169,8 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
         most=denoiser_calls(plan, plan.images) * once,
         least=denoiser_calls(plan, images_if_well(plan)) * once,
         training=training_calls(plan) * once,
-        peak_bytes=_FLOAT32
-        * (
-            (models + 1) * checkpoint.parameters + trained + denoiser
-        ),  # the arm is drawn from a copy of its denoiser
+        # the arm is drawn from a copy of its denoiser
+        peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained + denoiser),
     )
 
 

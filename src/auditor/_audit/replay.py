@@ -17,13 +17,13 @@ from auditor._audit.run_folder.arms import ArmStore
 from auditor._audit.run_folder.manifest import open_run, seal_of, threads_of
 from auditor._checkpoint import Checkpoint, open_checkpoint
 from auditor._checkpoint.load import load_model
-from auditor._diffusion.drawing import drawing_of, in_batches
+from auditor._diffusion.drawing import draw_function, draw_in_batches
 from auditor._diffusion.original import Original
 from auditor._files.images import PictureStore, from_png
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import BatchLine, ReplayLine
 from auditor._journal.seal import read_key
-from auditor._process.machine import computing_with, device_kind, versions
+from auditor._process.machine import device_kind, torch_threads, versions
 from auditor.errors import AuditorError, UsageError
 from auditor.plugin.instruments import make_detectors
 from auditor.report import Report
@@ -66,7 +66,7 @@ def replay(
     )
     original = Original(erased)
     found = _Comparison(pictures, scorer, counted.gate)
-    with computing_with(threads_of(run.manifest)):
+    with torch_threads(threads_of(run.manifest)):
         for arm, line in _choose(counted, samples, run.seeds.audit):
             model = models[arm] if arm in models else original.fresh()
             progress.stage(f"{arm}: {len(line.samples)} images again")
@@ -78,8 +78,8 @@ def replay(
                 [sample.prompt for sample in line.samples],
                 [sample.seed for sample in line.samples],
             )
-            again = drawing_of(model, run.plan.policy.sampler)
-            parts = [images for _, images, _ in in_batches(again, prompts, seeds, len(prompts))]
+            again = draw_function(model, run.plan.policy.sampler)
+            parts = [images for _, images, _ in draw_in_batches(again, prompts, seeds, len(prompts))]
             found.add(line, counted.composition(line), torch.cat(parts))
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")

@@ -27,34 +27,42 @@ class _Live(Progress):
         self._arm: TaskID | None = None
 
     def planned(self, plan: Plan) -> None:
+        """Remember how many images each arm can take, and begin the bar of the whole."""
         self._most = {arm.name: sum(cell.images for cell in plan.cells_of(arm.name)) for arm in plan.arms}
         self._whole = self._bars.add_task("model states", total=len(plan.arms))
 
     def stage(self, text: str) -> None:
+        """A line above the bars."""
         self._bars.console.print(f"[dim]{plain(text)}[/]")
 
     def arm_started(self, arm: str, already: int) -> None:
+        """The arm's bar, from what is drawn already."""
         self._replace(arm, self._most[arm], already)
 
     def step(self, arm: str, step: int, steps: int) -> None:
+        """A bar of training steps in the place of the arm's."""
         if step == 1:
             self._replace(f"training {arm}", steps, 0)
         if self._arm is not None:
             self._bars.update(self._arm, completed=step)
 
     def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
+        """How far the arm is, and how often it was detected."""
         if self._arm is not None:
             self._bars.update(self._arm, completed=drawn, description=plain(f"{arm} {_counts(hits, judged)}"))
 
     def arm_ended(self, arm: str) -> None:
+        """One arm more of the whole."""
         if self._whole is not None:
             self._arms.add(arm)
             self._bars.update(self._whole, completed=len(self._arms))
 
     def failed(self, arm: str, message: str) -> None:
+        """A line in red above the bars."""
         self._bars.console.print(f"[red]failed[/] {plain(arm)}: {plain(message)}")
 
     def stopped(self, reason: str) -> None:
+        """A line in yellow above the bars."""
         self._bars.console.print(f"[yellow]stopped[/] {plain(reason)}")
 
     def _replace(self, text: str, total: int, completed: int) -> None:
@@ -77,25 +85,31 @@ class _Plain(Progress):
         )
 
     def planned(self, plan: Plan) -> None:
+        """How much there is to do."""
         self._line(
             f"plan: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
             f"{plan.images} images"
         )
 
     def stage(self, text: str) -> None:
+        """What begins."""
         self._line(text)
 
     def arm_started(self, arm: str, already: int) -> None:
+        """Its name, and what is drawn already."""
         self._line(arm + (f": {already} images already drawn" if already else ""))
 
     def batch(self, arm: str, drawn: int, hits: int, judged: int, undecided: int) -> None:
+        """How far the arm is, and how often it was detected."""
         open_cells = f", {undecided} checks open" if undecided else ""
         self._line(f"{arm}: {drawn} drawn{', ' if judged else ''}{_counts(hits, judged)}{open_cells}")
 
     def failed(self, arm: str, message: str) -> None:
+        """What broke, and why."""
         self._line(f"failed: {arm}: {message}")
 
     def stopped(self, reason: str) -> None:
+        """Why nothing more is drawn."""
         self._line(f"stopped: {reason}")
 
 

@@ -135,17 +135,21 @@ class _Progress(StudyProgress):
         )
 
     def unit(self, title: str, done: int, total: int) -> None:
+        """What begins, and which of how many it is."""
         self._line(f"[{done + 1}/{total}] {title}")
 
     def waiting(self, units: int) -> None:
+        """How many others have in hand."""
         self._line(f"waiting for {units} that other processes have in hand")
 
     def step(self, what: str, step: int, steps: int) -> None:
+        """The step at hand, where a terminal can show it."""
         if self._status is not None:
             self._status.start()
             self._status.update(plain(f"{what} {step}/{steps}"))
 
     def arm(self, title: str, record: ArmRecord) -> None:
+        """What was seen, and how long it took."""
         hits, asked = seen(record)
         self._line(
             f"{title}: {hits} of {asked} concepts' images show theirs; "
@@ -153,6 +157,7 @@ class _Progress(StudyProgress):
         )
 
     def failed(self, title: str, message: str) -> None:
+        """What broke, and why."""
         self._line(f"failed: {title}: {message}")
 
 

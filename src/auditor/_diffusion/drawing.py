@@ -18,7 +18,7 @@ Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Sequence[bool]]]
 """Prompts and seeds in; images (uint8, (N, 3, H, W), CPU) out, and for each whether it is finite."""
 
 
-def drawing_of(model: DiffusionModel, sampler: Sampler) -> Draw:
+def draw_function(model: DiffusionModel, sampler: Sampler) -> Draw:
     """Draws images of ``model``."""
 
     def once(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
@@ -28,7 +28,7 @@ def drawing_of(model: DiffusionModel, sampler: Sampler) -> Draw:
     return once
 
 
-def looked_at(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[str | None]]:
+def draw_checked(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[str | None]]:
     """Images, and what is wrong with each (:func:`~auditor._files.images.flaw_of`). One with a flaw is drawn
     once more, with the same seed."""
     images, finite = draw(prompts, seeds)
@@ -42,7 +42,7 @@ def looked_at(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> tuple
     return images, flaws
 
 
-def in_batches(
+def draw_in_batches(
     draw: Draw, prompts: Sequence[str], seeds: Sequence[int], size: int
 ) -> Iterator[tuple[slice, Tensor, list[str | None]]]:
     """The same, ``size`` images at once, or half as many each time that memory runs out.
@@ -53,7 +53,7 @@ def in_batches(
     while start < len(prompts):
         rows = slice(start, start + size)
         try:
-            images, flaws = looked_at(draw, prompts[rows], seeds[rows])
+            images, flaws = draw_checked(draw, prompts[rows], seeds[rows])
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or len(prompts[rows]) == 1:
                 raise

@@ -22,20 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor._erase.job import erasure_job
-from auditor._erase.save import (
-    MARK,
-    Save,
-    changed_tensors,
-    configurations,
-    is_finite,
-    refuse_delta,
-    tensor_digests,
-    write_result,
-)
+from auditor._erase.save import MARK, Before, Save, changed_tensors, refuse_delta, write_result
 from auditor._files.whole_files import room_on_disk
 from auditor._process.signals import stoppable
 from auditor._process.watchdog import WATCHDOG
-from auditor.errors import AuditorError, PluginError, UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.plugin import _door as door
 from auditor.policy import Policy
 
@@ -96,7 +87,7 @@ def erase(
     part = out.with_name(f".{out.name}.part")
     with room_on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
-        before, settings = tensor_digests(job.model), configurations(job.model)
+        before = Before.of(job.model)
         # hours at true size, with a person at the terminal
         with (
             stoppable(),
@@ -108,17 +99,7 @@ def erase(
                 if begun and time.monotonic() - began < _LITTLE_WORK:
                     shutil.rmtree(part)
                 raise
-        if not is_finite(job.model):
-            raise AuditorError(
-                f"The eraser '{eraser}' left weights that are not finite: nothing was written. Lower its "
-                "learning rate."
-            )
-        if configurations(job.model) != settings:
-            raise PluginError(
-                f"{door.title(job.plugin)} changed a configuration, which is no part of what is saved. "
-                "Nothing was written."
-            )
-        changed = changed_tensors(job, before, tensor_digests(job.model))
+        changed = changed_tensors(job, before)
         if not changed:
             raise AuditorError(f"The eraser '{eraser}' changed nothing, so {out.name} was not written.")
         record = job.provenance() | {
@@ -127,16 +108,21 @@ def erase(
             "notes": notes,
         }
         write_result(job, part, save, changed, record)
-        try:
-            if out.exists():
-                out.rmdir()
-            part.rename(out)
-        except OSError as error:
-            raise AuditorError(
-                f"{out} is no longer empty; the result is whole in {part}: move it from there."
-            ) from error
-        (out / MARK).unlink(missing_ok=True)
+        _put_in_place(part, out)
     return out
+
+
+def _put_in_place(part: Path, out: Path) -> None:
+    """The whole result becomes ``out``. Raises :class:`AuditorError` where something lies there by now."""
+    try:
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    except OSError as error:
+        raise AuditorError(
+            f"{out} is no longer empty; the result is whole in {part}: move it from there."
+        ) from error
+    (out / MARK).unlink(missing_ok=True)
 
 
 def _new_folder(out: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from auditor._diffusion.original import allows
 from auditor._erase.job import ErasureJob
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
-from auditor.errors import PluginError, UsageError
+from auditor.errors import AuditorError, PluginError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 from auditor.plugin import _door as door
 
@@ -41,41 +42,54 @@ def refuse_delta(job: ErasureJob) -> None:
         )
 
 
-def is_finite(model: DiffusionModel) -> bool:
-    """Is every weight a number?"""
-    return all(bool(value.isfinite().all()) for part in model.modules.values() for value in part.parameters())
+@dataclass(frozen=True)
+class Before:
+    """A model before it is erased from: sha256 of every tensor by part and name (``unet.conv_in.bias``), and
+    how each part computes."""
+
+    tensors: dict[str, str]
+    configurations: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, model: DiffusionModel) -> Before:
+        """The model as it is now."""
+        tensors = {
+            f"{part}.{name}": hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest()
+            for part, module in model.modules.items()
+            for name, value in module.state_dict().items()
+        }
+        return cls(tensors, {part: configuration_of(module) for part, module in model.modules.items()})
 
 
-def tensor_digests(model: DiffusionModel) -> dict[str, str]:
-    """Of every tensor, by part and name (``unet.conv_in.bias``)."""
-    return {
-        f"{part}.{name}": hashlib.sha256(value.detach().cpu().contiguous().numpy().data).hexdigest()
-        for part, module in model.modules.items()
-        for name, value in module.state_dict().items()
-    }
+def changed_tensors(job: ErasureJob, before: Before) -> list[str]:
+    """The tensors that an erasure changed.
 
-
-def configurations(model: DiffusionModel) -> dict[str, dict[str, Any]]:
-    """How each part computes, by its configuration: copied from the base, so an eraser may not change it."""
-    return {part: configuration_of(module) for part, module in model.modules.items()}
-
-
-def changed_tensors(job: ErasureJob, before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """The tensors that an erasure changed. Raises :class:`PluginError` for one that its eraser may not
-    change."""
-    patterns, family = job.changes, job.model.family
-    if before.keys() != after.keys():
-        other = min(before.keys() ^ after.keys())
+    Raises :class:`AuditorError` where something is not finite, and :class:`PluginError` for what its eraser
+    may not change: tensors outside of its patterns, configurations, which tensors there are.
+    """
+    who, family, now = door.title(job.plugin), job.model.family, Before.of(job.model)
+    if before.tensors.keys() != now.tensors.keys():
+        other = min(before.tensors.keys() ^ now.tensors.keys())
         raise PluginError(
-            f"{door.title(job.plugin)} left a model with other tensors than before ({other}); an erasure is "
-            "other values of the same. Nothing was written."
+            f"{who} left a model with other tensors than before ({other}); an erasure is other values of the "
+            "same. Nothing was written."
         )
-    changed = sorted(name for name, digest in before.items() if after[name] != digest)
-    outside = [name for name in changed if not any(allows(one, name, family) for one in patterns)]
+    if before.configurations != now.configurations:
+        raise PluginError(
+            f"{who} changed a configuration, which is no part of what is saved. Nothing was written."
+        )
+    parts = job.model.modules.values()
+    if not all(bool(value.isfinite().all()) for part in parts for value in part.parameters()):
+        raise AuditorError(
+            f"The eraser '{job.name}' left weights that are not finite: nothing was written. Lower its "
+            "learning rate."
+        )
+    changed = sorted(name for name, digest in before.tensors.items() if now.tensors[name] != digest)
+    outside = [name for name in changed if not any(allows(one, name, family) for one in job.changes)]
     if outside:
         raise PluginError(
-            f"{door.title(job.plugin)} changed {outside[0]}; it says that it changes {', '.join(patterns)}. "
-            "Nothing was written."
+            f"{who} changed {outside[0]}; it says that it changes {', '.join(job.changes)}. Nothing was "
+            "written."
         )
     return changed
 

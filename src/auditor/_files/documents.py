@@ -25,6 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML's safe subset, less aliases, duplicate keys and numbers that are not finite."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse aliases."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
@@ -32,6 +33,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a key that stands twice."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -44,6 +46,7 @@ class _StrictLoader(yaml.SafeLoader):
         return mapping
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """Refuse what is not finite."""
         value: float = super().construct_yaml_float(node)
         if not math.isfinite(value):
             raise yaml.MarkedYAMLError(

@@ -48,6 +48,7 @@ class Journal:
     """Appends lines to a journal, each on the disk before the call returns. One process at a time."""
 
     def __init__(self, path: Path, seal: Seal | None = None) -> None:
+        self.path = path
         self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,7 +40,7 @@ def threads_now() -> int:
 
 
 @contextmanager
-def computing_with(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
     """Let torch compute with so many ``threads``, and with as many as before afterwards.
 
     Sums that are split otherwise differ in their last bits, so a run that goes on elsewhere keeps its number.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from auditor._audit.run.measuring import bootstrap, features_of
 from auditor._audit.run.scoring import Question, Scorer, ask
-from auditor._diffusion.drawing import drawing_of, in_batches
+from auditor._diffusion.drawing import draw_function, draw_in_batches
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size
 from auditor._files.images import PictureCache, flaw_of
@@ -117,8 +117,8 @@ class ArmMeasurer:
             size = batch_size(drawer, self.study.sampler)
             prompts, seeds = [samples[row].prompt for row in todo], [samples[row].seed for row in todo]
             began = time.monotonic()
-            for part, images, wrong in in_batches(
-                drawing_of(drawer, self.study.sampler), prompts, seeds, size
+            for part, images, wrong in draw_in_batches(
+                draw_function(drawer, self.study.sampler), prompts, seeds, size
             ):
                 for row, image, flaw in zip(todo[part], images, wrong, strict=True):
                     found[row], flaws[row] = image, flaw

@@ -16,7 +16,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
 from auditor._audit.run.recorder import Deadline, Recorder, Stop
 from auditor._audit.run.scoring import Answer, Scorer, question
-from auditor._diffusion.drawing import free_memory, is_out_of_memory, looked_at
+from auditor._diffusion.drawing import draw_checked, free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json
@@ -118,7 +118,7 @@ class Drawing:
             kept.append(cached)
             return images, finite
 
-        images, flaws = looked_at(pictures, prompts, seeds)
+        images, flaws = draw_checked(pictures, prompts, seeds)
         good = [row for row, flaw in enumerate(flaws) if flaw is None]
         answers = self.scorer.score([question(batch[row]) for row in good], images[good]) if good else []
         said = dict(zip(good, answers, strict=True))
