@@ -101,8 +101,8 @@ class Original:
 
 def allows(pattern: str, name: str, family: Family) -> bool:
     """Is the tensor ``name`` (``part.tensor``) within ``pattern``? ``denoiser.`` stands for the family's own
-    name of that part. The autoencoder is meant only where it is
-    named: a pattern for everything is one for denoiser and text encoders."""
+    name of that part. The autoencoder is meant only where it is named: a pattern for everything is one for
+    denoiser and text encoders."""
     if pattern.startswith("denoiser."):
         pattern = family.denoiser + pattern.removeprefix("denoiser")
     decoder = f"{family.decoder}."
