@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from safetensors import safe_open
-
 from auditor._files.bundled import micro_world
 from auditor.families.stable_diffusion.components import (
     CLASSES,
@@ -13,8 +11,6 @@ from auditor.families.stable_diffusion.components import (
     LIBRARIES,
     NOISE_SCHEDULE,
     SINGLE_FILE_PARTS,
-    TEXT_ENCODER_KEYS,
-    UNET_PARTS,
     WEIGHTS,
 )
 
@@ -37,13 +33,7 @@ def test_components_with_weights_have_the_file_and_a_prefix_each() -> None:
         assert (micro_world() / component / f"{stem}.safetensors").is_file()
 
 
-def test_every_tensor_of_a_unet_begins_with_one_of_its_parts() -> None:
-    with safe_open(micro_world() / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
-        assert {name.split(".")[0] for name in file.keys()} == set(UNET_PARTS)  # noqa: SIM118 - no mapping
-
-
 def test_configurations_of_the_family_are_within_the_bounds() -> None:
-    assert set(configuration("text_encoder/config.json")) <= set(TEXT_ENCODER_KEYS)
     assert set(NOISE_SCHEDULE) & set(configuration("scheduler/scheduler_config.json"))
     for component in WEIGHTS:
         for key, value in configuration(f"{component}/config.json").items():

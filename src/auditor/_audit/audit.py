@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ def audit(
     progress: Progress | None = None,
     title: str | None = None,
     seal: Path | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
@@ -55,7 +57,8 @@ def audit(
     interrupted one stopped; ``out`` with another audit in it is refused. Before a PASS that rests on what
     earlier processes left in ``out``, their images are looked at again; with ``seal``, a file with a secret
     key, every line of the journal is signed instead, and lines without that signature are refused. Raises the
-    errors of :mod:`auditor.errors`; a FAIL is no error.
+    errors of :mod:`auditor.errors`; a FAIL is no error. ``chosen``: see
+    :func:`~auditor._checkpoint.admit.open_checkpoint`.
     """
     policy, file = _asked(policy, base)
     progress = progress or Progress()
@@ -68,7 +71,7 @@ def audit(
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
     progress.stage("admitting checkpoints")
-    opened, opened_base = _open(checkpoint, policy.base, offline=offline)
+    opened, opened_base = _open(checkpoint, policy.base, chosen or {}, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
     observers = Observers()
     manifest = _manifest(plan, instruments, opened, opened_base, seeds) | {
@@ -76,7 +79,9 @@ def audit(
         "observers": observers.origins,
         "warnings": broken_plugins(),
         "policy_file": None if file is None else {"path": _shown(file.path), "lines": dict(file.lines)},
-        "command": _command(checkpoint, "POLICY" if file is None else file.path, base, out, offline=offline),
+        "command": _command(
+            checkpoint, "POLICY" if file is None else file.path, base, out, chosen or {}, offline=offline
+        ),
     }
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
@@ -147,17 +152,17 @@ def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: boo
 
 
 def _open(
-    checkpoint: str, base: Base | Literal["none"], *, offline: bool
+    checkpoint: str, base: Base | Literal["none"], chosen: Mapping[str, str], *, offline: bool
 ) -> tuple[Checkpoint, Checkpoint | None]:
     """The audited checkpoint and its base, admitted. Raises :class:`RefusedError` where both have the same
     weights."""
     from auditor._checkpoint import open_checkpoint
 
     if base == "none":
-        return open_checkpoint(checkpoint, offline=offline), None
+        return open_checkpoint(checkpoint, offline=offline, chosen=chosen), None
     source = base.address
     opened_base = open_checkpoint(source, offline=offline)
-    opened = open_checkpoint(checkpoint, base=opened_base, offline=offline)
+    opened = open_checkpoint(checkpoint, base=opened_base, offline=offline, chosen=chosen)
     if _weights(opened.files) == _weights(opened_base.files):
         raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     return opened, opened_base
@@ -175,7 +180,15 @@ def _refuse_other(plan: Plan, digest: str, file: PolicyFile | None, *, other_bas
         )
 
 
-def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *, offline: bool) -> str:
+def _command(
+    checkpoint: str,
+    policy: Path | str,
+    base: str | None,
+    out: Path,
+    chosen: Mapping[str, str],
+    *,
+    offline: bool,
+) -> str:
     """The command line that does this audit again, as a shell reads it."""
     options = [
         "--policy",
@@ -183,6 +196,8 @@ def _command(checkpoint: str, policy: Path | str, base: str | None, out: Path, *
         *(["--base", base] if base else []),
         *(["--offline"] if offline else []),
     ]
+    for what, value in sorted(chosen.items()):
+        options += ["--prediction", value] if what == "prediction" else ["--component", f"{what}={value}"]
     options += [part for file in named_files() for part in ("--plugin", file.name)]
     return shlex.join(
         [
@@ -241,6 +256,9 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "drawn_digest": opened.drawn_digest,
         "beside": list(opened.beside),
         "beside_known": opened.beside_known,
+        "prediction": opened.prediction,
+        "chosen": opened.chosen,
+        "content": opened.content,
         "parameters": opened.parameters,
         "files": opened.files,
     }

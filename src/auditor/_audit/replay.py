@@ -26,7 +26,7 @@ from auditor._journal.seal import read_key
 from auditor._process.machine import device_kind, torch_threads, versions
 from auditor.errors import AuditorError, UsageError
 from auditor.plugin.instruments import make_detectors
-from auditor.report import Report
+from auditor.report import CheckpointFacts, Report
 
 
 def replay(
@@ -54,8 +54,8 @@ def replay(
     signed = seal_of(run.manifest, key)
     counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", signed))
     dtype = run.plan.policy.sampler.dtype
-    opened_base = None if run.base is None else _open(base or run.base.source, run.base.digest)
-    erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint.digest, opened_base), dtype)
+    opened_base = None if run.base is None else _open(base or run.base.source, run.base)
+    erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint, opened_base), dtype)
     models = {"erased": erased}
     if opened_base is not None:
         models["base"] = load_model(opened_base, dtype)
@@ -88,12 +88,12 @@ def replay(
     return judge_folder(out, key)
 
 
-def _open(source: str, digest: str, base: Checkpoint | None = None) -> Checkpoint:
-    opened = open_checkpoint(source, base=base)
-    if opened.digest != digest:
+def _open(source: str, facts: CheckpointFacts, base: Checkpoint | None = None) -> Checkpoint:
+    opened = open_checkpoint(source, base=base, chosen=facts.chosen)
+    if opened.digest != facts.digest:
         raise UsageError(
             f"{source} is not what the run audited: its digest is {opened.digest[:12]}, the run's "
-            f"{digest[:12]}."
+            f"{facts.digest[:12]}."
         )
     return opened
 

@@ -10,45 +10,42 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from auditor._checkpoint.adapters.strength import as_json
 from auditor._checkpoint.architecture import (
     declared_shapes,
     refuse_other_tensors,
     refuse_what_cannot_draw,
     refusing,
 )
-from auditor._checkpoint.folder import admit_folder, files_that_load, refuse_unet, vocabulary_of
+from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
 from auditor._checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
 from auditor._checkpoint.names import is_buffer, plain_name
 from auditor._checkpoint.neighbours import weights_beside
-from auditor._checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_files
+from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay
+from auditor._checkpoint.prediction import prediction_of
+from auditor._checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_file, hash_files
 from auditor._checkpoint.survey import survey
 from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._files.json_files import read_json
-from auditor._files.safetensors_header import Header, read_header
+from auditor._files.safetensors_header import Header, read_header, read_number
 from auditor.errors import RefusedError, UsageError
-from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, UNET_PARTS
+from auditor.families.stable_diffusion.components import WEIGHTS
 
 _LOG = logging.getLogger(__name__)
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
-
+ADAPTER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+"""What peft and diffusers call the file of an adapter."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""Where peft writes an adapter's settings."""
 
 DELTA_BASE = "auditor_base"
 """Key of a safetensors file's metadata: the digest of the base that changed tensors were made over."""
-
-
-class Form(StrEnum):
-    """How a checkpoint is stored."""
-
-    FOLDER = "diffusers folder"
-    SINGLE = "single file"
-    UNET = "UNet over a base"
-    LORA = "LoRA over a base"
-    DELTA = "changed tensors over a base"
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,14 @@ class Checkpoint:
     """False for a repository that was taken from the cache: what else it holds was not asked."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each of ``files`` lies."""
+    prediction: str = "epsilon"
+    """What its denoiser was trained to predict, as its files say it or as it was chosen."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """What the user chose where the files do not say one thing (``prediction``, or a component's weights)."""
+    replaced: tuple[str, ...] = ()
+    """Of one file over a base: the parts that are not the base's own."""
+    content: str = ""
+    """Of one file over a base: what it holds, in words; of an adapter with its strengths."""
 
     def weights_of(self, component: str) -> list[str]:
         """The names of a component's weight files among ``files``."""
@@ -121,17 +126,32 @@ def _on_hub(source: str, hub: HubSource, offline: bool) -> Located:
     return Located(source, snapshot.folder / hub.file if hub.file else snapshot.folder, snapshot)
 
 
-def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: bool = False) -> Checkpoint:
+def open_checkpoint(
+    source: str,
+    *,
+    base: Checkpoint | None = None,
+    offline: bool = False,
+    chosen: Mapping[str, str] | None = None,
+) -> Checkpoint:
     """Resolve ``source``, admit it and take its digest. ``base`` is what a single file, a UNet or a LoRA is
     laid over.
 
-    Raises :class:`UsageError` where there is nothing to open and :class:`RefusedError` where it is unsafe or
-    malformed.
+    ``chosen`` says what is meant where files do not say one thing: ``prediction`` (``epsilon`` or
+    ``v_prediction``), and by component the file of weights (``{"unet":
+    "diffusion_pytorch_model.fp16.safetensors"}``). Raises :class:`UsageError` where there is nothing to open
+    and :class:`RefusedError` where it is unsafe or malformed.
     """
     located = locate(source, offline=offline)
     # links in circles, files that vanish, whatever a configuration makes of the libraries
     with refusing(f"{source} cannot be read whole"):
-        opened = _open_folder(located) if located.path.is_dir() else _open_file(located, base)
+        if file_in(located.path).is_dir():
+            opened = _open_folder(located, chosen or {})
+        elif set(chosen or {}) - {"prediction"}:
+            raise UsageError(
+                f"{source} is one file; a component's weights are chosen in a folder (--component)."
+            )
+        else:
+            opened = _open_file(located, base, chosen or {})
     if located.snapshot is not None:
         for name, path in opened.paths.items():
             digest = located.snapshot.expected.get(name)
@@ -149,40 +169,50 @@ def open_checkpoint(source: str, *, base: Checkpoint | None = None, offline: boo
     return opened
 
 
-def _open_folder(located: Located) -> Checkpoint:
+def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
     source, folder = located.source, located.path
     if not (folder / "model_index.json").is_file():
         raise RefusedError(f"{source} is not a diffusers folder: it holds no model_index.json.")
     everything = survey(source, folder)
-    weights = admit_folder(source, folder, everything)
+    files_chosen = {part: name for part, name in chosen.items() if part != "prediction"}
+    weights = admit_folder(source, folder, everything, files_chosen)
     for component, headers in weights.items():
         shapes = {name: shape for header in headers.values() for name, shape in header.shapes.items()}
         refuse_other_tensors(source, component, folder, shapes)
-    vocabulary, schedule = (
-        vocabulary_of(source, everything),
-        read_json(folder / "scheduler" / "scheduler_config.json"),
-    )
-    noise = {key: value for key, value in schedule.items() if key in NOISE_SCHEDULE}
-    refuse_what_cannot_draw(source, vocabulary, read_json(folder / "text_encoder" / "config.json"), noise)
+    vocabulary = vocabulary_of(source, everything)
+    schedule = schedule_of(folder)
+    predictions = {
+        prediction_of(source, header, schedule, chosen.get("prediction"), "its scheduler's configuration")
+        for header in weights["unet"].values()
+    }
+    refuse_what_cannot_draw(source, vocabulary, read_json(folder / "text_encoder" / "config.json"), schedule)
     paths = files_that_load(everything, weights)
     headers = {path: header for component in weights.values() for path, header in component.items()}
     files = hash_files({name: path for name, path in paths.items() if path not in headers})
     scanned = hash_and_scan_all({name: path for name, path in paths.items() if path in headers}, headers)
     files |= {name: found.file for name, found in scanned.items()}
-    snapshot = located.snapshot
+    snapshot, said = located.snapshot, dict(sorted(chosen.items()))
     return Checkpoint(
         source,
         folder,
         dict(sorted(files.items())),
-        sha256_json(files),
+        digest_of_folder(files, said),
         sum(header.parameters for header in headers.values()),
         commit=snapshot.commit if snapshot else None,
         root_digest=root_digest(everything, files),
-        drawn_digest=sha256_json([_values(scanned), vocabulary.record]),
+        drawn_digest=sha256_json([_values(scanned), vocabulary.record, *([said] if said else [])]),
         beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
         beside_known=snapshot is None or bool(snapshot.listed),
         paths=paths,
+        prediction=predictions.pop(),
+        chosen=said,
     )
+
+
+def digest_of_folder(files: Mapping[str, str], chosen: Mapping[str, str]) -> str:
+    """The digest of a folder: of every file that loading reads, and of what was chosen where it does not say
+    one thing."""
+    return sha256_json({"files": dict(files), "chosen": dict(chosen)} if chosen else dict(files))
 
 
 def _values(scanned: dict[str, Scanned]) -> dict[str, str]:
@@ -207,29 +237,27 @@ def root_digest(everything: dict[str, Path], known: dict[str, str]) -> str:
 # -- one file over a base ------------------------------------------------------------------------------------
 
 
-def form_of(source: str, header: Header) -> Form:
-    """What one file holds, by the names of its tensors. Raises :class:`RefusedError` where that cannot be
-    audited."""
-    names = header.shapes.keys()
-    refuse_unet(source, header.shapes)
-    if any(".lora" in name or "lora_" in name for name in names):
-        return Form.LORA
-    if any(name.startswith("model.diffusion_model.") for name in names):
-        return Form.SINGLE
-    if DELTA_BASE in header.metadata and all(name.split(".")[0] in UNET_PARTS for name in names):
-        return Form.DELTA  # by its own word: an eraser may change all but a few tensors
-    if "conv_in.weight" in names and "conv_out.weight" in names:
-        return Form.UNET
-    if all(name.split(".")[0] in UNET_PARTS for name in names):
-        return Form.DELTA
-    raise RefusedError(
-        f"{source} holds neither a Stable Diffusion model, a UNet, a LoRA nor changed tensors of a UNet (the "
-        f"first is {min(names)})."
-    )
+def file_in(path: Path) -> Path:
+    """The file that is meant by ``path``: itself, or of a folder with one adapter in it that adapter's."""
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        named = (path / name for name in ADAPTER_FILES)
+        return next((file for file in named if file.is_file()), path)
+    return path
 
 
-def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
-    source, path = located.source, located.path
+def settings_beside(path: Path) -> Path | None:
+    """The file with an adapter's settings that peft reads beside ``path``; None where there is none."""
+    config = path.with_name(ADAPTER_CONFIG)
+    return config if path.name == ADAPTER_FILES[0] and config.is_file() else None
+
+
+def declared_by(base: Checkpoint) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors of each part of a base."""
+    return {part: declared_shapes(part, read_json(base.folder / part / "config.json")) for part in WEIGHTS}
+
+
+def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, str]) -> Checkpoint:
+    source, path = located.source, file_in(located.path)
     if path.suffix in _PICKLES:
         raise RefusedError(
             f"{source} is a pickle, which can run code when it is opened; convert it first: auditor convert "
@@ -238,66 +266,67 @@ def _open_file(located: Located, base: Checkpoint | None) -> Checkpoint:
     if path.suffix != ".safetensors":
         raise RefusedError(f"{source} is neither a folder nor a safetensors file.")
     header = read_header(path)
-    form = form_of(source, header)
     if base is None:
         raise UsageError(
-            f"{source} is a {form}: give the base that it belongs to, which has its configuration and "
-            "vocabulary (--base; in auditor erase --over)."
+            f"{source} is a {form_of(source, header)}: give the base that it belongs to, which has its "
+            f"configuration "
+            "and vocabulary (--base; in auditor erase --over)."
         )
-    _refuse_misfit(source, form, header, base)
-    scanned, name = hash_and_scan(path, header), path.name
-    digest = scanned.file
+    if base.form is not Form.FOLDER:
+        raise UsageError(f"{base.source} is a {base.form}; a base is a diffusers folder.")
+    declared = declared_by(base)
+    config = settings_beside(path)
+    numbers = {tensor.name: tensor for tensor in header.tensors}
+    overlay = read_overlay(
+        source,
+        header,
+        None if config is None else read_json(config),
+        declared,
+        lambda name: read_number(path, numbers[name]),
+    )
+    _refuse_other_base(source, overlay, header, base)
+    prediction = prediction_of(source, header, _schedule_of(base), chosen.get("prediction"), base.source)
+    scanned = hash_and_scan(path, header)
+    files = {path.name: scanned.file} | ({} if config is None else {config.name: hash_file(config)})
+    strengths = as_json({} if overlay.adapter is None else overlay.adapter.strengths)
+    more = [
+        *([strengths] if overlay.adapter is not None else []),
+        *([prediction] if chosen else []),
+    ]
+    drawn = {
+        tensor: own for tensor, own in scanned.tensors.items() if "." in tensor and not is_buffer(tensor)
+    }
     return Checkpoint(
         source,
         base.folder,
-        {name: digest},
-        sha256_json({"form": form, "file": digest, "base": base.digest}),
-        header.parameters if form is Form.SINGLE else base.parameters,
-        form=form,
+        files,
+        sha256_json(
+            {"form": overlay.form, "files": files, "base": base.digest, "strengths": strengths} | dict(chosen)
+        ),
+        header.parameters if overlay.form is Form.SINGLE else base.parameters,
+        form=overlay.form,
         overlay=path,
         base=base,
         commit=located.snapshot.commit if located.snapshot else None,
-        root_digest=hashlib.sha256(bytes.fromhex(digest)).hexdigest(),
-        drawn_digest=sha256_json(
-            [
-                form,
-                {tensor: own for tensor, own in scanned.tensors.items() if "." in tensor},
-                base.drawn_digest,
-            ]
-        ),
-        paths={name: path},
+        root_digest=root_digest({path.name: path} | ({} if config is None else {config.name: config}), files),
+        drawn_digest=sha256_json([overlay.form, drawn, base.drawn_digest, *more]),
+        paths={path.name: path} | ({} if config is None else {config.name: config}),
+        prediction=prediction,
+        chosen=dict(chosen),
+        replaced=overlay.parts,
+        content=overlay.sentence(declared),
     )
 
 
-def _refuse_misfit(source: str, form: Form, header: Header, base: Checkpoint) -> None:
-    """Does one file fit the base that it is laid over? A LoRA's fit is seen when it is laid on."""
-    if base.form is not Form.FOLDER:
-        raise UsageError(f"{base.source} is a {base.form}; a base is a diffusers folder.")
-    if form in (Form.UNET, Form.DELTA):
-        declared = declared_shapes("unet", read_json(base.folder / "unet" / "config.json"))
-        held = header.shapes
-        if form is Form.UNET:
-            refuse_other_tensors(source, "unet", base.folder, held)
-        made_over = header.metadata.get(DELTA_BASE) if form is Form.DELTA else None
-        if made_over not in (None, base.digest):
-            raise RefusedError(
-                f"{source} was made over another base ({made_over[:12]}…) than {base.source} "
-                f"({base.digest[:12]}…)."
-            )
-        wrong = next((name for name, shape in held.items() if declared.get(name) != shape), None)
-        if wrong is not None:
-            raise RefusedError(
-                f"{source} does not fit {base.source}: {wrong} is of shape {held[wrong]}, there it is "
-                f"{declared.get(wrong)}."
-            )
-    if form is Form.SINGLE:
-        parts = SINGLE_FILE_PARTS
-        for component, prefix in parts.items():
-            if not any(name.startswith(prefix) for name in header.shapes):
-                raise RefusedError(f"{source} has no {component}: no tensor is called {prefix}…")
-        other = [name for name in header.shapes if "." in name and not name.startswith(tuple(parts.values()))]
-        if other:
-            raise RefusedError(
-                f"{source} holds {len(other)} tensors beside the model's own, the first {other[0]}; another "
-                "program may load those."
-            )
+def _schedule_of(base: Checkpoint) -> Mapping[str, Any]:
+    return schedule_of(base.folder) | {"prediction_type": base.prediction}
+
+
+def _refuse_other_base(source: str, overlay: Overlay, header: Header, base: Checkpoint) -> None:
+    """Refuse changed tensors that say themselves that they were made over another base."""
+    made_over = header.metadata.get(DELTA_BASE)
+    if overlay.form in (Form.DELTA, Form.UNET) and made_over not in (None, base.digest):
+        raise RefusedError(
+            f"{source} was made over another base ({made_over[:12]}…) than {base.source} "
+            f"({base.digest[:12]}…)."
+        )

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from auditor._checkpoint import vocabulary
+from auditor._checkpoint.configurations import (
+    read_schedule,
+    refuse_config,
+    refuse_index,
+    refuse_scale,
+    refuse_scheduler,
+)
 from auditor._checkpoint.neighbours import refuse_other_weights
 from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import Header, read_header
-from auditor.errors import RefusedError
-from auditor.families.stable_diffusion.components import (
-    CLASSES,
-    FEWEST_TIMESTEPS,
-    LARGEST_NUMBERS,
-    LIBRARIES,
-    LONGEST_BLOCKS,
-    PREDICTIONS,
-    TEXT_ENCODER_KEYS,
-    WEIGHTS,
-)
+from auditor.errors import RefusedError, UsageError
+from auditor.families.stable_diffusion.components import CLASSES, WEIGHTS
 
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 """What the files with a checkpoint's terms are called, apart from their endings."""
 
-_LARGEST_NUMBER = 10**6
-
-_LONGEST_LIST = 1000
-
 _KINDS_OF_WEIGHTS = ("F32", "F16", "BF16")
-
-_ELSEWHERE = (
-    "transformers_weights",
-    "weights_name",
-    "subfolder",
-    "_name_or_path_weights",
-    "attn_implementation",
-    "_attn_implementation",
-)
 
 _TRANSFORMER = re.compile(
     r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\."
@@ -47,54 +32,61 @@ _TRANSFORMER = re.compile(
 
 _INDEX = re.compile(rf"({'|'.join(WEIGHTS)})/[^/]+\.safetensors\.index[^/]*\.json")
 
-_CODE = ("auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code")
 
-
-def admit_folder(source: str, folder: Path, files: Mapping[str, Path]) -> dict[str, dict[Path, Header]]:
-    """Judge a diffusers folder by names, configurations and headers; ``files`` is its survey.
+def admit_folder(
+    source: str, folder: Path, files: Mapping[str, Path], chosen: Mapping[str, str] | None = None
+) -> dict[str, dict[Path, Header]]:
+    """Judge a diffusers folder by names, configurations and headers; ``files`` is its survey, ``chosen`` the
+    file of weights that is meant by component.
 
     Returns the weight files of each component, with their headers.
     """
-    index = read_json(folder / "model_index.json")
-    _refuse_code(source, "model_index.json", index)
-    _refuse_by_name(source, index)
-    for component, classes in CLASSES.items():
-        declared = index.get(component)
-        if (
-            not isinstance(declared, list)
-            or len(declared) != 2
-            or declared[1] not in classes
-            or declared[0] not in LIBRARIES
-        ):
-            raise RefusedError(
-                f"{source}: model_index.json declares {component} = {str(declared)[:80]}; only "
-                f"{' or '.join(classes)} can be audited."
-            )
+    refuse_index(source, read_json(folder / "model_index.json"))
     weights: dict[str, dict[Path, Header]] = {}
+    _refuse_choice(source, files, chosen or {})
     for component in CLASSES:
         _refuse_detours(source, folder / component, files)
         if component in WEIGHTS:
-            _refuse_config(source, folder / component / "config.json")
-            weights[component] = {
-                path: read_header(path)
-                for path in _weight_files(source, folder / component, WEIGHTS[component])
-            }
-            _refuse_other_kinds(source, folder / component, weights[component])
-            refuse_other_weights(
-                source,
-                weights[component],
-                [path for name, path in files.items() if name.startswith(f"{component}/")],
+            refuse_config(source, component, folder / component / "config.json")
+            own = (chosen or {}).get(component)
+            paths = (
+                weight_files(source, folder / component, WEIGHTS[component])
+                if own is None
+                else [files[f"{component}/{own}"]]
             )
-    for name in ("scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
-        if name.startswith("scheduler") or name in files:
-            _refuse_config(source, folder / name)
+            weights[component] = {path: read_header(path) for path in paths}
+            _refuse_other_kinds(source, folder / component, weights[component])
+            inside = [path for name, path in files.items() if name.startswith(f"{component}/")]
+            if own is None:
+                refuse_other_weights(source, weights[component], inside)
+    refuse_scheduler(source, folder / "scheduler" / "scheduler_config.json")
     vocabulary_of(source, files)
-    _refuse_scale(source, read_json(folder / "vae" / "config.json"))
-    refuse_schedule(source, read_json(folder / "scheduler" / "scheduler_config.json"))
+    refuse_scale(source, read_json(folder / "vae" / "config.json"))
     refuse_unet(
         source, {name: shape for header in weights["unet"].values() for name, shape in header.shapes.items()}
     )
     return weights
+
+
+def schedule_of(folder: Path) -> dict[str, Any]:
+    """The noise schedule of a diffusers folder."""
+    scheduler = read_json(folder / "model_index.json").get("scheduler")
+    kind = scheduler[1] if isinstance(scheduler, list) and len(scheduler) == 2 else None
+    return read_schedule(
+        folder / "scheduler" / "scheduler_config.json", kind if isinstance(kind, str) else None
+    )
+
+
+def _refuse_choice(source: str, files: Mapping[str, Path], chosen: Mapping[str, str]) -> None:
+    for component, name in chosen.items():
+        inside = [
+            file.removeprefix(f"{component}/")
+            for file in files
+            if file.startswith(f"{component}/") and file.endswith(".safetensors")
+        ]
+        if component not in WEIGHTS or name not in inside:
+            held = f"has {', '.join(inside)}" if component in WEIGHTS else f"is none of {', '.join(WEIGHTS)}"
+            raise UsageError(f"{source}: {component}={name} names no file of weights; {component} {held}.")
 
 
 def vocabulary_of(source: str, files: Mapping[str, Path]) -> vocabulary.Vocabulary:
@@ -102,26 +94,6 @@ def vocabulary_of(source: str, files: Mapping[str, Path]) -> vocabulary.Vocabula
     return vocabulary.read_vocabulary(
         source, lambda name: files[f"tokenizer/{name}"].read_bytes() if f"tokenizer/{name}" in files else None
     )
-
-
-def refuse_schedule(source: str, config: Mapping[str, Any]) -> None:
-    """Refuse a noise schedule that no sampler could step through."""
-    steps, prediction = config.get("num_train_timesteps", 1000), config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise RefusedError(f"{source}: the scheduler's prediction_type is none of {', '.join(PREDICTIONS)}.")
-    if type(steps) is not int or steps < FEWEST_TIMESTEPS:
-        raise RefusedError(
-            f"{source}: the scheduler has num_train_timesteps = {str(steps)[:20]}; {FEWEST_TIMESTEPS} or "
-            "more are right."
-        )
-
-
-def _refuse_scale(source: str, config: Mapping[str, Any]) -> None:
-    scale = config.get("scaling_factor", 0.18215)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
-        raise RefusedError(
-            f"{source}: vae/config.json has scaling_factor = {str(scale)[:20]}; a number above 0 is right."
-        )
 
 
 def files_that_load(files: Mapping[str, Path], weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
@@ -160,31 +132,6 @@ def refuse_unet(source: str, shapes: dict[str, tuple[int, ...]]) -> None:
         )
 
 
-def _refuse_by_name(source: str, index: dict[str, Any]) -> None:
-    pipeline = str(index.get("_class_name", ""))
-    for word, family in (
-        ("XL", "Stable Diffusion XL"),
-        ("Inpaint", "an inpainting model"),
-        ("Flux", "Flux"),
-        ("StableDiffusion3", "SD 3"),
-    ):
-        if word in pipeline:
-            raise RefusedError(
-                f"{source} is {family} ({pipeline[:60]}); only Stable Diffusion 1.x and 2.x can be audited "
-                "so far."
-            )
-    if "transformer" in index and "unet" not in index:
-        raise RefusedError(
-            f"{source} is a diffusion transformer; only Stable Diffusion 1.x and 2.x can be audited so far."
-        )
-
-
-def _refuse_code(source: str, name: str, config: dict[str, Any]) -> None:
-    key = next((key for key in _CODE if key in config), None)
-    if key is not None:
-        raise RefusedError(f"{source}: {name} asks for code of its own ('{key}'); none is ever run.")
-
-
 def _refuse_detours(source: str, folder: Path, files: Mapping[str, Path]) -> None:
     """Refuse what would make a loader read other files than the ones that were admitted."""
     if not folder.is_dir():
@@ -196,59 +143,7 @@ def _refuse_detours(source: str, folder: Path, files: Mapping[str, Path]) -> Non
             )
 
 
-def _refuse_config(source: str, path: Path) -> None:
-    config, name = read_json(path), f"{path.parent.name}/{path.name}"
-    _refuse_code(source, name, config)
-    key = next((key for key in _ELSEWHERE if key in config), None)
-    if key is not None:
-        raise RefusedError(f"{source}: {name} would load weights or code from elsewhere ('{key}').")
-    if config.get("dropout") or config.get("attention_dropout"):
-        raise RefusedError(
-            f"{source}: {name} asks for dropout, which would act on the probes' training alone."
-        )
-    if "quantization_config" in config:
-        raise RefusedError(f"{source}: {name} asks for quantisation; only plain weights can be audited.")
-    if path.parent.name == "text_encoder":
-        odd = next((key for key in config if key not in TEXT_ENCODER_KEYS), None)
-        if odd is not None:
-            raise RefusedError(
-                f"{source}: {name} has the key '{odd[:60]}', which is not understood; leave it out if it has "
-                "no effect."
-            )
-        if config.get("model_type", "clip_text_model") != "clip_text_model":
-            raise RefusedError(
-                f"{source}: {name} is of the type {str(config['model_type'])[:60]}; clip_text_model is right."
-            )
-    if config.get("_use_default_values"):
-        raise RefusedError(
-            f"{source}: {name} takes some of its keys back ('_use_default_values'); some loaders follow that."
-        )
-    for key, number in _numbers(config):
-        if key == "model_max_length":
-            continue  # the text encoder's own length is used
-        if abs(number) > _LARGEST_NUMBER or number > LARGEST_NUMBERS.get(key, _LARGEST_NUMBER):
-            raise RefusedError(
-                f"{source}: {name} has {key} = {str(number)[:20]}, which no model of this kind has."
-            )
-
-
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a configuration with the name it stands under."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _numbers(inner, str(name)[:60])
-    elif isinstance(value, list):
-        if len(value) > (
-            LONGEST_BLOCKS if key.startswith(("block", "down_block", "up_block")) else _LONGEST_LIST
-        ):
-            yield f"a list of {key} of length", _LARGEST_NUMBER + len(value)
-        for inner in value:
-            yield from _numbers(inner, key)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield key, value
-
-
-def _weight_files(source: str, folder: Path, stem: str) -> list[Path]:
+def weight_files(source: str, folder: Path, stem: str) -> list[Path]:
     """The safetensors of one component: one file, its half-precision variant, or the shards that an index
     names."""
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):

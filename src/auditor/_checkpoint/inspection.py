@@ -3,18 +3,24 @@ asked."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from auditor._checkpoint.admit import Located, form_of, locate, open_checkpoint
-from auditor._checkpoint.folder import admit_folder
+from auditor._checkpoint.admit import Located, file_in, locate, open_checkpoint
+from auditor._checkpoint.folder import admit_folder, weight_files
+from auditor._checkpoint.neighbours import WEIGHT_FILES
+from auditor._checkpoint.overlay import form_of
+from auditor._checkpoint.prediction import said_prediction
 from auditor._checkpoint.survey import refuse_outside, survey
 from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
+from auditor.families.stable_diffusion.components import WEIGHTS
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 _LONGEST_CARD = 2**16
@@ -44,31 +50,43 @@ class Inspection:
     licence: str | None
     base_model: str | None
     never_read: tuple[str, ...]
-    """Files beside it that no audit opens: pickles, and other programs' formats."""
+    """Files with weights or code that an audit does not load: other variants, pickles, other programs'
+    formats."""
     refused: str | None
     digest: str | None
     root_digest: str | None
+    content: str = ""
+    """Of one file over a base: what it holds, of an adapter with its strengths."""
 
 
-def inspect(source: str, *, full: bool = False, base: str | None = None, offline: bool = False) -> Inspection:
-    """Look at ``source``. With ``full`` everything is admitted, hashed and scanned as for an audit (a
-    single file then needs ``base``)."""
+def inspect(
+    source: str,
+    *,
+    full: bool = False,
+    base: str | None = None,
+    offline: bool = False,
+    chosen: Mapping[str, str] | None = None,
+) -> Inspection:
+    """Look at ``source``. With ``full`` everything is admitted, hashed and scanned as for an audit, by the
+    same code (a single file then needs ``base``). ``chosen``: see
+    :func:`~auditor._checkpoint.admit.open_checkpoint`."""
     located = locate(source, offline=offline)
     form, components, refused = None, list[Component](), None
     digest = root = family = prediction = None
+    content, path = "", file_in(located.path)
     try:
-        if located.path.is_dir():
-            form, components = "diffusers folder", _folder(located)
-            family, prediction = _declared(located.path)
+        if path.is_dir():
+            form, components = "diffusers folder", _folder(located, chosen or {})
+            family, prediction = _declared(path)
         else:
-            header = read_header(located.path)
-            form, components = str(form_of(source, header)), [_component("tensors", {located.path: header})]
-            family = _family_of(header)
+            header = read_header(path)
+            form, components = str(form_of(source, header)), [_component("tensors", {path: header})]
+            family, prediction = _family_of(header), said_prediction(source, header)
         if full:
-            opened = open_checkpoint(
-                source, base=None if base is None else open_checkpoint(base, offline=offline), offline=offline
-            )
-            digest, root = opened.digest, opened.root_digest
+            opened_base = None if base is None or path.is_dir() else open_checkpoint(base, offline=offline)
+            opened = open_checkpoint(source, base=opened_base, offline=offline, chosen=chosen)
+            digest, root, form = opened.digest, opened.root_digest, str(opened.form)
+            content, prediction = opened.content, opened.prediction
     except RefusedError as error:
         refused = str(error)
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -83,20 +101,22 @@ def inspect(source: str, *, full: bool = False, base: str | None = None, offline
         tuple(components),
         licence,
         base_model,
-        _never_read(located.path),
+        _never_read(located, chosen or {}),
         refused,
         digest,
         root,
+        content,
     )
 
 
-def _folder(located: Located) -> list[Component]:
+def _folder(located: Located, chosen: Mapping[str, str]) -> list[Component]:
     if not (located.path / "model_index.json").is_file():
         raise RefusedError(f"{located.source} is not a diffusers folder: it holds no model_index.json.")
     everything = survey(located.source, located.path)
+    components = {part: name for part, name in chosen.items() if part != "prediction"}
     return [
         _component(name, headers)
-        for name, headers in admit_folder(located.source, located.path, everything).items()
+        for name, headers in admit_folder(located.source, located.path, everything, components).items()
     ]
 
 
@@ -153,22 +173,19 @@ def _card(path: Path) -> tuple[str | None, str | None]:
     return licence if isinstance(licence, str) else None, base if isinstance(base, str) else None
 
 
-def _never_read(path: Path) -> tuple[str, ...]:
-    if not path.is_dir():
+def _never_read(located: Located, chosen: Mapping[str, str]) -> tuple[str, ...]:
+    """What lies in a folder, holds weights or code, and is not loaded."""
+    path = located.path
+    if not file_in(path).is_dir():
         return ()
-    kinds = (
-        ".bin",
-        ".ckpt",
-        ".pt",
-        ".pth",
-        ".pkl",
-        ".pickle",
-        ".onnx",
-        ".onnx_data",
-        ".msgpack",
-        ".h5",
-        ".py",
+    loaded = set()
+    for component, stem in WEIGHTS.items():
+        if component in chosen:
+            loaded.add(path / component / chosen[component])
+            continue
+        with contextlib.suppress(RefusedError):
+            loaded |= set(weight_files(located.source, path / component, stem))
+    others = (
+        file for file in path.rglob("*") if file.suffix in (*WEIGHT_FILES, ".py") and file not in loaded
     )
-    return tuple(
-        sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in kinds)
-    )
+    return tuple(sorted(file.relative_to(path).as_posix() for file in others))

@@ -4,7 +4,6 @@ after loading (safety.md S16)."""
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
@@ -15,17 +14,17 @@ from accelerate import init_empty_weights
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from auditor._checkpoint.admit import Checkpoint, Form
+from auditor._checkpoint.admit import ADAPTER_CONFIG, Checkpoint, declared_by
 from auditor._checkpoint.architecture import build, refusing
+from auditor._checkpoint.folder import schedule_of
 from auditor._checkpoint.names import is_buffer, plain_name
-from auditor._checkpoint.scan import hash_files
+from auditor._checkpoint.overlay import read_overlay, taken
 from auditor._checkpoint.vocabulary import read_vocabulary
-from auditor._diffusion.lora import merge_lora
 from auditor._diffusion.model import DiffusionModel
 from auditor._files.json_files import parse_json
-from auditor._files.safetensors_header import read_header
+from auditor._files.safetensors_header import header_of
 from auditor.errors import RefusedError
-from auditor.families.stable_diffusion.components import NOISE_SCHEDULE, SINGLE_FILE_PARTS, WEIGHTS
+from auditor.families.stable_diffusion.components import WEIGHTS
 from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -50,12 +49,9 @@ def load_model(
     device = device or best_device()
     with quiet(), refusing(f"{checkpoint.source} does not load as Stable Diffusion"):
         origin = checkpoint.base or checkpoint
-        if checkpoint.form is Form.SINGLE:
-            unet, vae, text_encoder = _single(checkpoint)
-        else:
-            unet, vae, text_encoder = (_built(origin, component) for component in WEIGHTS)
-            if checkpoint.overlay is not None:
-                _lay_over(checkpoint, unet)
+        modules = {component: _built(origin, component) for component in WEIGHTS}
+        if checkpoint.overlay is not None:
+            _lay_over(checkpoint, modules)
         vocabulary = read_vocabulary(
             checkpoint.source,
             lambda name: (
@@ -63,19 +59,18 @@ def load_model(
             ),
         )
         tokenizer = vocabulary.tokenizer()
-        scheduler = parse_json("scheduler_config.json", _admitted(origin, "scheduler/scheduler_config.json"))
-    if checkpoint.form is Form.SINGLE:
-        _refuse_changed(checkpoint)
-    for part in (unet, vae, text_encoder):
+        for name in ("model_index.json", "scheduler/scheduler_config.json"):
+            _admitted(origin, name)
+        schedule = schedule_of(origin.folder) | {"prediction_type": checkpoint.prediction}
+    for part in modules.values():
         for module in part.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # a publisher's dropout would act on the probe's training alone
         if not all(bool(value.isfinite().all()) for value in part.parameters()):
             raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
-    noise = {key: value for key, value in scheduler.items() if key in NOISE_SCHEDULE}
-    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer}
-    model = DiffusionModel(parts, STABLE_DIFFUSION, noise, checkpoint.digest, precision_of(dtype, device))
+    parts = modules | {"tokenizer": tokenizer}
+    model = DiffusionModel(parts, STABLE_DIFFUSION, schedule, checkpoint.digest, precision_of(dtype, device))
     with quiet(), refusing(f"{checkpoint.source} loads and does not draw"):
         _try(model)
     return model
@@ -103,16 +98,6 @@ def precision_of(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return _PRECISIONS[dtype]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def _refuse_changed(checkpoint: Checkpoint) -> None:
-    files, paths = (checkpoint.files, checkpoint.paths)
-    if checkpoint.base is not None:
-        files, paths = files | checkpoint.base.files, paths | checkpoint.base.paths
-    now = hash_files(paths)
-    changed = [name for name, digest in files.items() if now[name] != digest]
-    if changed:
-        raise RefusedError(f"{checkpoint.source} changed on disk while it was loaded: {', '.join(changed)}.")
 
 
 def _tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:
@@ -156,57 +141,32 @@ def _built(checkpoint: Checkpoint, component: str) -> Any:
     return model
 
 
-def _single(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
-    """The parts of a single file in the original Stable Diffusion's names, with the base's configurations."""
-    from diffusers import StableDiffusionPipeline  # takes a second to import, and few checkpoints need it
-
-    assert checkpoint.overlay is not None
-    pipeline = StableDiffusionPipeline.from_single_file(
-        str(checkpoint.overlay),
-        config=str(checkpoint.folder),
-        torch_dtype=torch.float32,
-        local_files_only=True,
-        safety_checker=None,
+def _lay_over(checkpoint: Checkpoint, modules: dict[str, Any]) -> None:
+    """Put what one file holds into the base's parts: tensors of its own, or an adapter's changes."""
+    assert checkpoint.overlay is not None and checkpoint.base is not None
+    content = _admitted(checkpoint, checkpoint.overlay.name)
+    held, header = load(content), header_of(checkpoint.overlay.name, content)
+    config = None
+    if ADAPTER_CONFIG in checkpoint.files:
+        config = parse_json(ADAPTER_CONFIG, _admitted(checkpoint, ADAPTER_CONFIG))
+    overlay = read_overlay(
+        checkpoint.source,
+        header,
+        config,
+        declared_by(checkpoint.base),
+        lambda name: float(held[name].flatten()[0]),
     )
-    parts = {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
-    tensors = read_header(checkpoint.overlay).tensors
-    for component, prefix in SINGLE_FILE_PARTS.items():
-        held = sum(
-            tensor.count
-            for tensor in tensors
-            if tensor.name.startswith(prefix) and not is_buffer(tensor.name)
-        )
-        used = sum(
-            value.numel() for name, value in parts[component].state_dict().items() if not is_buffer(name)
-        )
-        if any(value.is_meta for value in parts[component].state_dict().values()) or held < used:
-            raise RefusedError(
-                f"{checkpoint.source}: {component} has {held} of the {used} values that the base's "
-                "configuration declares."
-            )
-        # into private memory: what follows on disk changes nothing
-        parts[component] = copy.deepcopy(parts[component])
-    return parts["unet"], parts["vae"], parts["text_encoder"]
-
-
-def _lay_over(checkpoint: Checkpoint, unet: Any) -> None:
-    """Put a UNet's own tensors, some changed ones, or a LoRA into the base's UNet."""
-    held = _tensors(checkpoint, checkpoint.files)
-    if checkpoint.form is not Form.LORA:
-        found = unet.load_state_dict(held, strict=checkpoint.form is Form.UNET)
-        if found.unexpected_keys:
-            raise RefusedError(
-                f"{checkpoint.source} holds {len(found.unexpected_keys)} tensors that the base's UNet has "
-                "not."
-            )
+    if overlay.adapter is not None:
+        overlay.adapter.merge(modules, held)
         return
-    (name,) = checkpoint.files
-    content = _admitted(checkpoint, name)
-    header = parse_json(name, content[8 : 8 + int.from_bytes(content[:8], "little")])
-    try:
-        merge_lora(unet, held, header.get("__metadata__", {}))
-    except ValueError as error:
-        raise RefusedError(f"{checkpoint.source} {error}.") from error
+    for part, own in overlay.tensors.items():
+        module = modules[part]
+        names = {plain_name(name): name for name in module.state_dict()}
+        shapes = {plain_name(name): tuple(value.shape) for name, value in module.state_dict().items()}
+        tensors = {names[name]: taken(piece, held, shapes[name]) for name, piece in own.items()}
+        found = module.load_state_dict(tensors, strict=False)
+        if found.unexpected_keys:
+            raise RefusedError(f"{checkpoint.source}: {part} does not hold the tensors that were admitted.")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from auditor._checkpoint.names import is_buffer, plain_name
 from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
 
-_WEIGHTS = (
+WEIGHT_FILES = (
     ".safetensors",
     ".bin",
     ".ckpt",
@@ -28,6 +28,7 @@ _WEIGHTS = (
     ".h5",
     ".gguf",
 )
+"""How the names of files with weights end."""
 _KINDS = ("F64", "F32", "F16", "BF16")
 _PLACES = re.compile(r"((unet|vae|text_encoder)/)?[^/]+")
 
@@ -36,7 +37,9 @@ def weights_beside(names: Iterable[str], audited: Iterable[str]) -> tuple[str, .
     """Of a checkpoint's file names those that hold weights, lie where programs look for them, and were not
     audited."""
     left = set(names) - set(audited)
-    return tuple(sorted(name for name in left if name.lower().endswith(_WEIGHTS) and _PLACES.fullmatch(name)))
+    return tuple(
+        sorted(name for name in left if name.lower().endswith(WEIGHT_FILES) and _PLACES.fullmatch(name))
+    )
 
 
 def refuse_other_weights(source: str, admitted: Mapping[Path, Header], inside: Iterable[Path]) -> None:

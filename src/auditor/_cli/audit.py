@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import exit_zero, output_format, plugin_files, seal
+from auditor._cli.options import choices, chosen, exit_zero, output_format, plugin_files, seal
 from auditor._cli.terminal import exit_code_of, present, show_changes
 
 
@@ -38,6 +38,7 @@ from auditor._cli.terminal import exit_code_of, present, show_changes
     type=click.Path(path_type=Path),
     help="An earlier report: say what changed. The verdict does not hang on it.",
 )
+@choices
 @output_format
 @exit_zero
 @seal
@@ -54,6 +55,8 @@ def command(
     cache: Path | None,
     forms: tuple[str, ...],
     baseline: Path | None,
+    prediction: str | None,
+    components: dict[str, str],
     form: str,
     exit_zero: bool,
     seal: Path | None,
@@ -84,6 +87,7 @@ def command(
             progress=progress,
             base=base,
             seal=seal,
+            chosen=chosen(prediction, components),
         )
     present(report, out, form)
     for name in forms:

@@ -7,6 +7,7 @@ import json
 
 import click
 
+from auditor._cli.options import choices, chosen
 from auditor.errors import ExitCode
 
 
@@ -19,17 +20,25 @@ from auditor.errors import ExitCode
 )
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
 @click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
+@choices
 @click.option("--format", "form", type=click.Choice(["human", "json"]), default="human")
 @click.pass_context
 def command(
-    ctx: click.Context, checkpoint: str, full: bool, base: str | None, offline: bool, form: str
+    ctx: click.Context,
+    checkpoint: str,
+    full: bool,
+    base: str | None,
+    offline: bool,
+    prediction: str | None,
+    components: dict[str, str],
+    form: str,
 ) -> None:
     """Say what CHECKPOINT is, and what admission says of it, from names and headers alone. Ends with 4
     where it would be refused."""
     from auditor._checkpoint.inspection import inspect
     from auditor._cli.terminal import show_inspection
 
-    found = inspect(checkpoint, full=full, base=base, offline=offline)
+    found = inspect(checkpoint, full=full, base=base, offline=offline, chosen=chosen(prediction, components))
     if form == "json":
         click.echo(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,3 +46,36 @@ seal = click.option(
     help="A file with a secret key: every line of the journal must carry its seal, so that none was written "
     "by anybody else.",
 )
+
+
+def _choices(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        component, _, file = pair.partition("=")
+        if not component or not file:
+            raise click.BadParameter(f"{pair}: COMPONENT=FILE is right, for instance unet=model.safetensors.")
+        found[component] = file
+    return found
+
+
+def choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--prediction`` and ``--component``: what is meant where a checkpoint's files do not say one thing."""
+    component = click.option(
+        "--component",
+        "components",
+        metavar="COMPONENT=FILE",
+        multiple=True,
+        callback=_choices,
+        help="Which file of weights is meant where a folder holds several; may be given again.",
+    )
+    prediction = click.option(
+        "--prediction",
+        type=click.Choice(["epsilon", "v_prediction"]),
+        help="What the denoiser predicts, where its file and the scheduler's configuration disagree.",
+    )
+    return prediction(component(command))
+
+
+def chosen(prediction: str | None, components: dict[str, str]) -> dict[str, str]:
+    """Both options as one, as :func:`~auditor._checkpoint.admit.open_checkpoint` takes them."""
+    return components | ({} if prediction is None else {"prediction": prediction})

@@ -142,6 +142,7 @@ def show_inspection(found: Inspection) -> None:
     rows = {
         "form": found.form,
         "family": found.family,
+        "holds": found.content or None,
         "predicts": found.prediction,
         "commit": found.commit,
         "licence in its card": found.licence,
@@ -160,7 +161,7 @@ def show_inspection(found: Inspection) -> None:
         )
     if found.never_read:
         console.print(
-            f"never read: {_printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True
+            f"not loaded: {_printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True
         )
     verdict = "admitted" if found.digest else "admitted so far (names and headers; --full reads every byte)"
     console.print(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from auditor._checkpoint.admit import DELTA_BASE, Form
+from auditor._checkpoint.admit import DELTA_BASE
 from auditor._checkpoint.folder import LICENCES
 from auditor._checkpoint.names import plain_name
 from auditor._diffusion.model import configuration_of
@@ -135,10 +135,7 @@ def write_result(
 
 def _laid_over(job: ErasureJob) -> set[str]:
     """The parts that are not the files of the base's folder, where what was erased from is a file over it."""
-    if job.opened.base is None:
-        return set()
-    family = job.model.family
-    return set(family.weights) if job.opened.form is Form.SINGLE else {family.denoiser}
+    return set(job.opened.replaced)
 
 
 def _write_component(folder: Path, origin: Checkpoint, component: str, module: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ def read_header(path: Path) -> Header:
             text = file.read(length)
     except OSError as error:
         raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
+    return _judged(name, text, size)
+
+
+def header_of(name: str, content: bytes) -> Header:
+    """The same of a file that was read before, called ``name``."""
+    length = int.from_bytes(content[:8], "little")
+    return _judged(name, content[8 : 8 + length], len(content))
+
+
+def _judged(name: str, text: bytes, size: int) -> Header:
+    length = len(text)
     declared = _parse(name, text)
     metadata = declared.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -112,6 +124,36 @@ def read_header(path: Path) -> Header:
     if expected != size:
         raise _problem(name, f"its tensors end at byte {expected} and the file at {size}")
     return Header(tuple(tensors), metadata)
+
+
+def read_number(path: Path, tensor: Tensor) -> float:
+    """The number in a tensor of one, read from its file without a library. Raises :class:`RefusedError` where
+    it holds more or none."""
+    if tensor.count != 1:
+        raise RefusedError(f"{path.name}: {tensor.name} is of shape {tensor.shape}; one number is right.")
+    with path.open("rb") as file:
+        file.seek(tensor.start)
+        content = file.read(tensor.end - tensor.start)
+    if len(content) != tensor.end - tensor.start:
+        raise RefusedError(f"{path.name} changed while it was read.")
+    if tensor.dtype == "BF16":
+        content, tensor_kind = b"\0\0" + content, "<f"
+    else:
+        tensor_kind = _NUMBERS[tensor.dtype]
+    return float(struct.unpack(tensor_kind, content)[0])
+
+
+_NUMBERS = {
+    "F64": "<d",
+    "F32": "<f",
+    "F16": "<e",
+    "I64": "<q",
+    "I32": "<i",
+    "I16": "<h",
+    "I8": "<b",
+    "U8": "<B",
+    "BOOL": "<?",
+}
 
 
 def _problem(file: str, what: str) -> RefusedError:
@@ -150,7 +192,8 @@ def _tensor(file: str, name: str, entry: Any, start: int) -> Tensor:
         raise _problem(
             file, f"'{name}' is of the kind {str(dtype)[:20]!r}; known are {', '.join(ITEM_BYTES)}"
         )
-    if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS or 0 in shape:
+    # an empty tensor is a marker by its name alone; no weight is one
+    if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS or (0 in shape and shape != [0]):
         raise _problem(file, f"'{name}' has the shape {str(shape)[:80]}")
     if (
         not _are_counts(offsets)

@@ -15,15 +15,15 @@ import pluggy
 from auditor._files.entry_points import API_VERSION
 
 if TYPE_CHECKING:
+    from auditor._checkpoint.adapters.merge import merge_lora
     from auditor._diffusion.closed_form import cross_gram, gram, refinement
     from auditor._diffusion.denoising import noised_prediction, training_draw
     from auditor._diffusion.finetune import Examples, Training, finetune
-    from auditor._diffusion.lora import merge_lora
     from auditor._diffusion.model import DiffusionModel
     from auditor._diffusion.sampling import draw
     from auditor._files.safetensors_header import read_header
     from auditor._journal.lines import Sample
-    from auditor.errors import AuditorError, PluginError, UsageError
+    from auditor.errors import AuditorError, PluginError, RefusedError, UsageError
     from auditor.families.family import Condition
     from auditor.plugin._door import call, iterate, title
     from auditor.plugin._loader import make_plugin
@@ -58,11 +58,11 @@ _HOMES = {
     "auditor._diffusion.closed_form": ("cross_gram", "gram", "refinement"),
     "auditor._diffusion.denoising": ("noised_prediction", "training_draw"),
     "auditor._diffusion.finetune": ("Examples", "Training", "finetune"),
-    "auditor._diffusion.lora": ("merge_lora",),
+    "auditor._checkpoint.adapters.merge": ("merge_lora",),
     "auditor._diffusion.model": ("DiffusionModel",),
     "auditor._diffusion.sampling": ("draw",),
     "auditor._journal.lines": ("Sample",),
-    "auditor.errors": ("AuditorError", "PluginError", "UsageError"),
+    "auditor.errors": ("AuditorError", "PluginError", "RefusedError", "UsageError"),
     "auditor.families.family": ("Condition",),
     "auditor.plugin._door": ("call", "iterate", "title"),
     "auditor.plugin._loader": ("make_plugin",),
@@ -117,6 +117,7 @@ __all__ = [
     "Probe",
     "ProbeSetting",
     "PromptTemplates",
+    "RefusedError",
     "Report",
     "ReportWritten",
     "Reporter",

@@ -57,6 +57,12 @@ class CheckpointFacts(ReportModel):
     """Files that hold weights for some program and were not audited."""
     beside_known: bool = True
     """False for a repository that was taken from the Hub's cache: what else it holds was not asked."""
+    prediction: str = ""
+    """What its denoiser was trained to predict; empty in older reports."""
+    chosen: dict[str, str] = Field(default_factory=dict)
+    """What the user chose where its files do not say one thing: ``prediction``, or a component's weights."""
+    content: str = ""
+    """Of one file over a base: what it holds, of an adapter with its strengths."""
 
 
 class Control(ReportModel):

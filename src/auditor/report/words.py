@@ -99,12 +99,22 @@ def thresholds(report: Report) -> tuple[float, float]:
 def remarks(report: Report) -> tuple[str, ...]:
     """What a reader of any verdict must know of what was asked and of what was audited, one sentence each."""
     found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker else []
-    if report.checkpoint.beside:
+    checkpoint = report.checkpoint
+    if checkpoint.content:
+        found.append(f"Laid over the base: {checkpoint.content}.")
+    if checkpoint.chosen:
+        said = ", ".join(f"{what} = {value}" for what, value in sorted(checkpoint.chosen.items()))
+        found.append(
+            f"The checkpoint's files do not say one thing; audited is what was chosen: {said}. Who loads it "
+            f"otherwise "
+            "loads another model."
+        )
+    if checkpoint.beside:
         found.append(
             "Beside the audited weights lie others, which this report says nothing of: "
-            f"{names(report.checkpoint.beside)}."
+            f"{names(checkpoint.beside)}."
         )
-    if not report.checkpoint.beside_known:
+    if not checkpoint.beside_known:
         found.append(
             "The Hub was not asked what else the repository holds; other weights in it were not audited."
         )

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from auditor.plugin import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update, UsageError
+from auditor.plugin import (
+    OptionsModel,
+    Probe,
+    ProbeSetting,
+    RefusedError,
+    TrainingRequest,
+    Update,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -130,7 +138,8 @@ class MergeLoraOptions(OptionsModel):
     """Which LoRA."""
 
     file: Path
-    """A safetensors file in peft's or diffusers' keys."""
+    """A safetensors file, in the names of peft, diffusers, kohya or LyCORIS; peft's settings are read from
+    ``adapter_config.json`` beside ``adapter_model.safetensors``."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the file: the policy says which weights are meant, and nothing else is merged."""
     scale: float = Field(default=1.0, gt=0)
@@ -149,9 +158,24 @@ class MergeLora(Untrained):
         """Anything that is no rounding error."""
         return 1e-5
 
+    def changes(self, method: str) -> tuple[str, ...]:
+        """Most published LoRAs change the text encoder too."""
+        return ("denoiser.*", "text_encoder.*")
+
+    def files(self) -> tuple[Path, ...]:
+        """The LoRA, and the settings beside it that say how strong it is."""
+        settings = self._settings()
+        return (self.options.file,) if settings is None else (self.options.file, settings)
+
+    def _settings(self) -> Path | None:
+        file: Path = self.options.file
+        settings = file.with_name("adapter_config.json")
+        return settings if file.name == "adapter_model.safetensors" and settings.is_file() else None
+
     def apply(self, update: Update) -> None:
         """Read, compare with the digest, judge the header, merge."""
         import hashlib
+        import json
 
         from safetensors.torch import load
 
@@ -169,6 +193,8 @@ class MergeLora(Untrained):
             raise UsageError(f"{file} has the sha256 {found}, not the one in the policy; it is another LoRA.")
         tensors = {name: tensor.to(model.device) for name, tensor in load(content).items()}
         try:
-            merge_lora(model.unet, tensors, header.metadata, self.options.scale)
-        except ValueError as error:
-            raise UsageError(f"{file} {error}.") from error
+            settings = self._settings()
+            config = None if settings is None else json.loads(settings.read_text(encoding="utf-8"))
+            merge_lora(model, str(file), tensors, header.metadata, self.options.scale, config)
+        except RefusedError as error:
+            raise UsageError(str(error)) from error

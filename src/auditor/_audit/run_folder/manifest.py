@@ -9,6 +9,7 @@ from typing import Any
 
 from auditor._audit.cells import Seeds
 from auditor._audit.plan import Plan, derive_seeds, lay_out
+from auditor._checkpoint.admit import digest_of_folder
 from auditor._files.digest import sha256_file, sha256_json
 from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
@@ -69,7 +70,7 @@ def open_run(out: Path) -> Run:
         if (
             facts is not None
             and facts.form == "diffusers folder"
-            and sha256_json(facts.files) != facts.digest
+            and digest_of_folder(facts.files, facts.chosen) != facts.digest
         ):
             raise UsageError(
                 f"{out / 'manifest.json'} contradicts itself: the digest of {facts.source} is not that of "

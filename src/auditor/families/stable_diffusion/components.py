@@ -3,6 +3,8 @@ configuration may ask for."""
 
 from __future__ import annotations
 
+from auditor.families.stable_diffusion.configurations import BETAS
+
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -33,29 +35,12 @@ NOISE_SCHEDULE = (
 """What is taken from a checkpoint's scheduler: the noise it was trained with. How images are drawn is the
 policy's."""
 
-UNET_PARTS = (
-    "conv_in",
-    "time_embedding",
-    "down_blocks",
-    "mid_block",
-    "up_blocks",
-    "conv_norm_out",
-    "conv_out",
-)
-"""What the names of a diffusers UNet's tensors begin with."""
-
 CLASSES: dict[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "scheduler": (
-        "DDPMScheduler",
-        "DDIMScheduler",
-        "PNDMScheduler",
-        "LMSDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-    ),
+    "scheduler": tuple(BETAS),
 }
 """The classes that a folder's ``model_index.json`` may name, by component."""
 
@@ -80,34 +65,3 @@ LARGEST_NUMBERS = {
 
 LONGEST_BLOCKS = 8
 """The most blocks that a component may have."""
-
-TEXT_ENCODER_KEYS = (
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "bos_token_id",
-    "dropout",
-    "dtype",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_size",
-    "initializer_factor",
-    "initializer_range",
-    "intermediate_size",
-    "layer_norm_eps",
-    "max_position_embeddings",
-    "model_type",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "pad_token_id",
-    "projection_dim",
-    "torch_dtype",
-    "transformers_version",
-    "vocab_size",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-    "use_cache",
-)
-"""What a text encoder's configuration may say: anything else could be another model for another loader
-(``text_config``)."""

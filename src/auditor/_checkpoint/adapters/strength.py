@@ -1,0 +1,189 @@
+"""How strongly an adapter's product is added: alpha over rank, from wherever its file says it.
+
+An alpha tensor beside the layer (kohya), else the settings of peft (Hu et al. 2021: alpha / r; Kalajdzievski
+2023, rank-stabilised: alpha / sqrt(r)), else 1, which every program takes that finds neither.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from auditor._files.json_files import parse_json
+from auditor.errors import RefusedError
+
+_NOT_MERGED: dict[str, tuple[Any, ...]] = {
+    "fan_in_fan_out": (False, None),
+    "bias": ("none", None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None, []),
+    "use_qalora": (False, None),
+    "alora_invocation_tokens": (None,),
+    "arrow_config": (None,),
+    "megatron_config": (None,),
+    "exclude_modules": (None, []),
+}
+"""peft's settings under which a LoRA is more than the products in its file, or less; the values under which
+it is neither."""
+_INITS = ("true", "false", "none", "gaussian", "orthogonal", "eva")
+"""Ways to begin a LoRA that leave the base's weights as they are (lower case)."""
+_PATTERN = re.compile(r"\^?[\w.]+\$?")
+_FEWEST_STEPS = re.compile(r"(?!.*\)[*+?{])(?!(.*[*+?{]){4})[\w.\\|()^$*+?:\[\]-]+")
+"""Regular expressions that no name makes slow: few repetitions, none of a group."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """The factor of a layer's product, and whether it was assumed: the file does not say."""
+
+    factor: float
+    assumed: bool = False
+
+
+class Settings:
+    """What peft's settings say of each layer's rank and alpha; of one part, or of all."""
+
+    def __init__(self, source: str, values: Mapping[str, Any]) -> None:
+        self.source = source
+        self.values = values
+        self._refuse_more()
+
+    def strength(self, layer: str, rank: int) -> float:
+        """The factor of the layer called ``layer`` in its part. Raises :class:`RefusedError` where the
+        settings say another rank than its tensors have."""
+        declared = self._number("r", 8) if "r" in self.values else rank
+        declared = self._of_layer("rank_pattern", layer, declared)
+        alpha = self._of_layer("alpha_pattern", layer, self._number("lora_alpha", 8))
+        if declared != rank:
+            raise RefusedError(
+                f"{self.source}: {layer} is of rank {rank}, and the settings in the file say {declared:g}."
+            )
+        return alpha / math.sqrt(rank) if self.values.get("use_rslora") is True else alpha / rank
+
+    def refuse_outside(self, layer: str) -> None:
+        """Refuse a layer that is not among the modules which peft would put an adapter on: its tensors would
+        not be loaded."""
+        wanted = self.values.get("target_modules")
+        if wanted is None or wanted == "all-linear":
+            return
+        if isinstance(wanted, str):
+            if not _FEWEST_STEPS.fullmatch(wanted):
+                raise RefusedError(
+                    f"{self.source}: its target_modules {wanted[:60]!r} are not understood; a list is."
+                )
+            try:
+                inside = re.fullmatch(wanted, layer) is not None
+            except re.error as error:
+                raise RefusedError(
+                    f"{self.source}: its target_modules {wanted[:60]!r} are not understood."
+                ) from error
+        elif isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
+            inside = any(layer == name or layer.endswith(f".{name}") for name in wanted)
+        else:
+            raise RefusedError(f"{self.source}: its target_modules are no list of names.")
+        if not inside:
+            raise RefusedError(
+                f"{self.source} holds tensors of {layer}, which is not among the target_modules in its "
+                f"settings; "
+                "programs that read those load it without them."
+            )
+
+    @property
+    def is_dora(self) -> bool:
+        """Do they say that a magnitude belongs to each layer?"""
+        return self.values.get("use_dora") is True
+
+    def _number(self, key: str, default: float) -> float:
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+            raise RefusedError(
+                f"{self.source}: its settings have {key} = {str(value)[:40]}; a number above 0 is right."
+            )
+        return value
+
+    def _of_layer(self, key: str, layer: str, default: float) -> float:
+        """The value of the first pattern that ends as the layer's name does, as peft matches it."""
+        patterns = self.values.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise RefusedError(f"{self.source}: its settings have a {key} that is no object.")
+        for pattern, value in patterns.items():
+            if not _PATTERN.fullmatch(pattern):
+                raise RefusedError(
+                    f"{self.source}: its settings have the {key} {pattern[:60]!r}; only names of layers are "
+                    f"understood."
+                )
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+                raise RefusedError(
+                    f"{self.source}: its settings have {key} = {str(value)[:40]}; a number above 0 is right."
+                )
+            if re.match(rf"(.*\.)?({pattern})$", layer):
+                return value
+        return default
+
+    def _refuse_more(self) -> None:
+        for key, right in _NOT_MERGED.items():
+            value = self.values.get(key)
+            if value is not None and value not in right:
+                raise RefusedError(
+                    f"{self.source}: its settings have {key} = {str(value)[:40]}; only a LoRA's products "
+                    f"are merged."
+                )
+        kind = self.values.get("peft_type") or "LORA"
+        if kind != "LORA":
+            raise RefusedError(f"{self.source} is an adapter of the kind {str(kind)[:40]}; LoRAs are merged.")
+        init = str(self.values.get("init_lora_weights", True)).lower()
+        if init not in _INITS:
+            raise RefusedError(
+                f"{self.source} was begun by changing the base's weights (init_lora_weights = {init[:40]}); "
+                f"what it "
+                "is laid over is not the base."
+            )
+
+
+def settings_of(
+    source: str, metadata: Mapping[str, str], config: Mapping[str, Any] | None
+) -> dict[str, Settings]:
+    """peft's settings by part (``""``: of all), from a file's metadata (``lora_adapter_metadata``: diffusers)
+    or from ``adapter_config.json`` beside it."""
+    text = metadata.get("lora_adapter_metadata")
+    if text is None:
+        return {} if config is None else {"": Settings(source, config)}
+    if config is not None:
+        raise RefusedError(f"{source} says its strength twice: in its metadata and in adapter_config.json.")
+    values = parse_json(f"{source}: its lora_adapter_metadata", text.encode())
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        part, _, rest = key.partition(".")
+        if part in ("unet", "text_encoder") and rest:
+            found.setdefault(part, {})[rest] = value
+        elif "." in key:
+            raise RefusedError(f"{source}: its settings have the key {key[:60]!r}, which belongs to no part.")
+        else:
+            found.setdefault("", {})[key] = value
+    if "" in found and len(found) > 1:
+        raise RefusedError(f"{source}: some of its settings name a part and some do not.")
+    return {part: Settings(source, own) for part, own in found.items()}
+
+
+def show(factors: Mapping[str, Strength]) -> str:
+    """Strengths in words: how many layers have which, and for how many it was assumed."""
+    by_factor: dict[str, int] = {}
+    for strength in factors.values():
+        by_factor[f"{strength.factor:.4g}"] = by_factor.get(f"{strength.factor:.4g}", 0) + 1
+    named = [
+        f"{factor} ({count})" for factor, count in sorted(by_factor.items(), key=lambda item: float(item[0]))
+    ]
+    text = ", ".join(named[:4]) + (f" and {len(named) - 4} others" if len(named) > 4 else "")
+    assumed = sum(strength.assumed for strength in factors.values())
+    return text + (f"; assumed for {assumed}, the file does not say" if assumed else "")
+
+
+def as_json(factors: Mapping[str, Strength]) -> str:
+    """The factors of all layers, as they are digested."""
+    return json.dumps({name: strength.factor for name, strength in factors.items()}, sort_keys=True)
