@@ -163,8 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(503, b"later")
         start, total = 0, len(content)
         if asked := self.headers.get("Range"):
-            start = int(asked.removeprefix("bytes=").split("-")[0])
-            headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, total_asked = int(first), int(last) + 1 if last else total
+            content = content[:total_asked]
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{total}"
         content = content[start:]
         self.send_response(206 if asked else 200)
         for key, value in (headers | {"Content-Length": str(len(content))}).items():

@@ -3,6 +3,7 @@ nothing wrong is audited."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.hub import HubSource, parse_hub_source
 from auditor._files.bundled import micro_world
+from auditor.errors import UsageError
 from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -207,12 +209,89 @@ def test_the_token_is_sent_to_the_hub_and_shown_nowhere(hub: Hub, tmp_path: Path
     [
         ("hf://org/model", HubSource("org/model", None, None)),
         ("org/model@v1.0", HubSource("org/model", "v1.0", None)),
-        ("hf://org/model/a/b.safetensors@refs/pr/1", HubSource("org/model", "refs/pr/1", "a/b.safetensors")),
+        ("hf://org/model@refs/pr/1/a/b.safetensors", HubSource("org/model", "refs/pr/1", "a/b.safetensors")),
+        ("https://huggingface.co/org/model/tree/main", HubSource("org/model", "main", None)),
+        ("https://huggingface.co/org/model", HubSource("org/model", None, None)),
+        (
+            "https://huggingface.co/org/model/resolve/v1/a/b.safetensors?download=true",
+            HubSource("org/model", "v1", "a/b.safetensors"),
+        ),
+        ("hf://models/org/model", HubSource("org/model", None, None)),
         ("micro", None),
         ("/some/where", None),
         ("a/b/c", None),
-        ("hf://org/../model", None),
+        ("org/..", None),
     ],
 )
 def test_sources_are_read(text: str, source: HubSource | None) -> None:
     assert parse_hub_source(text) == source
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("hf://org/../model", "no address of a model"),
+        ("hf://buckets/org/model/x.safetensors", "is a bucket on the Hub"),
+        ("https://huggingface.co/datasets/org/model", "is a dataset on the Hub"),
+        ("https://example.com/org/model", "no address of a model"),
+        ("hf://org/model/x.safetensors@main", "hf://org/model@main/x.safetensors is right"),
+        ("hf://org/model@main/unet", "give the repository, or one safetensors file"),
+        ("hf://org/model/../../x.safetensors", "no address of a model|give the repository"),
+    ],
+)
+def test_an_address_of_something_else_is_said(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        parse_hub_source(text)
+
+
+def test_an_inspection_asks_the_hub_for_headers_alone(hub: Hub, tmp_path: Path) -> None:
+    ended = run(hub, tmp_path, "inspect", "hf://org/model", "--format", "json")
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0 and found["refused"] is None and found["commit"] == hub.branches["main"]
+    here = json.loads(run(hub, tmp_path, "inspect", "micro", "--format", "json").stdout)
+    assert found["components"] == here["components"] and found["prediction"] == "epsilon"
+    weights = sum(len(content) for name, content in FILES.items() if name.endswith(".safetensors"))
+    assert hub.sent < weights / 20
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"model_index.json": b'{"_class_name": "StableDiffusionXLPipeline"}'}, "Stable Diffusion XL"),
+        ({"sd-v1-4.ckpt": b"pickle"}, "is not a diffusers pipeline"),
+        (
+            {name: content for name, content in FILES.items() if not name.startswith("unet/")}
+            | {"unet/config.json": FILES["unet/config.json"], "unet/diffusion_pytorch_model.bin": b"pickle"},
+            "only safetensors",
+        ),
+    ],
+)
+def test_an_inspection_tells_a_wrong_form_without_its_weights(
+    tmp_path: Path, files: dict[str, bytes], sentence: str
+) -> None:
+    hub = Hub()
+    hub.push("main", files)
+    with serve(hub):
+        ended = run(hub, tmp_path, "inspect", "hf://org/model")
+    assert ended.returncode == 4 and sentence in ended.stdout + ended.stderr
+    assert hub.sent < 100_000
+
+
+def test_an_adapters_repository_is_fetched_with_its_settings(hub: Hub, tmp_path: Path) -> None:
+    from tests.checkpoint.wild.forms import peft_folder
+    from tests.checkpoint.wild.world import world_of_micro
+
+    folder, _ = peft_folder(world_of_micro(), tmp_path)
+    adapter = Hub()
+    adapter.push("main", folder_files(folder))
+    with serve(adapter):
+        fetched = run(adapter, tmp_path / "cache", "fetch", "hf://org/model")
+        assert fetched.returncode == 0 and "2 files in" in fetched.stderr
+        source = fetched.stdout.strip()
+        looked = run(
+            adapter, tmp_path / "cache", "inspect", source, "--full", "--base", "micro", "--format", "json"
+        )
+    found = json.loads(looked.stdout)
+    assert found["refused"] is None and "strength 4" in found["content"], looked.stdout
+    assert found["content"] == open_checkpoint(str(folder), base=open_checkpoint("micro")).content

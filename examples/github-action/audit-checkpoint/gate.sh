@@ -24,7 +24,7 @@ refuse() {
 out=${AUDITOR_OUT:-audit}
 [[ $out != *[[:cntrl:]]* && $out != -* ]] || refuse "AUDITOR_OUT begins with a hyphen, or has a control character or a second line"
 checkpoint=$AUDITOR_CHECKPOINT
-repository='^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._/-]+)?@[0-9a-f]{40}$'
+repository='^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{40}(/[A-Za-z0-9._/-]+)?$'
 if [[ ! $checkpoint =~ $repository ]]; then
   if [[ $checkpoint == hf:* ]]; then refuse "a repository on the Hub is audited at a commit: hf://org/name@COMMIT ('auditor fetch' prints it)"; fi
   [[ -e $checkpoint ]] || refuse "AUDITOR_CHECKPOINT is no folder or file here; a repository on the Hub is hf://org/name@COMMIT"

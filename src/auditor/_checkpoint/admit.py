@@ -24,7 +24,7 @@ from auditor._checkpoint.architecture import (
 )
 from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
 from auditor._checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
-from auditor._checkpoint.names import is_buffer, plain_name
+from auditor._checkpoint.names import is_buffer, is_unused, plain_name
 from auditor._checkpoint.neighbours import weights_beside
 from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay
 from auditor._checkpoint.prediction import prediction_of
@@ -104,21 +104,28 @@ class Located:
     snapshot: Snapshot | None = None
 
 
+def on_hub(source: str) -> HubSource | None:
+    """What ``source`` names on the Hub; None where it is something on this disk."""
+    if source == "micro" or (Path(source).expanduser().exists() and not source.startswith("hf://")):
+        return None
+    return parse_hub_source(source)
+
+
 def locate(source: str, *, offline: bool = False) -> Located:
     """Resolve ``source``: ``micro``, a folder, a file, or a repository on the Hub. Raises
     :class:`UsageError` where nothing is there."""
     if source == "micro":
         return Located(source, micro_world())
+    hub = on_hub(source)
+    if hub is not None:
+        return _on_hub(source, hub, offline)
     path = Path(source).expanduser()
-    if path.exists() and not source.startswith("hf://"):
-        return Located(source, path)
-    hub = parse_hub_source(source)
-    if hub is None:
+    if not path.exists():
         raise UsageError(
             f"There is no checkpoint at {source}; give a folder, a safetensors file, hf://org/name, or "
             "'micro' for the built-in base."
         )
-    return _on_hub(source, hub, offline)
+    return Located(source, path)
 
 
 def _on_hub(source: str, hub: HubSource, offline: bool) -> Located:
@@ -200,7 +207,7 @@ def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
         sum(header.parameters for header in headers.values()),
         commit=snapshot.commit if snapshot else None,
         root_digest=root_digest(everything, files),
-        drawn_digest=sha256_json([_values(scanned), vocabulary.record, *([said] if said else [])]),
+        drawn_digest=sha256_json([_values(folder, scanned), vocabulary.record, *([said] if said else [])]),
         beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
         beside_known=snapshot is None or bool(snapshot.listed),
         paths=paths,
@@ -215,13 +222,14 @@ def digest_of_folder(files: Mapping[str, str], chosen: Mapping[str, str]) -> str
     return sha256_json({"files": dict(files), "chosen": dict(chosen)} if chosen else dict(files))
 
 
-def _values(scanned: dict[str, Scanned]) -> dict[str, str]:
+def _values(folder: Path, scanned: dict[str, Scanned]) -> dict[str, str]:
     """sha256 of every tensor that loads, by component and plain name, in whatever files they lie."""
+    configs = {component: read_json(folder / component / "config.json") for component in WEIGHTS}
     return {
         f"{name.split('/')[0]}/{plain_name(tensor)}": digest
         for name, found in scanned.items()
         for tensor, digest in found.tensors.items()
-        if not is_buffer(tensor)
+        if not is_unused(name.split("/")[0], tensor, configs[name.split("/")[0]])
     }
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor._checkpoint.names import is_buffer, plain_name
+from auditor._checkpoint.names import is_buffer, is_unused, plain_name
 from auditor._files.json_files import read_json
 from auditor.errors import AuditorError, RefusedError
 
@@ -86,10 +86,19 @@ def refuse_what_cannot_draw(
 def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shapes) -> None:
     """Compare what a folder's weights hold with what its configuration declares; :class:`RefusedError` at
     the first difference."""
+    config = read_json(folder / component / "config.json")
     with refusing(f"{source} does not load as Stable Diffusion: {component}/config.json"):
-        declared = declared_shapes(component, read_json(folder / component / "config.json"))
-    held = {plain_name(name): shape for name, shape in shapes.items() if not is_buffer(name)}
-    if len(held) < sum(not is_buffer(name) for name in shapes):
+        declared = declared_shapes(component, config)
+    adapted = min((name for name in shapes if ".base_layer." in name or ".lora_" in name), default=None)
+    if adapted is not None:
+        raise RefusedError(
+            f"{source}: {component} was saved with an adapter on ({adapted}), so its own weights are not "
+            f"where programs "
+            "look for them; merge the adapter and save it again."
+        )
+    used = [name for name in shapes if not is_unused(component, name, config)]
+    held = {plain_name(name): shapes[name] for name in used}
+    if len(held) < len(used):
         raise RefusedError(f"{source}: {component} holds tensors twice, under old and new names.")
     wanted = {plain_name(name): shape for name, shape in declared.items() if not is_buffer(name)}
     for what, names in (

@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auditor._checkpoint.folder import LICENCES
+from auditor._files.safetensors_header import LARGEST_HEADER
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
-_SOURCE = re.compile(
-    r"(?:hf://)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<file>[\w./-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
-)
+_SHORT = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_ADAPTERS = {"adapter_model.safetensors": "adapter_config.json", "pytorch_lora_weights.safetensors": None}
+"""Files that hold an adapter, with the file of its settings beside it."""
 _TRIES = 3
 # whichever huggingface_hub is built on
 _HTTP_CLIENTS = (
@@ -35,6 +38,8 @@ _HTTP_CLIENTS = (
     "urllib3",
 )
 _SPARE_BYTES = 256 * 2**20
+_LARGEST_SPARSE = 2**40
+_PARTIAL = 206  # an answer with the asked range alone
 _BESIDE = ("tokenizer", "scheduler", *WEIGHTS)
 
 
@@ -62,12 +67,42 @@ class Snapshot:
 
 
 def parse_hub_source(source: str) -> HubSource | None:
-    """``hf://org/name[/file.safetensors][@revision]``, or ``org/name[@revision]``; None where ``source``
-    is neither."""
-    match = _SOURCE.fullmatch(source)
-    if match is None or ".." in source or (match["file"] and not source.startswith("hf://")):
-        return None
-    return HubSource(match["repo"], match["revision"], match["file"])
+    """``hf://org/name[@revision][/file.safetensors]``, an https address of a model, a tree or a file on the
+    Hub, or ``org/name[@revision]``; None where ``source`` is neither.
+
+    Raises :class:`UsageError` for an address of something else: a bucket, a dataset, a folder in a
+    repository.
+    """
+    if not source.startswith(("hf://", "https://", "http://")):
+        match = _SHORT.fullmatch(source)
+        return None if match is None or ".." in source else HubSource(match["repo"], match["revision"], None)
+    from huggingface_hub import constants, parse_hf_uri
+
+    try:
+        uri = parse_hf_uri(source, endpoint=constants.ENDPOINT)
+    except ValueError as error:
+        raise UsageError(
+            f"{source} is no address of a model on the Hub; hf://org/name@revision/file.safetensors is right."
+        ) from error
+    if uri.type != "model":
+        raise UsageError(f"{source} is a {uri.type} on the Hub; a checkpoint is a model's repository.")
+    path, at, revision = uri.path_in_repo.partition(".safetensors@")
+    if at and uri.revision is None:
+        raise UsageError(
+            f"{source}: the revision stands after the repository: "
+            f"hf://{uri.id}@{revision}/{path}.safetensors is right."
+        )
+    file = uri.path_in_repo or None
+    if file is not None and (not file.endswith(".safetensors") or ".." in file.split("/")):
+        raise UsageError(
+            f"{source} names {file} in the repository; give the repository, or one safetensors file in it."
+        )
+    return HubSource(uri.id, uri.revision, file)
+
+
+def address_of(source: HubSource, commit: str) -> str:
+    """Its address at a commit, as every command takes it."""
+    return f"hf://{source.repo}@{commit}{'/' + source.file if source.file else ''}"
 
 
 def fetch(source: HubSource, *, offline: bool = False) -> Snapshot:
@@ -158,10 +193,19 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
     if source.file is not None:
         if source.file not in names:
             raise UsageError(f"{source.repo} holds no {source.file}.")
-        return [source.file]
+        return [source.file, *_settings_beside(source.file, names)]
+    if "model_index.json" not in names and (
+        adapter := next((name for name in _ADAPTERS if name in names), None)
+    ):
+        return [adapter, *_settings_beside(adapter, names)]
     if "model_index.json" not in names:
         single = [name for name in names if name.endswith(".safetensors") and "/" not in name]
-        hint = f"; name one of its files, for instance hf://{source.repo}/{single[0]}" if single else ""
+        hint = (
+            f"; name one of its files, for instance "
+            f"hf://{source.repo}{'@' + source.revision if source.revision else ''}/{single[0]}"
+            if single
+            else ""
+        )
         raise RefusedError(f"{source.repo} is not a diffusers pipeline: it holds no model_index.json{hint}.")
     wanted = [
         "model_index.json",
@@ -182,10 +226,72 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
         half = [
             name
             for name in inside
-            if re.fullmatch(rf"{component}/{stem}\.fp16(-\d+-of-\d+)?\.safetensors", name)
+            if re.fullmatch(rf"{component}/{stem}(\.fp16(-\d+-of-\d+)?|-\d+-of-\d+\.fp16)\.safetensors", name)
         ]
         wanted += plain or half
     return sorted(set(wanted))
+
+
+def _settings_beside(file: str, names: Iterable[str]) -> list[str]:
+    """The file of an adapter's settings in the same folder, where the repository holds one."""
+    folder, _, name = file.rpartition("/")
+    settings = _ADAPTERS.get(name)
+    beside = f"{folder}/{settings}" if folder else settings
+    return [beside] if beside is not None and beside in names else []
+
+
+@contextmanager
+def headers_alone(source: HubSource) -> Iterator[Snapshot]:
+    """What :func:`fetch` would bring, without the weights: small files from the Hub, and of each file of
+    weights its header, asked for by a range and put into a file of that size that holds nothing else.
+
+    Enough for names, shapes and configurations, and never for a value: the folder is gone with the context.
+    """
+    from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
+
+    info = _ask(
+        source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
+    )
+    listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    with tempfile.TemporaryDirectory() as place:
+        for name in _needed(source, listed):
+            path = Path(place, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".safetensors"):
+                url = hf_hub_url(source.repo, name, revision=info.sha)
+                header = _ask(source, lambda url=url: _header_at(url))
+                with path.open("wb") as file:
+                    file.write(header)
+                    file.truncate(max(len(header), min(listed[name].size or 0, _LARGEST_SPARSE)))
+            else:
+                got = _ask(source, lambda name=name: hf_hub_download(source.repo, name, revision=info.sha))
+                shutil.copyfile(got, path)
+        assert info.sha is not None
+        yield Snapshot(info.sha, Path(place), {}, tuple(sorted(listed)))
+
+
+def _header_at(url: str) -> bytes:
+    """The header of a safetensors file with its length before it, by two requests for ranges."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    def part(first: int, last: int) -> bytes:
+        headers, found = build_hf_headers() | {"Range": f"bytes={first}-{last}"}, b""
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            if response.status_code != _PARTIAL:
+                raise RefusedError(
+                    f"{url} cannot be read in parts; inspect it with --full, which fetches it."
+                )
+            for block in response.iter_bytes():
+                found += block
+                if len(found) > last - first:
+                    break
+        return found[: last - first + 1]
+
+    first = part(0, 7)
+    length = int.from_bytes(first, "little")
+    return first + (part(8, 7 + length) if 0 < length <= LARGEST_HEADER else b"")
 
 
 def _refuse_full_disk(source: HubSource, cache: Path, size: int) -> None:

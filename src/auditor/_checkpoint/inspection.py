@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from auditor._checkpoint.admit import Located, file_in, locate, open_checkpoint
+from auditor._checkpoint.admit import Located, file_in, locate, on_hub, open_checkpoint
 from auditor._checkpoint.folder import admit_folder, weight_files
+from auditor._checkpoint.hub import headers_alone
 from auditor._checkpoint.neighbours import WEIGHT_FILES
 from auditor._checkpoint.overlay import form_of
 from auditor._checkpoint.prediction import said_prediction
@@ -70,13 +71,26 @@ def inspect(
     """Look at ``source``. With ``full`` everything is admitted, hashed and scanned as for an audit, by the
     same code (a single file then needs ``base``). ``chosen``: see
     :func:`~auditor._checkpoint.admit.open_checkpoint`."""
-    located = locate(source, offline=offline)
+    hub = None if full or offline else on_hub(source)
+    with contextlib.ExitStack() as stack:
+        if hub is None:
+            located = locate(source, offline=offline)
+        else:
+            snapshot = stack.enter_context(headers_alone(hub))
+            located = Located(source, snapshot.folder / (hub.file or ""), snapshot)
+        return _looked_at(located, chosen or {}, full=full, base=base, offline=offline)
+
+
+def _looked_at(
+    located: Located, chosen: Mapping[str, str], *, full: bool, base: str | None, offline: bool
+) -> Inspection:
+    source = located.source
     form, components, refused = None, list[Component](), None
     digest = root = family = prediction = None
     content, path = "", file_in(located.path)
     try:
         if path.is_dir():
-            form, components = "diffusers folder", _folder(located, chosen or {})
+            form, components = "diffusers folder", _folder(located, chosen)
             family, prediction = _declared(path)
         else:
             header = read_header(path)
@@ -101,7 +115,7 @@ def inspect(
         tuple(components),
         licence,
         base_model,
-        _never_read(located, chosen or {}),
+        _never_read(located, chosen),
         refused,
         digest,
         root,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auditor._checkpoint.admit import ADAPTER_CONFIG, Checkpoint, declared_by
 from auditor._checkpoint.architecture import build, refusing
 from auditor._checkpoint.folder import schedule_of
-from auditor._checkpoint.names import is_buffer, plain_name
+from auditor._checkpoint.names import is_buffer, is_unused, plain_name
 from auditor._checkpoint.overlay import read_overlay, taken
 from auditor._checkpoint.vocabulary import read_vocabulary
 from auditor._diffusion.model import DiffusionModel
@@ -129,7 +129,7 @@ def _built(checkpoint: Checkpoint, component: str) -> Any:
     held = {
         plain_name(name): value
         for name, value in _tensors(checkpoint, checkpoint.weights_of(component)).items()
-        if not is_buffer(name)
+        if not is_unused(component, name, config)
     }
     if held.keys() != wanted.keys():
         raise RefusedError(

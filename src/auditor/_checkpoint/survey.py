@@ -11,8 +11,9 @@ from pathlib import Path
 from auditor._files.json_files import LARGEST
 from auditor.errors import RefusedError
 
-IGNORED = (".git", ".gitattributes", ".gitignore", ".github")
-"""What lies at the top of a folder and is no part of a checkpoint."""
+IGNORED = (".git", ".gitattributes", ".gitignore", ".github", ".cache")
+"""What lies at the top of a folder and is no part of a checkpoint: git's files, and ``.cache``, in which a
+download of the Hub keeps the times of its files."""
 
 _MOST_FILES = 10_000
 _MOST_BYTES = 10**11

@@ -10,17 +10,17 @@ from auditor.errors import UsageError
 @click.command("fetch")
 @click.argument("source")
 def command(source: str) -> None:
-    """Bring SOURCE (hf://org/name[/file.safetensors][@revision]) into the Hub's cache, checked, so that an
+    """Bring SOURCE (hf://org/name[@revision][/file.safetensors]) into the Hub's cache, checked, so that an
     audit needs no network.
 
     Only the files that loading reads are fetched, at the commit that the revision points to now. Prints that
     commit: give it to the audit as hf://org/name@COMMIT with --offline.
     """
-    from auditor._checkpoint.hub import fetch, parse_hub_source
+    from auditor._checkpoint.hub import address_of, fetch, parse_hub_source
 
     hub = parse_hub_source(source)
     if hub is None:
-        raise UsageError(f"{source} is no hf://org/name[/file.safetensors][@revision].")
+        raise UsageError(f"{source} is no hf://org/name[@revision][/file.safetensors].")
     snapshot = fetch(hub)
-    click.echo(f"hf://{hub.repo}{'/' + hub.file if hub.file else ''}@{snapshot.commit}")
+    click.echo(address_of(hub, snapshot.commit))
     click.echo(f"{len(snapshot.expected)} files in {snapshot.folder}", err=True)

@@ -19,7 +19,8 @@ from typing import Any
 
 from auditor.errors import RefusedError
 
-_LARGEST_HEADER = 16 * 2**20
+LARGEST_HEADER = 16 * 2**20
+"""Bytes of a header that is read."""
 _MOST_TENSORS = 50_000
 _MOST_DIMENSIONS = 8
 _LONGEST_NAME = 512
@@ -90,8 +91,8 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if size < 10 or length > size - 8:
                 raise _problem(name, f"it declares a header of {length} bytes and holds {max(size - 8, 0)}")
-            if length > _LARGEST_HEADER:
-                raise _problem(name, f"its header of {length} bytes is above the limit of {_LARGEST_HEADER}")
+            if length > LARGEST_HEADER:
+                raise _problem(name, f"its header of {length} bytes is above the limit of {LARGEST_HEADER}")
             text = file.read(length)
     except OSError as error:
         raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error

@@ -65,7 +65,7 @@ STABLE_DIFFUSION = Preset(
     dose=1000,
     candidates={"people": "paper-celebrities-random", "objects": "paper-objects-random"},
     training=dict.fromkeys(("lora", "full"), "names: 8, images_per_prompt: 5"),
-    detector="{model: ViT-L-14, pretrained: openai, labels: LABELS, templates: erasure-templates}",
+    detector="{model: ViT-L-14-quickgelu, pretrained: openai, labels: LABELS, templates: erasure-templates}",
 )
 
 _LABELS = {"people": "paper-celebrities-random", "objects": "cifar-objects"}

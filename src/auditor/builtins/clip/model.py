@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import open_clip
 import torch
+from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor
 from torch.nn import functional
 
 from auditor._diffusion.model import digest_of_weights
 from auditor._files.bundled import micro_world
-from auditor.builtins.clip.options import FOLDER
+from auditor.builtins.clip.options import FOLDER, QUICK
 from auditor.errors import UsageError
 
 _BATCH = 256
@@ -26,6 +27,7 @@ class Clip:
         """``name``: ``micro``, ``local-dir:PATH`` or a name that open_clip knows (then ``pretrained`` is
         its tag or file)."""
         source = f"{FOLDER}{micro_world() / 'clip'}" if name == "micro" else name
+        _refuse_other_activation(name, pretrained)
         try:
             self._model = (
                 open_clip.create_model(source, pretrained=pretrained, require_pretrained=True)
@@ -82,6 +84,23 @@ class Clip:
             pixels = (pixels - self._mean) / self._std
             features.append(self._model.encode_image(pixels.to(self._device), normalize=True).cpu())
         return torch.cat(features)
+
+
+def _refuse_other_activation(name: str, pretrained: str | None) -> None:
+    """Refuse weights that were trained with another activation than the architecture called ``name`` is built
+    with: open_clip loads them with a warning alone, and what they see is another model's."""
+    trained = get_pretrained_cfg(name, pretrained) if pretrained else None
+    if not trained:
+        return
+    quick = bool(trained.get("quick_gelu"))
+    built = bool((open_clip.get_model_config(name) or {}).get("quick_gelu"))
+    if quick != built and (quick or name.endswith(QUICK)):
+        how = {True: "with", False: "without"}
+        right = name + QUICK if quick else name.removesuffix(QUICK)
+        raise UsageError(
+            f"open_clip's weights '{pretrained}' were trained {how[quick]} QuickGELU, and '{name}' is built "
+            f"{how[built]} it; name '{right}' where open_clip knows that."
+        )
 
 
 @functools.lru_cache(maxsize=2)

@@ -4,19 +4,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
 
 from auditor.plugin.contracts import OptionsModel
 
 FOLDER = "local-dir:"
+QUICK = "-quickgelu"
+"""How the names of open_clip's architectures with QuickGELU end."""
 
 
 class ClipOptions(OptionsModel):
     """Which CLIP."""
 
-    model: str = "ViT-B-32"
+    model: str = "ViT-B-32-quickgelu"
     """``micro``, ``local-dir:PATH`` or a name that open_clip knows."""
     pretrained: str | None = None
     """Tag or file of open_clip's weights."""
+
+    @model_validator(mode="after")
+    def _as_it_was_trained(self) -> Self:
+        """OpenAI's weights were trained with QuickGELU; open_clip 3 builds the plain names without it."""
+        if self.pretrained == "openai" and not self.model.endswith(QUICK):
+            raise ValueError(
+                f"the weights 'openai' were trained with QuickGELU, and open_clip builds '{self.model}' "
+                f"without it; "
+                f"model: {self.model}{QUICK} is right"
+            )
+        return self
 
     def clip_files(self) -> tuple[Path, ...]:
         """The user's files and folders that it is loaded from."""
