@@ -371,11 +371,11 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     # another model for another loader
     "a configuration within the configuration": (
         edit_json("text_encoder/config.json", model_type="clip", text_config={"hidden_act": "relu"}),
-        "the key 'text_config'|of the type",
+        "the key 'text_config'|model_type = clip",
     ),
     "a text encoder of another type": (
         edit_json("text_encoder/config.json", model_type="clip"),
-        "of the type clip",
+        "model_type = clip, which cannot be audited",
     ),
     "a key of the text encoder that is not known": (
         edit_json("text_encoder/config.json", favourite="blue"),
@@ -423,7 +423,7 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     **{
         f"a text encoder with {key} = {json.dumps(value)}": (
             edit_json("text_encoder/config.json", **{key: value}),
-            "does not",
+            f"does not|{key} = ",
         )
         for key, value in (
             ("return_dict", False),
@@ -435,7 +435,7 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     **{
         f"a UNet with {key} = {json.dumps(value)}": (
             edit_json("unet/config.json", **{key: value}),
-            "does not|m(at|is)|unexp",
+            f"does not|m(at|is)|unexp|{key} = ",
         )
         for key, value in (
             ("act_fn", "x"),

@@ -90,12 +90,12 @@ def refuse_config(source: str, component: str, path: Path) -> None:
     """Refuse a component's configuration with a key, a value or a number that no model of its kind has."""
     config, name = read_json(path), f"{path.parent.name}/{path.name}"
     _refuse_code(source, name, config)
-    if config.get("_use_default_values"):
-        raise RefusedError(
-            f"{source}: {name} takes some of its keys back ('_use_default_values'); some loaders follow that."
-        )
+    _refuse_taken_back(source, name, config)
     if "quantization_config" in config:
-        raise RefusedError(f"{source}: {name} asks for quantisation; only plain weights can be audited.")
+        raise RefusedError(
+            f"{source}: {name} asks for quantisation (quantization_config); only plain weights can be "
+            f"audited."
+        )
     right, allowed = RIGHT[component], ALLOWED[component]
     for key, value in config.items():
         if key in right:
@@ -145,6 +145,7 @@ def refuse_scheduler(source: str, path: Path) -> None:
     no sampler could step through."""
     name, config = f"{path.parent.name}/{path.name}", read_json(path, constants=True)
     _refuse_code(source, name, config)
+    _refuse_taken_back(source, name, config)
     for key, right in RIGHT["scheduler"].items():
         if config.get(key) not in right:
             raise RefusedError(
@@ -180,6 +181,13 @@ def _refuse_code(source: str, name: str, config: Mapping[str, Any]) -> None:
     key = next((key for key in _CODE if key in config), None)
     if key is not None:
         raise RefusedError(f"{source}: {name} asks for code of its own ('{key}'); none is ever run.")
+
+
+def _refuse_taken_back(source: str, name: str, config: Mapping[str, Any]) -> None:
+    if config.get("_use_default_values"):
+        raise RefusedError(
+            f"{source}: {name} takes some of its keys back ('_use_default_values'); some loaders follow that."
+        )
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -15,22 +15,12 @@ from pathlib import Path
 from auditor.errors import RefusedError, UsageError
 
 _LIMIT_SECONDS = 3600
-_SCRIPT = """
-import sys, torch
-from safetensors.torch import save_file
-value = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
-for key in ("state_dict", "model", "params"):
-    if isinstance(value, dict) and isinstance(value.get(key), dict):
-        value = value[key]
-tensors = {name: part.contiguous().clone() for name, part in value.items() if isinstance(part, torch.Tensor)}
-if not tensors:
-    raise SystemExit("it holds no tensors")
-save_file(tensors, sys.argv[2], metadata={"format": "pt"})
-"""
+_SCRIPT = Path(__file__).with_name("unpickling.py")
 
 
-def convert(source: Path, out: Path) -> None:
-    """Write the tensors of the pickle ``source`` to the safetensors file ``out``.
+def convert(source: Path, out: Path, key: str | None = None) -> None:
+    """Write the tensors of the pickle ``source`` to the safetensors file ``out``: all of them, or those under
+    ``key`` (``state_dict``; ``a.b``: under ``b`` of ``a``).
 
     Raises :class:`UsageError` where a file is not there or in the way, and :class:`RefusedError` where the
     pickle holds anything but tensors and plain containers.
@@ -39,7 +29,7 @@ def convert(source: Path, out: Path) -> None:
         raise UsageError(f"There is no file {source}.")
     if out.exists() or out.suffix != ".safetensors":
         raise UsageError(f"{out} must be a new file that ends in .safetensors.")
-    part = out.with_name(f".{out.stem}.part.safetensors")
+    part, keys = out.with_name(f".{out.stem}.part.safetensors"), key.split(".") if key else []
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -47,7 +37,7 @@ def convert(source: Path, out: Path) -> None:
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _SCRIPT, str(source.resolve()), str(part.resolve())],
+            [sys.executable, "-I", str(_SCRIPT), str(source.resolve()), str(part.resolve()), *keys],
             capture_output=True,
             text=True,
             check=False,

@@ -56,8 +56,8 @@ def refuse_other_weights(source: str, admitted: Mapping[Path, Header], inside: I
             audited = ", ".join(sorted(file.name for file in admitted)[:3])
             raise RefusedError(
                 f"{source}: {path.parent.name}/{path.name} holds other weights than {audited} (the first is "
-                f"{odd}), and programs differ in which they load; take one of the two away, and audit the "
-                "other as a checkpoint of its own."
+                f"{odd}), and programs differ in which they load; say which is meant with --component "
+                f"{path.parent.name}=FILE, or take one of the two away."
             )
 
 

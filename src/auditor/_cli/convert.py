@@ -8,9 +8,12 @@ import click
 
 
 @click.command("convert")
+@click.option(
+    "--key", help="Where the tensors that are meant lie, where it holds several sets (state_dict; a.b)."
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def command(source: Path, out: Path) -> None:
+def command(source: Path, out: Path, key: str | None) -> None:
     """Turn the pickle SOURCE (.ckpt, .bin, .pt) into the safetensors file OUT, in a process of its own.
 
     A pickle can run code when it is opened. This opens it with torch's weights_only=True, which refuses
@@ -18,5 +21,5 @@ def command(source: Path, out: Path) -> None:
     """
     from auditor._checkpoint.conversion import convert
 
-    convert(source, out)
+    convert(source, out, key)
     click.echo(f"Wrote {out}")

@@ -7,6 +7,7 @@ The documentation's table is made of these rows, and each row is tested:
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from tests.checkpoint.originals import original_unet_name
+from tests.checkpoint.originals import original_unet_name, write_single_file
 from tests.checkpoint.wild import world as worlds
 from tests.checkpoint.wild.world import Tensors, World, flat, settings, write
 
@@ -452,6 +453,108 @@ def original_unet(world: World, out: Path) -> Written:
     return write(out / "b.safetensors", named), wanted
 
 
+# -- whole models --------------------------------------------------------------------------------------------
+
+
+def _single(world: World, out: Path) -> Tensors:
+    from safetensors.torch import load_file
+
+    write_single_file(world.model, out / "whole.safetensors")
+    return load_file(out / "whole.safetensors")
+
+
+@row("a whole model in the original names", "CompVis, WebUI, ComfyUI")
+def single_file(world: World, out: Path) -> Written:
+    schedule = {"alphas_cumprod": torch.rand(1000), "betas": torch.rand(1000)}
+    counters = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}
+    return write(out / "a.safetensors", _single(world, out) | schedule | counters), dict(world.weights)
+
+
+@row("a whole model with a text encoder in OpenCLIP's names", "Stable Diffusion 2's own files")
+def open_clip_file(world: World, out: Path) -> Written:
+    tensors = {name: value for name, value in _single(world, out).items() if "cond_stage_model" not in name}
+    start, layers = "cond_stage_model.model.", 0
+    held = {
+        name.removeprefix("text_encoder."): value
+        for name, value in world.weights.items()
+        if "unet." not in name
+    }
+    for name, value in held.items():
+        plain = name.removeprefix("text_model.")
+        found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", plain)
+        if found is None:
+            other = {
+                "embeddings.token_embedding.weight": "token_embedding.weight",
+                "embeddings.position_embedding.weight": "positional_embedding",
+            }
+            tensors[start + other.get(plain, plain.replace("final_layer_norm", "ln_final"))] = value
+            continue
+        number, layer, kind = found.groups()
+        layers = max(layers, int(number) + 1)
+        block = f"{start}transformer.resblocks.{number}."
+        if layer == "self_attn.q_proj":
+            parts = [held[name.replace("q_proj", f"{each}_proj")] for each in "qkv"]
+            tensors[f"{block}attn.in_proj_{kind}"] = torch.cat(parts)
+        elif layer not in ("self_attn.k_proj", "self_attn.v_proj"):
+            names = {
+                "layer_norm1": "ln_1",
+                "layer_norm2": "ln_2",
+                "mlp.fc1": "mlp.c_fc",
+                "mlp.fc2": "mlp.c_proj",
+            }
+            tensors[f"{block}{names.get(layer, layer.replace('self_attn', 'attn'))}.{kind}"] = value
+    tensors[f"{start}text_projection"] = world.random(
+        8, 8
+    )  # no program draws with it, nor with the last layer
+    tensors[f"{start}transformer.resblocks.{layers}.ln_1.weight"] = world.random(8)
+    return write(out / "a.safetensors", tensors), dict(world.weights)
+
+
+@row(
+    "a whole model with adapter layers inside",
+    "GLIGEN, IP-Adapter",
+    "beside the model's own.*adapter",
+    "named",
+)
+def adapters_inside(world: World, out: Path) -> Written:
+    tensors = _single(world, out)
+    query = next(name for name in tensors if name.endswith("attn2.to_q.weight"))
+    more = {query.replace("to_q.weight", "to_k_ip.weight"): world.random(4, 4)}
+    return write(out / "a.safetensors", tensors | more), None
+
+
+@row(
+    "a whole model with averages beside (model_ema)",
+    "CompVis",
+    "beside the model's own",
+    "programs differ in which they take",
+)
+def averages(world: World, out: Path) -> Written:
+    tensors = _single(world, out)
+    name = next(name for name in tensors if name.startswith("model.diffusion_model."))
+    return write(
+        out / "a.safetensors", tensors | {f"model_ema.{name.replace('.', '')}.x": tensors[name].clone()}
+    ), None
+
+
+@row("a whole model without one part", "–", "has no vae", "by that tensor's name")
+def without_vae(world: World, out: Path) -> Written:
+    tensors = {name: value for name, value in _single(world, out).items() if "first_stage_model" not in name}
+    return write(out / "a.safetensors", tensors), None
+
+
+@row(
+    "a whole model without one tensor",
+    "–",
+    "has no model.diffusion_model.out.2.weight",
+    "by that tensor's name",
+)
+def without_a_tensor(world: World, out: Path) -> Written:
+    tensors = _single(world, out)
+    del tensors["model.diffusion_model.out.2.weight"]
+    return write(out / "a.safetensors", tensors), None
+
+
 # -- refused -------------------------------------------------------------------------------------------------
 
 
@@ -475,7 +578,7 @@ def other_layer(world: World, out: Path) -> Written:
     return _beside(world, out, {"unet.down_blocks.9.attn1.to_q.lora_B.weight": world.random(4, 4)})
 
 
-@row("a tensor that is no part of any kind", "–", r"has no place in what is merged", "named")
+@row("a tensor that is no part of any kind", "–", r"has no place in what is merged", "by that tensor's name")
 def unknown(world: World, out: Path) -> Written:
     query = world.layer("unet", "attn1.to_q")
     return _beside(world, out, {f"{flat(query)}.scalar": torch.tensor(2.0)})
@@ -562,7 +665,12 @@ def integers(world: World, out: Path) -> Written:
     ), None
 
 
-@row("adapter layers beside the UNet's own", "Receler, GLIGEN, IP-Adapter", "which the base has not", "named")
+@row(
+    "adapter layers beside the UNet's own",
+    "Receler, GLIGEN, IP-Adapter",
+    "which the base has not",
+    "by that tensor's name",
+)
 def adapter_layers(world: World, out: Path) -> Written:
     key = world.layer("unet", "attn2.to_k")
     named = {
@@ -591,3 +699,32 @@ def other_kind(world: World, out: Path) -> Written:
     (path / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "LOHA"}), encoding="utf-8")
     shutil.move(path, out / "other")
     return out / "other", None
+
+
+def table() -> str:
+    """The documentation's table of these rows, in Markdown."""
+    lines = [
+        "# Which files are read",
+        "",
+        "One file over a base (`--base`), as programs of the field write it. The table is made from the "
+        "tests, which "
+        "write each",
+        "file and compare what is loaded with the loader that defines its form (largest relative error "
+        "1e-6), or with "
+        "the refusal's",
+        "reason: `python -m tests.checkpoint.wild.forms > docs/forms.md`. Every tensor of a file has a "
+        "place in what is "
+        "loaded, or the",
+        "file is refused with that tensor's name; how strongly an adapter is added is in the report.",
+        "",
+        "| form | written by | read? |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.form} | {row.program} | {f'refused: {row.why}' if row.refused else 'read'} |" for row in ROWS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -10,7 +10,7 @@ import pytest
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.inspection import inspect
 from auditor.errors import RefusedError
-from tests.checkpoint.wild.forms import ROWS, Row
+from tests.checkpoint.wild.forms import ROWS, Row, table
 from tests.checkpoint.wild.world import World, difference, world_of_micro
 
 TOLERANCE = 1e-6
@@ -44,3 +44,8 @@ def test_an_inspection_says_what_an_audit_would(world: World, tmp_path: Path, ro
     else:
         opened = open_checkpoint(str(path), base=world.opened)
         assert found.refused is None and found.digest == opened.digest and found.content == opened.content
+
+
+def test_the_documentations_table_is_made_of_these_rows() -> None:
+    forms = Path(__file__).parents[3] / "docs" / "forms.md"
+    assert forms.read_text(encoding="utf-8") == table()

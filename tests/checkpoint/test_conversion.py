@@ -1,0 +1,55 @@
+"""A pickle becomes safetensors whole, or a word says what it holds; never a part of it in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from auditor._checkpoint.conversion import convert
+from auditor.errors import RefusedError
+
+ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "names"),
+    [
+        ({"a.weight": ONE}, None, {"a.weight"}),
+        ({"state_dict": {"a.weight": ONE}, "epoch": 3}, None, {"a.weight"}),
+        ({"model": {"state_dict": {"a.weight": ONE}}}, None, {"a.weight"}),
+        (
+            {"unet": {"a.weight": ONE}, "text_encoder": {"b.weight": TWO}},
+            None,
+            {"unet.a.weight", "text_encoder.b.weight"},
+        ),
+        ({"state_dict": {"a.weight": ONE}, "ema": {"a.weight": TWO}}, "state_dict", {"a.weight"}),
+        ({"one": {"two": {"a.weight": ONE}}}, "one.two", {"a.weight"}),
+    ],
+)
+def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names: set[str]) -> None:
+    torch.save(value, tmp_path / "x.ckpt")
+    convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", key)
+    assert load_file(tmp_path / "x.safetensors").keys() == names
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "words"),
+    [
+        ({"unet": {"a.weight": ONE}, "step": TWO}, None, r"several sets of tensors \(step, unet\).*--key"),
+        ({"state_dict": {"a.weight": ONE}, "ema": {"a.weight": TWO}}, None, r"\(ema, state_dict\).*--key"),
+        ({"lora": {"a.weight": ONE}, "text": {"deep": {"b": TWO}}}, None, "several sets of tensors"),
+        ({"epoch": 3}, None, "holds no tensors"),
+        ({"state_dict": {"a": ONE}}, "ema", "has no key ema"),
+        ({"a": ONE, "loss": np.float64(0.5)}, None, r"more than tensors \(numpy\."),
+    ],
+)
+def test_what_is_meant_has_to_be_said(tmp_path: Path, value: Any, key: str | None, words: str) -> None:
+    torch.save(value, tmp_path / "x.ckpt")
+    with pytest.raises(RefusedError, match=words) as caught:
+        convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", key)
+    assert "\n" not in str(caught.value) and not (tmp_path / "x.safetensors").exists()
