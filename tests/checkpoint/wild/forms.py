@@ -587,7 +587,7 @@ def unknown(world: World, out: Path) -> Written:
 @row(
     "two adapters in one file",
     "peft, saved by hand",
-    "holds several adapters|are the same to",
+    "several adapters",
     "one is merged",
 )
 def two_adapters(world: World, out: Path) -> Written:

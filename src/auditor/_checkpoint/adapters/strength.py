@@ -171,13 +171,19 @@ def settings_of(
     return {part: Settings(source, own) for part, own in found.items()}
 
 
+def layers(count: int) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count} layer{'s' if count != 1 else ''}"
+
+
 def show(factors: Mapping[str, Strength]) -> str:
     """Strengths in words: how many layers have which, and for how many it was assumed."""
     by_factor: dict[str, int] = {}
     for strength in factors.values():
         by_factor[f"{strength.factor:.4g}"] = by_factor.get(f"{strength.factor:.4g}", 0) + 1
     named = [
-        f"{factor} ({count})" for factor, count in sorted(by_factor.items(), key=lambda item: float(item[0]))
+        f"{factor} ({layers(count)})"
+        for factor, count in sorted(by_factor.items(), key=lambda item: float(item[0]))
     ]
     text = ", ".join(named[:4]) + (f" and {len(named) - 4} others" if len(named) > 4 else "")
     assumed = sum(strength.assumed for strength in factors.values())

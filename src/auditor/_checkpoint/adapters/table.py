@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from auditor._checkpoint.adapters import change as changes
 from auditor._checkpoint.adapters.change import LayerChange
 from auditor._checkpoint.adapters.roles import Role, other_kind, role_of
-from auditor._checkpoint.adapters.strength import Settings, Strength, settings_of, show
+from auditor._checkpoint.adapters.strength import Settings, Strength, layers, settings_of, show
 from auditor._checkpoint.adapters.targets import Layer, Targets
 from auditor._checkpoint.names import is_buffer
 from auditor.errors import RefusedError
@@ -48,7 +48,7 @@ class Adapter:
         for each in self.changes:
             name = "DoRA" if {"magnitude", "dora scale"} & each.tensors.keys() else each.kind
             kinds[name] = kinds.get(name, 0) + 1
-        what = ", ".join(f"{kind} of {count} layers" for kind, count in sorted(kinds.items()))
+        what = ", ".join(f"{kind} of {layers(count)}" for kind, count in sorted(kinds.items()))
         where = " and ".join(self.parts)
         strengths = self.strengths
         return f"{what} of {where}" + (f"; strength {show(strengths)}" if strengths else "")
@@ -117,9 +117,10 @@ def read_adapter(
     """
     targets = Targets(declared)
     settings = settings_of(source, metadata, config)
-    layers, homes = _claimed(source, shapes, targets)
+    claimed, homes = _claimed(source, shapes, targets)
     found = [
-        _change(source, homes[name], roles, shapes, settings, value) for name, roles in sorted(layers.items())
+        _change(source, homes[name], roles, shapes, settings, value)
+        for name, roles in sorted(claimed.items())
     ]
     _refuse_settings_of_others(source, settings, found)
     return Adapter(tuple(found))
@@ -131,7 +132,7 @@ def _claimed(
     """The tensors of each layer by role, and the layers."""
     layers: dict[str, dict[str, str]] = {}
     homes: dict[str, Layer] = {}
-    adapters: set[str] = set()
+    adapters: dict[str, set[str]] = {}
     scaled = {name.removesuffix(".on_input") for name in shapes if name.endswith(".on_input")}
     for name in shapes:
         if is_buffer(name):
@@ -155,9 +156,12 @@ def _claimed(
                 f"{source} holds {name} and {roles[role.role]}, which are the same to {home.full_name}."
             )
         roles[role.role], homes[home.full_name] = name, home
-        adapters |= {role.adapter} if role.role in ("down", "up") else set()
-    if len(adapters) > 1 and "" not in adapters:
-        raise RefusedError(f"{source} holds several adapters ({', '.join(sorted(adapters))}); one is merged.")
+        if role.role in ("down", "up", "up bias", "magnitude"):
+            adapters.setdefault(home.full_name, set()).add(role.adapter)
+    for names in (*adapters.values(), {name for own in adapters.values() for name in own} - {""}):
+        if len(names) > 1:
+            shown = ", ".join(sorted(names - {""}))
+            raise RefusedError(f"{source} holds tensors of several adapters ({shown}); one is merged.")
     return layers, homes
 
 
