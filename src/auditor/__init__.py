@@ -6,6 +6,7 @@ Importing this module loads no torch; the first call does.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ _HOMES = {
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses the library decides what is shown
+
+
+# what a checkpoint's files say may never make a library fetch or run code, in this process or those it starts
+os.environ.update(
+    DIFFUSERS_DISABLE_REMOTE_CODE="true",
+    DIFFUSERS_TRUST_REMOTE_KERNELS="false",
+    TRUST_REMOTE_CODE="false",
+    USE_HUB_KERNELS="NO",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
@@ -20,7 +20,7 @@ from auditor._erase.erase import erase, plan_erasure
 from auditor._erase.job import read_options
 from auditor._files.bundled import micro_world
 from auditor.builtins.clip.model import load_clip
-from auditor.errors import PluginError, UsageError
+from auditor.errors import PluginError, RefusedError, UsageError
 from auditor.plugin import Eraser, Erasure
 from auditor.plugin import _loader as loader
 from auditor.plugin._loader import PluginRecord
@@ -255,3 +255,29 @@ def test_a_record_that_cannot_be_written_down_is_left_out(
     (folder / "erasure.json").write_text('{"eraser": "\\ud800"}')
     out = erase(str(folder), short_policy(), "renames", tmp_path / "out")
     assert json.loads((out / "erasure.json").read_text())["before"] == []
+
+
+def test_what_was_chosen_for_a_checkpoint_is_in_what_is_erased_from_it(
+    renames: type[Renames], tmp_path: Path
+) -> None:
+    state = load_model(open_checkpoint("micro")).unet.state_dict()
+    key = next(name for name in state if name.endswith("attn2.to_k.weight"))
+    source = tmp_path / "v.safetensors"
+    save_file({key: state[key] * 1.01, "v_pred": torch.empty(0)}, source)
+    with pytest.raises(RefusedError, match="--prediction"):
+        erase(str(source), short_policy(), "renames", tmp_path / "out", over="micro")
+    chosen = {"prediction": "v_prediction"}
+    with pytest.raises(UsageError, match="save the result whole"):
+        erase(
+            str(source),
+            short_policy(),
+            "renames",
+            tmp_path / "out",
+            over="micro",
+            chosen=chosen,
+            save="delta",
+        )
+    folder = erase(str(source), short_policy(), "renames", tmp_path / "out", over="micro", chosen=chosen)
+    opened = open_checkpoint(str(folder))
+    assert opened.prediction == "v_prediction" and not opened.chosen
+    assert torch.equal(load_model(opened).unet.state_dict()[key], state[key] * 1.01)

@@ -4,8 +4,11 @@ by its key, and no request leaves the process, in admission or in loading."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +88,13 @@ def test_a_configuration_that_steers_is_refused_and_nothing_is_asked(
 def test_the_sound_checkpoint_asks_nothing_either(asked: list[object]) -> None:
     load_model(open_checkpoint("micro"))
     assert not asked
+
+
+def test_libraries_are_told_to_run_no_code_of_strangers() -> None:
+    script = (
+        "import auditor, os; from diffusers.utils import constants; "
+        "assert constants.DIFFUSERS_DISABLE_REMOTE_CODE; "
+        "assert (os.environ['USE_HUB_KERNELS'], os.environ['TRUST_REMOTE_CODE']) == ('NO', 'false')"
+    )
+    told = {"DIFFUSERS_DISABLE_REMOTE_CODE": "false", "USE_HUB_KERNELS": "YES", "TRUST_REMOTE_CODE": "true"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | told)

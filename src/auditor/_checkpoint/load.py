@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from auditor._checkpoint.admit import ADAPTER_CONFIG, Checkpoint, declared_by
+from auditor._checkpoint.admit import ADAPTER_CONFIG, Checkpoint
 from auditor._checkpoint.architecture import build, refusing
 from auditor._checkpoint.folder import schedule_of
 from auditor._checkpoint.names import is_buffer, is_unused, plain_name
@@ -149,12 +149,12 @@ def _lay_over(checkpoint: Checkpoint, modules: dict[str, Any]) -> None:
     config = None
     if ADAPTER_CONFIG in checkpoint.files:
         config = parse_json(ADAPTER_CONFIG, _admitted(checkpoint, ADAPTER_CONFIG))
+    declared = {
+        part: {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        for part, module in modules.items()
+    }
     overlay = read_overlay(
-        checkpoint.source,
-        header,
-        config,
-        declared_by(checkpoint.base),
-        lambda name: float(held[name].flatten()[0]),
+        checkpoint.source, header, config, declared, lambda name: float(held[name].flatten()[0])
     )
     if overlay.adapter is not None:
         overlay.adapter.merge(modules, held)

@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from auditor._cli.live import watch_steps
-from auditor._cli.options import plugin_files
+from auditor._cli.options import choices, chosen, plugin_files
 from auditor._cli.terminal import show_erasure_plan
 
 
@@ -47,6 +47,7 @@ from auditor._cli.terminal import show_erasure_plan
 @click.option("--over", help="The diffusers folder that BASE, a single file, lies over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@choices
 @plugin_files
 def command(
     base: str,
@@ -60,6 +61,8 @@ def command(
     over: str | None,
     dry_run: bool,
     seed: int,
+    prediction: str | None,
+    components: dict[str, str],
 ) -> None:
     """Erase the policy's concepts from BASE.
 
@@ -72,10 +75,20 @@ def command(
     from auditor._erase.job import read_options
     from auditor._erase.save import Save
 
-    options = read_options(file, pairs)
+    options, meant = read_options(file, pairs), chosen(prediction, components)
     if dry_run:
         show_erasure_plan(
-            plan_erasure(base, policy, eraser, options=options, seed=seed, reuse=reuse, over=over, out=out)
+            plan_erasure(
+                base,
+                policy,
+                eraser,
+                options=options,
+                seed=seed,
+                reuse=reuse,
+                over=over,
+                out=out,
+                chosen=meant,
+            )
         )
         return
     if out is None:
@@ -91,6 +104,7 @@ def command(
             save=cast(Save, save),
             reuse=reuse,
             over=over,
+            chosen=meant,
             on_step=on_step,
         )
     click.echo(f"Wrote {folder}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,13 @@ def plan_erasure(
     reuse: Path | None = None,
     over: str | None = None,
     out: Path | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What :func:`erase` would do, by the eraser's own account, and nothing of it done. Raises as it
     would."""
     if out is not None:
         _new_folder(out)
-    job = erasure_job(base, policy, eraser, options, seed, reuse, over)
+    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {})
     found: dict[str, Any] = door.call(job.plugin, job.plugin.plan, job.erasure(None))
     return found
 
@@ -68,18 +69,20 @@ def erase(
     save: Save = "full",
     reuse: Path | None = None,
     over: str | None = None,
+    chosen: Mapping[str, str] | None = None,
     on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None,
 ) -> Path:
     """Erase the policy's concepts from ``base`` and write the result to ``out``.
 
     ``base`` is what a checkpoint is called, erased ones among them, or one that is in memory (as float32):
     then it is changed in place, and is the result. A file that lies over a diffusers folder needs that one in
-    ``over``. Only what the eraser says it changes may change; every other file is copied. ``reuse`` is an
-    earlier result whose parts the eraser may take. Raises :class:`UsageError` where ``out`` is not empty or
-    something cannot be erased; then nothing is written.
+    ``over``; ``chosen`` says what is meant where its files do not say one thing
+    (:func:`~auditor._checkpoint.admit.open_checkpoint`). Only what the eraser says it changes may change;
+    every other file is copied. ``reuse`` is an earlier result whose parts the eraser may take. Raises
+    :class:`UsageError` where ``out`` is not empty or something cannot be erased; then nothing is written.
     """
     out = _new_folder(out)
-    job = erasure_job(base, policy, eraser, options, seed, reuse, over)
+    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {})
     if save == "delta":
         refuse_delta(job)
     # says what cannot be done, before anything is written

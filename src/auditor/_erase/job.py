@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,7 @@ def erasure_job(
     seed: int,
     reuse: Path | None,
     over: str | None,
+    chosen: Mapping[str, str],
 ) -> ErasureJob:
     """Everything that an erasure needs, loaded and checked; arguments and errors are those of
     :func:`~auditor._erase.erase.erase`."""
@@ -95,7 +96,7 @@ def erasure_job(
             "its erasure/ in it."
         )
     if isinstance(base, str):
-        opened = open_checkpoint(base, base=None if over is None else open_checkpoint(over))
+        opened = open_checkpoint(base, base=None if over is None else open_checkpoint(over), chosen=chosen)
         if over is not None and opened.base is None:
             raise UsageError(f"{base} is a diffusers folder and lies over nothing; leave out --over.")
         base = (opened, load_model(opened, "float32"))

@@ -15,6 +15,7 @@ from auditor._checkpoint.names import plain_name
 from auditor._diffusion.model import configuration_of
 from auditor._diffusion.original import allows
 from auditor._erase.job import ErasureJob
+from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, PluginError, UsageError
@@ -36,6 +37,10 @@ def refuse_delta(job: ErasureJob) -> None:
     own = tuple(f"{name}." for name in ("denoiser", job.model.family.denoiser))
     if job.opened.base is not None:
         raise UsageError(f"{job.opened.source} is a {job.opened.form}; save the result whole (--save full).")
+    if job.opened.chosen:
+        raise UsageError(
+            f"{job.opened.source} is read as it was chosen; save the result whole (--save full)."
+        )
     if not all(pattern.startswith(own) for pattern in job.changes):
         raise UsageError(
             f"The eraser '{job.name}' changes {', '.join(job.changes)}; save the result whole (--save full)."
@@ -117,6 +122,7 @@ def write_result(
                 shutil.copyfile(origin.paths[name], part / name)
         for component in whole:
             _write_component(part / component, origin, component, model.parts[component])
+        _write_prediction(part / "scheduler" / "scheduler_config.json", job.opened.prediction)
     else:
         denoiser = model.family.denoiser
         state = {f"{denoiser}.{name}": value for name, value in model.denoiser.state_dict().items()}
@@ -134,8 +140,18 @@ def write_result(
 
 
 def _laid_over(job: ErasureJob) -> set[str]:
-    """The parts that are not the files of the base's folder, where what was erased from is a file over it."""
-    return set(job.opened.replaced)
+    """The parts that are not the files of the base's folder under their usual names: a file over it replaced
+    them, or another file was chosen."""
+    return set(job.opened.replaced) | (set(job.opened.chosen) - {"prediction"})
+
+
+def _write_prediction(path: Path, prediction: str) -> None:
+    """Say in a saved scheduler's configuration what was chosen for the erased checkpoint, where that is
+    another."""
+    config = read_json(path, constants=True)
+    if config.get("prediction_type", "epsilon") != prediction:
+        text = json.dumps(config | {"prediction_type": prediction}, indent=2, sort_keys=True)
+        write_whole(path, f"{text}\n".encode())
 
 
 def _write_component(folder: Path, origin: Checkpoint, component: str, module: Any) -> None:
