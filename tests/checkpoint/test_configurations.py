@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,9 @@ def test_which_of_two_sets_of_weights_is_meant_has_to_be_said(folder: Path) -> N
         {"modelspec.prediction_type": "v"},
         {"ss_v_parameterization": "True"},
         {"modelspec.prediction_type": "v_prediction", "ss_v_parameterization": "true"},
+        {"modelspec.predict_key": "v"},
+        {"modelspec.architecture": "stable-diffusion-v2-768-v/lora"},
+        {"ss_base_model_version": "sd_v2_768_v"},
     ],
 )
 def test_a_prediction_has_to_be_chosen_where_file_and_base_disagree(
@@ -169,6 +173,40 @@ def test_markers_of_another_schedule_are_read(tmp_path: Path, marker: str, words
     save_file(tensors, tmp_path / "unet.safetensors")
     with pytest.raises(RefusedError, match=words):
         open_checkpoint(str(tmp_path / "unet.safetensors"), base=open_checkpoint("micro"))
+
+
+def test_a_training_to_pure_noise_is_read_from_metadata(tmp_path: Path) -> None:
+    save_file(
+        load_file(micro_world() / UNET), tmp_path / "unet.safetensors", {"ss_zero_terminal_snr": "True"}
+    )
+    with pytest.raises(RefusedError, match="rescale_betas_zero_snr"):
+        open_checkpoint(str(tmp_path / "unet.safetensors"), base=open_checkpoint("micro"))
+
+
+@pytest.mark.parametrize(("file", "key"), [("unet", "norm_eps"), ("text_encoder", "layer_norm_eps")])
+def test_a_norm_that_divides_by_less_than_nothing_is_refused(folder: Path, file: str, key: str) -> None:
+    edit(folder / file / "config.json", **{key: -1})
+    with pytest.raises(RefusedError, match=f"{key} = -1; a number above 0"):
+        open_checkpoint(str(folder))
+
+
+def test_a_file_with_a_part_of_the_weights_beside_shards_is_refused(folder: Path) -> None:
+    text = folder / "text_encoder"
+    whole = load_file(text / "model.safetensors")
+    shard = "model-00001-of-00001.safetensors"
+    save_file(whole, text / shard)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(whole, shard)}
+    (text / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert open_checkpoint(str(folder)).files
+    save_file(dict(list(whole.items())[:3]), text / "model.safetensors")
+    with pytest.raises(RefusedError, match="which it lacks"):
+        open_checkpoint(str(folder))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(RefusedError, match="no ordinary file"):
+        open_checkpoint(str(tmp_path / "x.safetensors"), base=open_checkpoint("micro"))
 
 
 def test_commands_take_what_is_chosen(folder: Path) -> None:

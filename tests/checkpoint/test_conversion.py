@@ -28,7 +28,9 @@ ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
             {"unet.a.weight", "text_encoder.b.weight"},
         ),
         ({"state_dict": {"a.weight": ONE}, "ema": {"a.weight": TWO}}, "state_dict", {"a.weight"}),
-        ({"one": {"two": {"a.weight": ONE}}}, "one.two", {"a.weight"}),
+        ({"a.b": {"a.weight": ONE}, "c": {"a.weight": TWO}}, "a.b", {"a.weight"}),
+        ({"x.lora_up.weight": ONE, "x.alpha": 1.0}, None, {"x.lora_up.weight", "x.alpha"}),
+        ({"one": {"two": {"a.weight": ONE}}}, "one/two", {"a.weight"}),
     ],
 )
 def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names: set[str]) -> None:
@@ -45,6 +47,11 @@ def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names
         ({"lora": {"a.weight": ONE}, "text": {"deep": {"b": TWO}}}, None, "several sets of tensors"),
         ({"epoch": 3}, None, "holds no tensors"),
         ({"state_dict": {"a": ONE}}, "ema", "has no key ema"),
+        ({"r": 4, "lora_alpha": 16, "state_dict": {"a": ONE}}, None, r"the number r, which says how"),
+        ({"state_dict": {"a": ONE}, "v_pred": True}, None, r"the number v_pred, which says how"),
+        ({1: ONE, "1": TWO}, None, "a key that is no text"),
+        ({"a b": ONE}, None, "no names of their own"),
+        ({"a": torch.zeros(1).expand(10**9)}, None, "many times what it holds"),
         ({"a": ONE, "loss": np.float64(0.5)}, None, r"more than tensors \(numpy\."),
     ],
 )

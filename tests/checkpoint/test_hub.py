@@ -236,6 +236,8 @@ def test_sources_are_read(text: str, source: HubSource | None) -> None:
         ("https://example.com/org/model", "no address of a model"),
         ("hf://org/model/x.safetensors@main", "hf://org/model@main/x.safetensors is right"),
         ("hf://org/model@main/unet", "give the repository, or one safetensors file"),
+        ("hf://org/model@..%2F..%2Fx/x.safetensors", "names no revision"),
+        ("https://user:word@huggingface.co/org/model", "do not belong in an address|no address of a model"),
         ("hf://org/model/../../x.safetensors", "no address of a model|give the repository"),
     ],
 )

@@ -255,14 +255,14 @@ def copied(erased: Path, to: Path) -> Path:
 def test_a_key_that_nobody_reads_is_no_other_throw(folder: Path, erased: Path, tmp_path: Path) -> None:
     """Another digest of the files, the same tensors and vocabulary: the same images."""
     copy = copied(erased, tmp_path / "copy")
-    for name in (
-        "model_index.json",
-        "unet/config.json",
-        "vae/config.json",
-        "scheduler/scheduler_config.json",
+    for name, key in (
+        ("model_index.json", "_name_or_path"),
+        ("unet/config.json", "optimization_step"),
+        ("vae/config.json", "_name_or_path"),
+        ("scheduler/scheduler_config.json", "_note"),
     ):
         content = json.loads((copy / name).read_text())
-        (copy / name).write_text(json.dumps(content | {"_note": "another throw"}, indent=7))
+        (copy / name).write_text(json.dumps(content | {key: "another throw"}, indent=7))
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(save(load_file(weights), {"format": "pt", "note": "another throw"}))
     before, after = open_checkpoint(str(erased)), open_checkpoint(str(copy))

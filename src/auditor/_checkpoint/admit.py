@@ -253,10 +253,14 @@ def file_in(path: Path) -> Path:
     return path
 
 
-def settings_beside(path: Path) -> Path | None:
-    """The file with an adapter's settings that peft reads beside ``path``; None where there is none."""
+def settings_beside(path: Path, header: Header) -> Path | None:
+    """The file with an adapter's settings beside ``path``, where peft wrote that (by its name, or by its
+    tensors' names); None where there is none."""
     config = path.with_name(ADAPTER_CONFIG)
-    return config if path.name == ADAPTER_FILES[0] and config.is_file() else None
+    by_peft = path.name == ADAPTER_FILES[0] or any(
+        name.startswith("base_model.model.") for name in header.shapes
+    )
+    return config if by_peft and config.is_file() else None
 
 
 def declared_by(base: Checkpoint) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -273,17 +277,18 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
         )
     if path.suffix != ".safetensors":
         raise RefusedError(f"{source} is neither a folder nor a safetensors file.")
+    if not path.is_file():
+        raise RefusedError(f"{source} cannot be read: it is no ordinary file.")
     header = read_header(path)
     if base is None:
         raise UsageError(
             f"{source} is a {form_of(source, header)}: give the base that it belongs to, which has its "
-            f"configuration "
-            "and vocabulary (--base; in auditor erase --over)."
+            "configuration and vocabulary (--base; in auditor erase --over)."
         )
     if base.form is not Form.FOLDER:
         raise UsageError(f"{base.source} is a {base.form}; a base is a diffusers folder.")
     declared = declared_by(base)
-    config = settings_beside(path)
+    config = settings_beside(path, header)
     numbers = {tensor.name: tensor for tensor in header.tensors}
     overlay = read_overlay(
         source,

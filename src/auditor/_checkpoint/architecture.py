@@ -93,8 +93,7 @@ def refuse_other_tensors(source: str, component: str, folder: Path, shapes: Shap
     if adapted is not None:
         raise RefusedError(
             f"{source}: {component} was saved with an adapter on ({adapted}), so its own weights are not "
-            f"where programs "
-            "look for them; merge the adapter and save it again."
+            "where programs look for them; merge the adapter and save it again."
         )
     used = [name for name in shapes if not is_unused(component, name, config)]
     held = {plain_name(name): shapes[name] for name in used}

@@ -55,15 +55,13 @@ def refuse_index(source: str, index: Mapping[str, Any]) -> None:
         if key not in (*CLASSES, *INDEX_KEYS, *NEVER_DRAWN_WITH) and value not in (None, [None, None]):
             raise RefusedError(
                 f"{source}: model_index.json declares {key[:60]} = {str(value)[:80]}, which is no part of "
-                f"what can be "
-                "audited."
+                "what can be audited."
             )
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
         raise RefusedError(
             f"{source} is drawn by {str(pipeline)[:60]}, in a way of its own; only {' or '.join(PIPELINES)} "
-            f"can be "
-            "audited."
+            "can be audited."
         )
 
 
@@ -94,7 +92,7 @@ def refuse_config(source: str, component: str, path: Path) -> None:
     if "quantization_config" in config:
         raise RefusedError(
             f"{source}: {name} asks for quantisation (quantization_config); only plain weights can be "
-            f"audited."
+            "audited."
         )
     right, allowed = RIGHT[component], ALLOWED[component]
     for key, value in config.items():
@@ -115,8 +113,12 @@ def refuse_config(source: str, component: str, path: Path) -> None:
         elif key not in allowed:
             raise RefusedError(
                 f"{source}: {name} has the key '{key[:60]}', which is not understood: it could load weights "
-                f"or code from "
-                "elsewhere; leave it out if it has no effect."
+                "or code from elsewhere; leave it out if it has no effect."
+            )
+    for key in ("norm_eps", "layer_norm_eps"):
+        if isinstance(config.get(key), int | float) and not config[key] > 0:
+            raise RefusedError(
+                f"{source}: {name} has {key} = {str(config[key])[:20]}; a number above 0 is right."
             )
     for key, number in _numbers({key: value for key, value in config.items() if key not in EMA_KEYS}):
         if abs(number) > _LARGEST_NUMBER or number > LARGEST_NUMBERS.get(key, _LARGEST_NUMBER):

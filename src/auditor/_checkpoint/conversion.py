@@ -20,7 +20,7 @@ _SCRIPT = Path(__file__).with_name("unpickling.py")
 
 def convert(source: Path, out: Path, key: str | None = None) -> None:
     """Write the tensors of the pickle ``source`` to the safetensors file ``out``: all of them, or those under
-    ``key`` (``state_dict``; ``a.b``: under ``b`` of ``a``).
+    ``key`` (``state_dict``; ``a/b``: under ``b`` of ``a``).
 
     Raises :class:`UsageError` where a file is not there or in the way, and :class:`RefusedError` where the
     pickle holds anything but tensors and plain containers.
@@ -29,7 +29,7 @@ def convert(source: Path, out: Path, key: str | None = None) -> None:
         raise UsageError(f"There is no file {source}.")
     if out.exists() or out.suffix != ".safetensors":
         raise UsageError(f"{out} must be a new file that ends in .safetensors.")
-    part, keys = out.with_name(f".{out.stem}.part.safetensors"), key.split(".") if key else []
+    part, keys = out.with_name(f".{out.stem}.part.safetensors"), key.split("/") if key else []
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -25,8 +25,8 @@ from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
 _SHORT = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-_ADAPTERS = {"adapter_model.safetensors": "adapter_config.json", "pytorch_lora_weights.safetensors": None}
-"""Files that hold an adapter, with the file of its settings beside it."""
+_ADAPTERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+_SETTINGS = "adapter_config.json"
 _TRIES = 3
 # whichever huggingface_hub is built on
 _HTTP_CLIENTS = (
@@ -92,6 +92,12 @@ def parse_hub_source(source: str) -> HubSource | None:
             f"{source}: the revision stands after the repository: "
             f"hf://{uri.id}@{revision}/{path}.safetensors is right."
         )
+    if "@" in source.partition("://")[2].partition("/")[0] and not source.startswith("hf://"):
+        raise UsageError(
+            f"{uri.id}: a name and a password do not belong in an address; log in with 'hf auth login'."
+        )
+    if uri.revision is not None and (uri.revision.startswith("/") or ".." in uri.revision.split("/")):
+        raise UsageError(f"{source} names no revision of a repository.")
     file = uri.path_in_repo or None
     if file is not None and (not file.endswith(".safetensors") or ".." in file.split("/")):
         raise UsageError(
@@ -201,7 +207,7 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
     if "model_index.json" not in names:
         single = [name for name in names if name.endswith(".safetensors") and "/" not in name]
         hint = (
-            f"; name one of its files, for instance "
+            "; name one of its files, for instance "
             f"hf://{source.repo}{'@' + source.revision if source.revision else ''}/{single[0]}"
             if single
             else ""
@@ -234,10 +240,9 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
 
 def _settings_beside(file: str, names: Iterable[str]) -> list[str]:
     """The file of an adapter's settings in the same folder, where the repository holds one."""
-    folder, _, name = file.rpartition("/")
-    settings = _ADAPTERS.get(name)
-    beside = f"{folder}/{settings}" if folder else settings
-    return [beside] if beside is not None and beside in names else []
+    folder = file.rpartition("/")[0]
+    beside = f"{folder}/{_SETTINGS}" if folder else _SETTINGS
+    return [beside] if beside in names else []
 
 
 @contextmanager

@@ -30,6 +30,7 @@ WEIGHT_FILES = (
 )
 """How the names of files with weights end."""
 _KINDS = ("F64", "F32", "F16", "BF16")
+_CANONICAL = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 _PLACES = re.compile(r"((unet|vae|text_encoder)/)?[^/]+")
 
 
@@ -69,6 +70,8 @@ def _first_difference(admitted: Mapping[Path, Header], other: Path) -> str | Non
     every = [(path, tensor) for path, header in admitted.items() for tensor in header.tensors]
     home = {plain_name(tensor.name): (path, tensor) for path, tensor in every if not is_buffer(tensor.name)}
     tensors = [tensor for tensor in read_header(other).tensors if not is_buffer(tensor.name)]
+    if other.name in _CANONICAL and (lacks := home.keys() - {plain_name(tensor.name) for tensor in tensors}):
+        return f"{min(lacks)}, which it lacks"  # a library that takes it draws the rest at random
     with ExitStack() as stack:
         theirs = stack.enter_context(safe_open(other, framework="pt"))
         ours: dict[Path, Any] = {

@@ -36,7 +36,7 @@ def said_prediction(source: str, header: Header) -> str | None:
         raise RefusedError(f"{source} has the marker {edm}: it is drawn in a way (EDM) that is not audited.")
     if "v_pred" in names:
         said["the marker v_pred"] = "v_prediction"
-    for key in ("modelspec.prediction_type", "prediction_type"):
+    for key in ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type"):
         if text := header.metadata.get(key, "").strip():
             if text.lower() not in _SAID:
                 raise RefusedError(
@@ -45,6 +45,9 @@ def said_prediction(source: str, header: Header) -> str | None:
             said[key] = _SAID[text.lower()]
     if text := header.metadata.get("ss_v_parameterization", "").strip().lower():
         said["ss_v_parameterization"] = "v_prediction" if text in ("true", "1") else "epsilon"
+    for key, end in (("modelspec.architecture", "-768-v"), ("ss_base_model_version", "_768_v")):
+        if header.metadata.get(key, "").lower().split("/")[0].endswith(end):
+            said[key] = "v_prediction"
     if len(set(said.values())) > 1:
         raise RefusedError(
             f"{source} contradicts itself: "
@@ -66,16 +69,16 @@ def prediction_of(
     if chosen is not None and chosen not in PREDICTIONS:
         raise UsageError(f"There is no prediction {chosen}; {' or '.join(PREDICTIONS)} can be chosen.")
     said = said_prediction(source, header)
-    if any(tensor.name == "ztsnr" for tensor in header.tensors) and not schedule.get(
-        "rescale_betas_zero_snr"
-    ):
+    ends = header.metadata.get("ss_zero_terminal_snr", "").strip().lower() in ("true", "1")
+    ends = ends or any(tensor.name == "ztsnr" for tensor in header.tensors)
+    if ends and not schedule.get("rescale_betas_zero_snr"):
         raise RefusedError(
-            f"{source} says that its noise schedule ends in pure noise (ztsnr), and {where} has no "
-            "rescale_betas_zero_snr; lay it over a base that has."
+            f"{source} says that its noise schedule ends in pure noise (zero terminal SNR), and {where} has "
+            "no rescale_betas_zero_snr; lay it over a base that has."
         )
     if chosen is None and said is not None and said != declared:
         raise RefusedError(
             f"{source} says that it predicts {said}, {where} says {declared}; say which is right with "
-            f"--prediction."
+            "--prediction."
         )
     return chosen or declared

@@ -6,14 +6,16 @@ usage: unpickling.py SOURCE OUT [KEY ...]
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-Found = list[tuple[tuple[str, ...], torch.Tensor]]
+Found = list[tuple[tuple[str, ...], Any]]
 
 _WRAPPERS = ("state_dict", "model", "module", "params", "state")
 """Keys that programs put around a whole model."""
@@ -21,16 +23,50 @@ _PARTS = ("unet", "text_encoder", "vae")
 """Keys under which a pickle may hold a model's parts: they become the beginnings of names."""
 
 
-def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-    """Every tensor, with the keys that lead to it."""
-    if isinstance(value, torch.Tensor):
+_STRENGTHS = ("r", "rank", "alpha", "lora_alpha", "network_alpha", "scale", "v_pred", "ztsnr")
+"""Names under which programs keep what a set of tensors is drawn by."""
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
+_MOST = 10**6
+
+
+def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every tensor and number, with the keys that lead to it."""
+    if isinstance(value, torch.Tensor | bool | int | float):
         yield place, value
     elif isinstance(value, dict):
         for name, part in value.items():
+            if not isinstance(name, str) and isinstance(part, torch.Tensor | dict | list | tuple):
+                raise SystemExit(
+                    f"it has a key that is no text ({str(name)[:40]}), which no program reads as a name"
+                )
             yield from leaves(part, (*place, str(name)))
     elif isinstance(value, list | tuple):
         for number, part in enumerate(value):
             yield from leaves(part, (*place, str(number)))
+
+
+def split(value: Any) -> tuple[Found, Found]:
+    """Its tensors, and the numbers beside them."""
+    tensors, numbers = Found(), Found()
+    for place, leaf in leaves(value):
+        (tensors if isinstance(leaf, torch.Tensor) else numbers).append((place, leaf))
+        if len(tensors) + len(numbers) > _MOST:
+            raise SystemExit(f"it holds more than {_MOST} tensors and numbers")
+    return tensors, numbers
+
+
+def with_alphas(found: Found, numbers: Found) -> Found:
+    """The tensors, with the numbers among them that are one (``layer.alpha``). Ends the process where another
+    number says how they are drawn: in safetensors it would be lost."""
+    inside = {place[:-1] for place, _ in found}
+    more = [(place, number) for place, number in numbers if place[-1:] and place[-1].endswith(".alpha")]
+    lost = next((place for place, _ in numbers if place[-1:] and place[-1] in _STRENGTHS), None)
+    if lost is not None:
+        raise SystemExit(
+            f"it holds the number {'.'.join(lost)}, which says how its tensors are drawn and has no place in "
+            "safetensors"
+        )
+    return found + [(place, torch.tensor(float(number))) for place, number in more if place[:-1] in inside]
 
 
 def one_set(found: Found) -> Found:
@@ -59,11 +95,24 @@ def main(source: str, out: str, *keys: str) -> None:
         if not isinstance(value, dict) or key not in value:
             raise SystemExit(f"it has no key {key}")
         value = value[key]
-    tensors = list(leaves(value))
+    tensors, numbers = split(value)
     if not tensors:
         raise SystemExit("it holds no tensors")
-    named = {".".join(place): part.contiguous().clone() for place, part in one_set(tensors)}
-    save_file(named, out, metadata={"format": "pt"})
+    chosen = one_set(with_alphas(tensors, numbers))
+    named = {".".join(place): part for place, part in chosen}
+    odd = next((name for name, part in named.items() if not _NAME.fullmatch(name) or part.is_complex()), None)
+    if odd is not None or len(named) < len(chosen):
+        raise SystemExit(
+            f"its tensors have no names of their own ({str(odd)[:60]})"
+            if odd is not None
+            else "two names are one"
+        )
+    stored = sum(part.numel() * part.element_size() for part in named.values())
+    if stored > 2**20 + 8 * Path(source).stat().st_size:
+        raise SystemExit(f"its tensors would take {stored / 2**30:.1f} GiB, many times what it holds")
+    save_file(
+        {name: part.contiguous().clone() for name, part in named.items()}, out, metadata={"format": "pt"}
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import click
 
 @click.command("convert")
 @click.option(
-    "--key", help="Where the tensors that are meant lie, where it holds several sets (state_dict; a.b)."
+    "--key", help="Where the tensors that are meant lie, where it holds several sets (state_dict; a/b)."
 )
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))

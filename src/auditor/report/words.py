@@ -106,8 +106,7 @@ def remarks(report: Report) -> tuple[str, ...]:
         said = ", ".join(f"{what} = {value}" for what, value in sorted(checkpoint.chosen.items()))
         found.append(
             f"The checkpoint's files do not say one thing; audited is what was chosen: {said}. Who loads it "
-            f"otherwise "
-            "loads another model."
+            "otherwise loads another model."
         )
     if checkpoint.beside:
         found.append(

@@ -3,12 +3,15 @@ warning alone; here that is refused."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from auditor._files.bundled import micro_world
 from auditor.builtins.clip.model import Clip
 from auditor.builtins.clip.options import ClipOptions
 from auditor.errors import PolicyError, UsageError
@@ -54,3 +57,32 @@ def test_every_bundled_document_names_a_clip_that_is_built_as_it_was_trained() -
         look(yaml.safe_load(file.read_text(encoding="utf-8")))
     assert len(found) > 5
     assert "-quickgelu, pretrained: openai" in STABLE_DIFFUSION.detector
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(micro_world() / "clip", tmp_path / "clip")
+    return tmp_path / "clip"
+
+
+def test_a_folder_that_leads_to_code_is_refused(folder: Path) -> None:
+    assert Clip(f"local-dir:{folder}")
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UsageError, match="tokenizer_kwargs"):
+        Clip(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("evil.py", "raise SystemExit(1)"), ("tokenizer_config.json", '{"auto_map": {}}')]
+)
+def test_a_folder_with_code_in_it_is_refused(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{name} is code"):
+        Clip(f"local-dir:{folder}")
+
+
+def test_a_repository_is_no_name_of_a_clip() -> None:
+    with pytest.raises(PolicyError, match="fetch it and name the folder"):
+        make_plugin("metrics", "clip-score", {"model": "hf-hub:stranger/clip"})

@@ -109,6 +109,8 @@ def test_settings_that_no_strength_follows_from_are_refused(values: dict[str, An
         (r".*attn2\.to_q", False),
         (r"(.*)+attn1", False),
         (r"(", False),
+        (r"([\w.]|)" * 40 + "Z", False),
+        (r"(do|do)(wn|wn)(_b|_b)(lo|lo)Z", False),
         ({"to_q": 1}, False),
     ],
 )
@@ -131,6 +133,13 @@ def test_layers_that_peft_would_not_load_are_refused(targets: Any, inside: bool)
         {"fan_in_fan_out": True},
         {"init_lora_weights": "olora"},
         {"exclude_modules": ["to_q"]},
+        {"use_rslora": 1},
+        {"use_rslora": "true"},
+        {"use_dora": 1},
+        {"layers_to_transform": [0]},
+        {"layers_pattern": "down_blocks"},
+        {"use_bdlora": {"a": 1}},
+        {"something_new": 3},
     ],
 )
 def test_settings_of_more_than_products_are_refused(values: dict[str, Any]) -> None:
@@ -144,6 +153,7 @@ def test_settings_of_more_than_products_are_refused(values: dict[str, Any]) -> N
         ({"transformer.r": 4}, "belongs to no part"),
         ({"unet.r": 4, "r": 4}, "some of its settings name a part"),
         ({"text_encoder.r": 4}, "settings of the text_encoder, and no tensors of it"),
+        ({"r": 4}, "its tensors name the part that they belong to, and its settings do not"),
     ],
 )
 def test_settings_of_no_part_are_refused(
@@ -165,3 +175,26 @@ def test_settings_are_said_in_one_place(world: World, tmp_path: Path) -> None:
     path.with_name("adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}), encoding="utf-8")
     with pytest.raises(RefusedError, match="says its strength twice"):
         open_checkpoint(str(path), base=world.opened)
+
+
+def test_every_linear_layer_is_no_convolution() -> None:
+    with pytest.raises(RefusedError, match="target_modules"):
+        Settings("x", {"target_modules": "all-linear"}).refuse_outside("down_blocks.0.resnets.0.conv1", 4)
+
+
+def test_peft_names_take_the_settings_beside_them_whatever_the_file_is_called(
+    world: World, tmp_path: Path
+) -> None:
+    up, down = world.pair(LAYER, 4)
+    start = f"base_model.model.{LAYER}"
+    path = write(tmp_path / "own.safetensors", {f"{start}.lora_A.weight": down, f"{start}.lora_B.weight": up})
+    assert "strength 1 " in open_checkpoint(str(path), base=world.opened).content
+    path.with_name("adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16}), encoding="utf-8")
+    opened = open_checkpoint(str(path), base=world.opened)
+    assert "strength 4 " in opened.content and "adapter_config.json" in opened.files
+    assert (
+        difference(
+            world, path, with_added(world, {f"unet.{LAYER}.weight": 4 * (up.double() @ down.double())})
+        )
+        < 1e-6
+    )

@@ -170,7 +170,7 @@ class MergeLora(Untrained):
     def _settings(self) -> Path | None:
         file: Path = self.options.file
         settings = file.with_name("adapter_config.json")
-        return settings if file.name == "adapter_model.safetensors" and settings.is_file() else None
+        return settings if settings.is_file() else None
 
     def apply(self, update: Update) -> None:
         """Read, compare with the digest, judge the header, merge."""
@@ -194,7 +194,12 @@ class MergeLora(Untrained):
         tensors = {name: tensor.to(model.device) for name, tensor in load(content).items()}
         try:
             settings = self._settings()
-            config = None if settings is None else json.loads(settings.read_text(encoding="utf-8"))
+            by_peft = file.name == "adapter_model.safetensors" or any(
+                name.startswith("base_model.") for name in tensors
+            )
+            config = (
+                json.loads(settings.read_text(encoding="utf-8")) if settings is not None and by_peft else None
+            )
             merge_lora(model, str(file), tensors, header.metadata, self.options.scale, config)
         except RefusedError as error:
             raise UsageError(str(error)) from error

@@ -155,8 +155,7 @@ def refuse_misfit(
         role = next(role for role in held if role not in ("alpha", "on input"))
         raise RefusedError(
             f"{source} does not fit its base: what it holds for {name} is of shape {wrong}, there it is "
-            f"{weight} "
-            f"(the first is {roles[role]})."
+            f"{weight} (the first is {roles[role]})."
         )
     for role in ("diff b", "b norm", "up bias", "base bias"):
         if role in held and (layer.bias is None or math.prod(held[role]) != layer.bias[0]):

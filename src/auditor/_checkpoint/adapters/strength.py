@@ -16,26 +16,43 @@ from typing import Any
 from auditor._files.json_files import parse_json
 from auditor.errors import RefusedError
 
-_NOT_MERGED: dict[str, tuple[Any, ...]] = {
-    "fan_in_fan_out": (False, None),
-    "bias": ("none", None),
-    "modules_to_save": (None, []),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "use_qalora": (False, None),
-    "alora_invocation_tokens": (None,),
-    "arrow_config": (None,),
-    "megatron_config": (None,),
-    "exclude_modules": (None, []),
-}
-"""peft's settings under which a LoRA is more than the products in its file, or less; the values under which
-it is neither."""
+_READ = (
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "init_lora_weights",
+    "peft_type",
+)
+"""peft's settings that say what is merged, and how strongly."""
+_SWITCHES = ("use_rslora", "use_dora", "lora_bias")
+"""The same, true or false."""
+_NO_EFFECT = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+)
+"""Settings that change nothing of what a finished LoRA adds. Any other has to be empty, false, or ``none``:
+with it a LoRA is more than the products in its file, or less."""
 _INITS = ("true", "false", "none", "gaussian", "orthogonal", "eva")
 """Ways to begin a LoRA that leave the base's weights as they are (lower case)."""
 _PATTERN = re.compile(r"\^?[\w.]+\$?")
-_FEWEST_STEPS = re.compile(r"(?!.*\)[*+?{])(?!(.*[*+?{]){4})[\w.\\|()^$*+?:\[\]-]+")
-"""Regular expressions that no name makes slow: few repetitions, none of a group."""
+_NAMES = r"\w+(?:\\?\.\w+)*"
+_FEWEST_STEPS = re.compile(
+    rf"(?=.{{1,200}}$)(?!(?:.*\(){{4}})(?!(?:.*[*+]){{4}})(?:\.[*+]|\\?\.|[\w^$]|\((?:\?:)?{_NAMES}(?:\|{_NAMES})*\))+"
+)
+"""Regular expressions that no name makes slow: at most three of ``.*``, at most three groups of plain
+names."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +83,15 @@ class Settings:
             )
         return alpha / math.sqrt(rank) if self.values.get("use_rslora") is True else alpha / rank
 
-    def refuse_outside(self, layer: str) -> None:
+    def refuse_outside(self, layer: str, dimensions: int = 2) -> None:
         """Refuse a layer that is not among the modules which peft would put an adapter on: its tensors would
         not be loaded."""
         wanted = self.values.get("target_modules")
-        if wanted is None or wanted == "all-linear":
+        if wanted is None:
             return
-        if isinstance(wanted, str):
+        if wanted == "all-linear":
+            inside = dimensions == 2
+        elif isinstance(wanted, str):
             if not _FEWEST_STEPS.fullmatch(wanted):
                 raise RefusedError(
                     f"{self.source}: its target_modules {wanted[:60]!r} are not understood; a list is."
@@ -90,8 +109,7 @@ class Settings:
         if not inside:
             raise RefusedError(
                 f"{self.source} holds tensors of {layer}, which is not among the target_modules in its "
-                f"settings; "
-                "programs that read those load it without them."
+                "settings; programs that read those load it without them."
             )
 
     @property
@@ -116,7 +134,7 @@ class Settings:
             if not _PATTERN.fullmatch(pattern):
                 raise RefusedError(
                     f"{self.source}: its settings have the {key} {pattern[:60]!r}; only names of layers are "
-                    f"understood."
+                    "understood."
                 )
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
                 raise RefusedError(
@@ -127,12 +145,18 @@ class Settings:
         return default
 
     def _refuse_more(self) -> None:
-        for key, right in _NOT_MERGED.items():
-            value = self.values.get(key)
-            if value is not None and value not in right:
+        for key in _SWITCHES:
+            if self.values.get(key) not in (True, False, None) or type(self.values.get(key)) is int:
                 raise RefusedError(
-                    f"{self.source}: its settings have {key} = {str(value)[:40]}; only a LoRA's products "
-                    f"are merged."
+                    f"{self.source}: its settings have {key} = {str(self.values[key])[:40]}; true or false "
+                    "is right."
+                )
+        for key, value in self.values.items():
+            known = key in (*_READ, *_SWITCHES, *_NO_EFFECT)
+            if not known and value not in (None, False, [], {}, "none"):
+                raise RefusedError(
+                    f"{self.source}: its settings have {key[:40]} = {str(value)[:40]}; only a LoRA's "
+                    "products are merged."
                 )
         kind = self.values.get("peft_type") or "LORA"
         if kind != "LORA":
@@ -141,8 +165,7 @@ class Settings:
         if init not in _INITS:
             raise RefusedError(
                 f"{self.source} was begun by changing the base's weights (init_lora_weights = {init[:40]}); "
-                f"what it "
-                "is laid over is not the base."
+                "what it is laid over is not the base."
             )
 
 

@@ -117,6 +117,8 @@ def read_adapter(
     """
     targets = Targets(declared)
     settings = settings_of(source, metadata, config)
+    if config is None:
+        _refuse_other_prefix(source, shapes, settings)
     claimed, homes = _claimed(source, shapes, targets)
     found = [
         _change(source, homes[name], roles, shapes, settings, value)
@@ -124,6 +126,15 @@ def read_adapter(
     ]
     _refuse_settings_of_others(source, settings, found)
     return Adapter(tuple(found))
+
+
+def _refuse_other_prefix(source: str, shapes: Shapes, settings: Mapping[str, Settings]) -> None:
+    """Refuse settings in the metadata that name parts where the tensors name none, or the other way round:
+    diffusers loads such a file without its settings, or not at all."""
+    named = any(name.startswith(("unet.", "text_encoder.")) for name in shapes)
+    if settings and named == ("" in settings):
+        what = ("tensors name", "settings do not") if named else ("settings name", "tensors do not")
+        raise RefusedError(f"{source}: its {what[0]} the part that they belong to, and its {what[1]}.")
 
 
 def _claimed(
@@ -201,7 +212,7 @@ def _strength(
 ) -> Strength:
     said = None
     if settings is not None and rank is not None:
-        settings.refuse_outside(layer.name)
+        settings.refuse_outside(layer.name, len(layer.weight))
         said = settings.strength(layer.name, rank)
     if "alpha" not in roles:
         return Strength(1.0, assumed=rank is not None) if said is None else Strength(said)
@@ -212,7 +223,7 @@ def _strength(
     if said is not None and abs(said - factor) > 1e-6 * factor:
         raise RefusedError(
             f"{source} says two strengths of {layer.full_name}: {factor:g} by {roles['alpha']}, {said:g} by "
-            f"its settings."
+            "its settings."
         )
     return Strength(factor)
 

@@ -4,7 +4,10 @@ templates."""
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -28,6 +31,8 @@ class Clip:
         its tag or file)."""
         source = f"{FOLDER}{micro_world() / 'clip'}" if name == "micro" else name
         _refuse_other_activation(name, pretrained)
+        if source.startswith(FOLDER):
+            _refuse_code(Path(source.removeprefix(FOLDER)))
         try:
             self._model = (
                 open_clip.create_model(source, pretrained=pretrained, require_pretrained=True)
@@ -84,6 +89,49 @@ class Clip:
             pixels = (pixels - self._mean) / self._std
             features.append(self._model.encode_image(pixels.to(self._device), normalize=True).cpu())
         return torch.cat(features)
+
+
+_TEXT = (
+    *("context_length", "vocab_size", "width", "heads", "layers", "ls_init_value", "embed_cls", "pad_id"),
+    *(
+        "eos_id",
+        "no_causal_mask",
+        "final_ln_after_pool",
+        "pool_type",
+        "proj_bias",
+        "output_tokens",
+        "mlp_ratio",
+    ),
+    *("proj_type", "act_kwargs", "norm_kwargs", "hf_tokenizer_name"),
+)
+"""What open_clip may be told of a text side that it builds itself."""
+_ELSEWHERE = ("timm_model_name", "hf_model_name")
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a folder with a CLIP that leads open_clip or transformers to code, or to another repository:
+    what a tokenizer is made with is handed on, ``trust_remote_code`` with it."""
+    config = _json(folder / "open_clip_config.json").get("model_cfg", {})
+    text, vision = config.get("text_cfg", {}), config.get("vision_cfg", {})
+    odd = next((key for key in text if key not in _TEXT), None)
+    odd = odd or next((key for key in vision if key in _ELSEWHERE), None)
+    if odd is not None:
+        raise UsageError(
+            f"{folder}: open_clip_config.json has the key '{odd}', which could load code or other weights."
+        )
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".py" or (
+            file.suffix == ".json" and "auto_map" in file.read_text(encoding="utf-8")
+        ):
+            raise UsageError(f"{folder}: {file.name} is code of its own, or asks for it; none is ever run.")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: it is missing, or no JSON.") from error
+    return value if isinstance(value, dict) else {}
 
 
 def _refuse_other_activation(name: str, pretrained: str | None) -> None:

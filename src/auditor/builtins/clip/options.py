@@ -24,13 +24,19 @@ class ClipOptions(OptionsModel):
     """Tag or file of open_clip's weights."""
 
     @model_validator(mode="after")
+    def _named_by_content(self) -> Self:
+        """A repository may move, and brings settings of its own."""
+        if self.model.startswith("hf-hub:"):
+            raise ValueError(f"'{self.model}' is a repository; fetch it and name the folder, local-dir:PATH")
+        return self
+
+    @model_validator(mode="after")
     def _as_it_was_trained(self) -> Self:
         """OpenAI's weights were trained with QuickGELU; open_clip 3 builds the plain names without it."""
         if self.pretrained == "openai" and not self.model.endswith(QUICK):
             raise ValueError(
                 f"the weights 'openai' were trained with QuickGELU, and open_clip builds '{self.model}' "
-                f"without it; "
-                f"model: {self.model}{QUICK} is right"
+                f"without it; model: {self.model}{QUICK} is right"
             )
         return self
 
