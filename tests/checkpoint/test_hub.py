@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from auditor._checkpoint import open_checkpoint
-from auditor._checkpoint.hub import HubSource, parse_hub_source
+from auditor._checkpoint.addresses import HubSource, parse_hub_source
 from auditor._files.bundled import micro_world
 from auditor.errors import UsageError
 from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve

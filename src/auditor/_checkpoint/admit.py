@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auditor._checkpoint.adapters.strength import as_json
+from auditor._checkpoint.addresses import HubSource, parse_hub_source
 from auditor._checkpoint.architecture import (
     declared_shapes,
     refuse_other_tensors,
@@ -23,7 +24,7 @@ from auditor._checkpoint.architecture import (
     refusing,
 )
 from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
-from auditor._checkpoint.hub import HubSource, Snapshot, fetch, is_as_expected, parse_hub_source
+from auditor._checkpoint.hub import Snapshot, fetch, is_as_expected
 from auditor._checkpoint.names import is_buffer, is_unused, plain_name
 from auditor._checkpoint.neighbours import weights_beside
 from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay

@@ -16,7 +16,8 @@ def command(source: str) -> None:
     Only the files that loading reads are fetched, at the commit that the revision points to now. Prints that
     commit: give it to the audit as hf://org/name@COMMIT with --offline.
     """
-    from auditor._checkpoint.hub import address_of, fetch, parse_hub_source
+    from auditor._checkpoint.addresses import address_of, parse_hub_source
+    from auditor._checkpoint.hub import fetch
 
     hub = parse_hub_source(source)
     if hub is None:
