@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from auditor._checkpoint.conversion import convert
+from auditor._checkpoint.unpickling import main
 from auditor.errors import RefusedError
 
 ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
@@ -35,7 +36,7 @@ ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
 )
 def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names: set[str]) -> None:
     torch.save(value, tmp_path / "x.ckpt")
-    convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", key)
+    main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), *(key.split("/") if key else []))
     assert load_file(tmp_path / "x.safetensors").keys() == names
 
 
@@ -57,6 +58,16 @@ def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names
 )
 def test_what_is_meant_has_to_be_said(tmp_path: Path, value: Any, key: str | None, words: str) -> None:
     torch.save(value, tmp_path / "x.ckpt")
-    with pytest.raises(RefusedError, match=words) as caught:
-        convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", key)
+    with pytest.raises(SystemExit, match=words) as caught:
+        main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), *([key] if key else []))
     assert "\n" not in str(caught.value) and not (tmp_path / "x.safetensors").exists()
+
+
+def test_it_is_done_in_a_process_of_its_own(tmp_path: Path) -> None:
+    torch.save({"one": {"two": {"a.weight": ONE}}, "other": {"b": TWO}}, tmp_path / "x.ckpt")
+    with pytest.raises(
+        RefusedError, match=r"was not converted: it holds several sets of tensors \(one, other\)"
+    ):
+        convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors")
+    convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", "one/two")
+    assert load_file(tmp_path / "x.safetensors").keys() == {"a.weight"}
