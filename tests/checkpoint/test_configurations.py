@@ -24,6 +24,7 @@ from auditor._checkpoint.load import load_model
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.configurations import BETAS
+from tests.checkpoint.originals import write_single_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -223,3 +224,57 @@ def test_commands_take_what_is_chosen(folder: Path) -> None:
     )
     wrong = subprocess.run([*command, "--component", "unet"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "COMPONENT=FILE" in wrong.stderr
+
+
+# -- another way of storing or asking is no other throw ------------------------------------------------------
+
+
+def test_to_choose_what_is_there_anyway_gives_the_same_seeds(folder: Path, tmp_path: Path) -> None:
+    plain = open_checkpoint(str(folder))
+    for chosen in ({"prediction": "epsilon"}, {"unet": "diffusion_pytorch_model.safetensors"}):
+        again = open_checkpoint(str(folder), chosen=chosen)
+        assert again.drawn_digest == plain.drawn_digest and again.digest != plain.digest
+    save_file(load_file(folder / UNET), tmp_path / "unet.safetensors")
+    one, other = (
+        open_checkpoint(str(tmp_path / "unet.safetensors"), base=plain, chosen=chosen)
+        for chosen in ({}, {"prediction": "epsilon"})
+    )
+    assert one.drawn_digest == other.drawn_digest
+
+
+def test_other_names_of_the_same_tensors_give_the_same_seeds(tmp_path: Path) -> None:
+    base, tensors = open_checkpoint("micro"), load_file(micro_world() / UNET)
+    key = next(name for name in tensors if name.endswith("attn2.to_k.weight"))
+    layer, rows, columns = key.removesuffix(".weight"), *tensors[key].shape
+    up, down = torch.rand(rows, 4), torch.rand(4, columns)
+    flat = f"lora_unet_{layer.replace('.', '_')}"
+    kohya = {f"{flat}.lora_up.weight": up, f"{flat}.lora_down.weight": down}
+    files: list[dict[str, torch.Tensor]] = [
+        {key: tensors[key] * 2},
+        {f"unet.{key}": tensors[key] * 2},
+        {f"unet.{key}": tensors[key].float() * 2},
+        kohya,
+        kohya | {f"{flat}.alpha": torch.tensor(4.0)},
+        {f"{layer}.lora_B.weight": up, f"{layer}.lora_A.weight": down},
+        kohya | {f"{flat}.alpha": torch.tensor(2.0)},
+    ]
+    seeds = []
+    for number, file in enumerate(files):
+        save_file(file, tmp_path / f"{number}.safetensors")
+        seeds.append(open_checkpoint(str(tmp_path / f"{number}.safetensors"), base=base).drawn_digest)
+    assert len(set(seeds[:3])) == 1 and len(set(seeds[3:6])) == 1 and len(set(seeds)) == 3
+
+
+def test_what_a_whole_model_holds_beside_gives_no_other_seeds(tmp_path: Path) -> None:
+    base = open_checkpoint("micro")
+    write_single_file(load_model(base), tmp_path / "plain.safetensors")
+    plain = load_file(tmp_path / "plain.safetensors")
+    save_file(
+        plain | {"model_ema.num_updates": torch.tensor(7), "betas": torch.rand(9)},
+        tmp_path / "more.safetensors",
+    )
+    one, other = (
+        open_checkpoint(str(tmp_path / f"{name}.safetensors"), base=base).drawn_digest
+        for name in ("plain", "more")
+    )
+    assert one == other

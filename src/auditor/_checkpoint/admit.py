@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from auditor._checkpoint.adapters.strength import as_json
+from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource, parse_hub_source
 from auditor._checkpoint.architecture import (
     declared_shapes,
@@ -25,7 +25,7 @@ from auditor._checkpoint.architecture import (
 )
 from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
 from auditor._checkpoint.hub import Snapshot, fetch, is_as_expected
-from auditor._checkpoint.names import is_buffer, is_unused, plain_name
+from auditor._checkpoint.names import is_unused, plain_name
 from auditor._checkpoint.neighbours import weights_beside
 from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay
 from auditor._checkpoint.prediction import prediction_of
@@ -40,10 +40,6 @@ from auditor.families.stable_diffusion.components import WEIGHTS
 
 _LOG = logging.getLogger(__name__)
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
-ADAPTER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""What peft and diffusers call the file of an adapter."""
-ADAPTER_CONFIG = "adapter_config.json"
-"""Where peft writes an adapter's settings."""
 
 DELTA_BASE = "auditor_base"
 """Key of a safetensors file's metadata: the digest of the base that changed tensors were made over."""
@@ -189,8 +185,9 @@ def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
         refuse_other_tensors(source, component, folder, shapes)
     vocabulary = vocabulary_of(source, everything)
     schedule = schedule_of(folder)
-    predictions = {
-        prediction_of(source, header, schedule, chosen.get("prediction"), "its scheduler's configuration")
+    where = "its scheduler's configuration"
+    (prediction,) = {
+        prediction_of(source, header, schedule, chosen.get("prediction"), where)
         for header in weights["unet"].values()
     }
     refuse_what_cannot_draw(source, vocabulary, read_json(folder / "text_encoder" / "config.json"), schedule)
@@ -208,11 +205,13 @@ def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
         sum(header.parameters for header in headers.values()),
         commit=snapshot.commit if snapshot else None,
         root_digest=root_digest(everything, files),
-        drawn_digest=sha256_json([_values(folder, scanned), vocabulary.record, *([said] if said else [])]),
+        drawn_digest=sha256_json(
+            [_values(folder, scanned), vocabulary.record, *_other(prediction, schedule)]
+        ),
         beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
         beside_known=snapshot is None or bool(snapshot.listed),
         paths=paths,
-        prediction=predictions.pop(),
+        prediction=prediction,
         chosen=said,
     )
 
@@ -299,23 +298,23 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
         lambda name: read_number(path, numbers[name]),
     )
     _refuse_other_base(source, overlay, header, base)
-    prediction = prediction_of(source, header, _schedule_of(base), chosen.get("prediction"), base.source)
+    schedule = schedule_of(base.folder) | {"prediction_type": base.prediction}
+    prediction = prediction_of(source, header, schedule, chosen.get("prediction"), base.source)
     scanned = hash_and_scan(path, header)
     files = {path.name: scanned.file} | ({} if config is None else {config.name: hash_file(config)})
-    strengths = as_json({} if overlay.adapter is None else overlay.adapter.strengths)
-    more = [
-        *([strengths] if overlay.adapter is not None else []),
-        *([prediction] if chosen else []),
-    ]
-    drawn = {
-        tensor: own for tensor, own in scanned.tensors.items() if "." in tensor and not is_buffer(tensor)
-    }
+    values = overlay.values(scanned.tensors)
     return Checkpoint(
         source,
         base.folder,
         files,
         sha256_json(
-            {"form": overlay.form, "files": files, "base": base.digest, "strengths": strengths} | dict(chosen)
+            {
+                "form": overlay.form,
+                "files": files,
+                "base": base.digest,
+                "values": values,
+                "chosen": dict(chosen),
+            }
         ),
         header.parameters if overlay.form is Form.SINGLE else base.parameters,
         form=overlay.form,
@@ -323,7 +322,7 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
         base=base,
         commit=located.snapshot.commit if located.snapshot else None,
         root_digest=root_digest({path.name: path} | ({} if config is None else {config.name: config}), files),
-        drawn_digest=sha256_json([overlay.form, drawn, base.drawn_digest, *more]),
+        drawn_digest=sha256_json([values, base.drawn_digest, *_other(prediction, schedule)]),
         paths={path.name: path} | ({} if config is None else {config.name: config}),
         prediction=prediction,
         chosen=dict(chosen),
@@ -332,8 +331,10 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
     )
 
 
-def _schedule_of(base: Checkpoint) -> Mapping[str, Any]:
-    return schedule_of(base.folder) | {"prediction_type": base.prediction}
+def _other(prediction: str, schedule: Mapping[str, Any]) -> list[str]:
+    """The prediction, where it is another than the schedule's: to choose what is there anyway is no other
+    throw."""
+    return [] if prediction == schedule.get("prediction_type", "epsilon") else [prediction]
 
 
 def _refuse_other_base(source: str, overlay: Overlay, header: Header, base: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource
 from auditor._checkpoint.folder import LICENCES
 from auditor._files.safetensors_header import LARGEST_HEADER
@@ -25,8 +26,6 @@ from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
-_ADAPTERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-_SETTINGS = "adapter_config.json"
 _TRIES = 3
 # whichever huggingface_hub is built on
 _HTTP_CLIENTS = (
@@ -146,7 +145,7 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
             raise UsageError(f"{source.repo} holds no {source.file}.")
         return [source.file, *_settings_beside(source.file, names)]
     if "model_index.json" not in names and (
-        adapter := next((name for name in _ADAPTERS if name in names), None)
+        adapter := next((name for name in ADAPTER_FILES if name in names), None)
     ):
         return [adapter, *_settings_beside(adapter, names)]
     if "model_index.json" not in names:
@@ -186,7 +185,7 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
 def _settings_beside(file: str, names: Iterable[str]) -> list[str]:
     """The file of an adapter's settings in the same folder, where the repository holds one."""
     folder = file.rpartition("/")[0]
-    beside = f"{folder}/{_SETTINGS}" if folder else _SETTINGS
+    beside = f"{folder}/{ADAPTER_CONFIG}" if folder else ADAPTER_CONFIG
     return [beside] if beside in names else []
 
 

@@ -188,7 +188,7 @@ def _card(path: Path) -> tuple[str | None, str | None]:
 
 
 def _never_read(located: Located, chosen: Mapping[str, str]) -> tuple[str, ...]:
-    """What lies in a folder, holds weights or code, and is not loaded."""
+    """What lies in a folder or repository, holds weights or code, and is not loaded."""
     path = located.path
     if not file_in(path).is_dir():
         return ()
@@ -199,7 +199,7 @@ def _never_read(located: Located, chosen: Mapping[str, str]) -> tuple[str, ...]:
             continue
         with contextlib.suppress(RefusedError):
             loaded |= set(weight_files(located.source, path / component, stem))
-    others = (
-        file for file in path.rglob("*") if file.suffix in (*WEIGHT_FILES, ".py") and file not in loaded
-    )
-    return tuple(sorted(file.relative_to(path).as_posix() for file in others))
+    listed = located.snapshot.listed if located.snapshot is not None else ()
+    names = {*listed, *(file.relative_to(path).as_posix() for file in path.rglob("*"))}
+    read = {file.relative_to(path).as_posix() for file in loaded}
+    return tuple(sorted(name for name in names - read if name.endswith((*WEIGHT_FILES, ".py"))))

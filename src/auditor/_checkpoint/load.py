@@ -14,10 +14,11 @@ from accelerate import init_empty_weights
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from auditor._checkpoint.admit import ADAPTER_CONFIG, Checkpoint
+from auditor._checkpoint.adapters import ADAPTER_CONFIG
+from auditor._checkpoint.admit import Checkpoint
 from auditor._checkpoint.architecture import build, refusing
 from auditor._checkpoint.folder import schedule_of
-from auditor._checkpoint.names import is_buffer, is_unused, plain_name
+from auditor._checkpoint.names import is_buffer, is_unused, plain_name, shapes_of
 from auditor._checkpoint.overlay import read_overlay, taken
 from auditor._checkpoint.vocabulary import read_vocabulary
 from auditor._diffusion.model import DiffusionModel
@@ -149,10 +150,7 @@ def _lay_over(checkpoint: Checkpoint, modules: dict[str, Any]) -> None:
     config = None
     if ADAPTER_CONFIG in checkpoint.files:
         config = parse_json(ADAPTER_CONFIG, _admitted(checkpoint, ADAPTER_CONFIG))
-    declared = {
-        part: {name: tuple(value.shape) for name, value in module.state_dict().items()}
-        for part, module in modules.items()
-    }
+    declared = {part: shapes_of(module) for part, module in modules.items()}
     overlay = read_overlay(
         checkpoint.source, header, config, declared, lambda name: float(held[name].flatten()[0])
     )
@@ -161,9 +159,10 @@ def _lay_over(checkpoint: Checkpoint, modules: dict[str, Any]) -> None:
         return
     for part, own in overlay.tensors.items():
         module = modules[part]
-        names = {plain_name(name): name for name in module.state_dict()}
-        shapes = {plain_name(name): tuple(value.shape) for name, value in module.state_dict().items()}
-        tensors = {names[name]: taken(piece, held, shapes[name]) for name, piece in own.items()}
+        names = {plain_name(name): name for name in declared[part]}
+        tensors = {
+            names[name]: taken(piece, held, declared[part][names[name]]) for name, piece in own.items()
+        }
         found = module.load_state_dict(tensors, strict=False)
         if found.unexpected_keys:
             raise RefusedError(f"{checkpoint.source}: {part} does not hold the tensors that were admitted.")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def plain_name(name: str) -> str:
@@ -19,6 +22,18 @@ def plain_name(name: str) -> str:
     ):
         name = name.replace(old, new)
     return name
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without ones at its end: a linear layer and a 1 x 1 convolution hold the same numbers."""
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's tensors by name."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def is_buffer(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor._checkpoint.adapters.table import Adapter, is_adapter, read_adapter
 from auditor._checkpoint.folder import refuse_unet
-from auditor._checkpoint.names import is_buffer, plain_name
+from auditor._checkpoint.names import is_buffer, plain_name, without_ones
 from auditor._checkpoint.prediction import MARKERS
 from auditor._files.safetensors_header import FLOATING, Header
 from auditor.errors import RefusedError
@@ -60,6 +60,17 @@ class Overlay:
     def parts(self) -> tuple[str, ...]:
         """The parts that are not the base's own any more."""
         return self.adapter.parts if self.adapter is not None else tuple(sorted(self.tensors))
+
+    def values(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """What it puts into its base, by part and name there, from the ``digests`` of the file's tensors: the
+        same whatever the file calls them, and nothing of what it holds beside."""
+        if self.adapter is not None:
+            return self.adapter.values(digests)
+        return {
+            f"{part}.{name}": [digests[piece.name], piece.third]
+            for part, own in sorted(self.tensors.items())
+            for name, piece in sorted(own.items())
+        }
 
     def sentence(self, declared: Mapping[str, Shapes]) -> str:
         """What it holds, in words, for inspection and report."""
@@ -257,12 +268,10 @@ def _places(declared: Mapping[str, Shapes]) -> Iterable[tuple[str, tuple[str, st
 def _refuse_shape(source: str, piece: Piece, held: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if piece.third is not None:
         held = (held[0] // 3, *held[1:]) if held and held[0] % 3 == 0 else held
-    same = held == wanted or (_cut(held) == _cut(wanted) and len(wanted) > 1 and len(held) > 1)
+    same = held == wanted or (
+        without_ones(held) == without_ones(wanted) and len(wanted) > 1 and len(held) > 1
+    )
     if not same:
         raise RefusedError(
             f"{source} does not fit its base: {piece.name} is of shape {held}, there it is {wanted}."
         )
-
-
-def _cut(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:2] if shape[2:] == (1, 1) else shape

@@ -198,3 +198,28 @@ def test_peft_names_take_the_settings_beside_them_whatever_the_file_is_called(
         )
         < 1e-6
     )
+
+
+@pytest.mark.parametrize("role", ["lora_up.weight", "hada_w1_a", "lokr_w1", "on_input"])
+def test_a_product_for_a_vector_is_refused_with_the_reason(world: World, tmp_path: Path, role: str) -> None:
+    norm = flat(world.layer("unet", "norm1"))
+    held = {
+        "lora_up.weight": ("lora_up.weight", "lora_down.weight"),
+        "hada_w1_a": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+        "lokr_w1": ("lokr_w1", "lokr_w2"),
+        "on_input": ("on_input", "weight"),
+    }[role]
+    tensors = {f"{norm}.{name}": torch.ones(()) if name == "on_input" else torch.rand(64, 1) for name in held}
+    path = write(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(RefusedError, match="does not fit its base"):
+        open_checkpoint(str(path), base=world.opened)
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_a_factor_that_is_no_matrix_is_refused_with_the_reason(
+    world: World, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    named = {f"{flat(LAYER)}.lokr_{role}": torch.rand(4, 4) for role in ("w1_a", "w2_a", "w2_b")}
+    path = write(tmp_path / "x.safetensors", named | {f"{flat(LAYER)}.lokr_w1_b": torch.ones(shape)})
+    with pytest.raises(RefusedError, match="does not fit its base"):
+        open_checkpoint(str(path), base=world.opened)

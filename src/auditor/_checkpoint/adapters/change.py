@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from auditor._checkpoint.adapters.strength import Strength
 from auditor._checkpoint.adapters.targets import Layer
+from auditor._checkpoint.names import without_ones
 from auditor.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ def _misfit(kind: str, held: Mapping[str, tuple[int, ...]], weight: tuple[int, .
     """The shape that the tensors would make, where it is not the weight's; None where it is."""
     if "base weight" in held and held["base weight"] != weight:
         return held["base weight"]
+    if len(weight) < 2 and (has_rank(kind) or kind == "IA3"):
+        return "of a matrix"
     if kind == "LoRA":
         return _lora_misfit(held, weight)
     if kind == "LoHa":
@@ -191,25 +194,18 @@ def _misfit(kind: str, held: Mapping[str, tuple[int, ...]], weight: tuple[int, .
     if kind == "LoKr":
         return _lokr_misfit(held, weight)
     if kind == "IA3":
-        sides = {weight[0], weight[1]} if len(weight) > 1 else set(weight)
-        return None if math.prod(held["ia3"]) in sides else held["ia3"]
+        return None if math.prod(held["ia3"]) in weight[:2] else held["ia3"]
     whole = held.get("diff", held.get("w norm"))
     return whole if whole is not None and not _is_as(whole, weight) else None
 
 
 def _is_as(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Are two shapes the same, but for ones at the end (a linear layer and a 1 x 1 convolution)?"""
-    return _cut(one) == _cut(other)
-
-
-def _cut(shape: tuple[int, ...]) -> tuple[int, ...]:
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
+    return without_ones(one) == without_ones(other)
 
 
 def _lora_misfit(held: Mapping[str, tuple[int, ...]], weight: tuple[int, ...]) -> object | None:
-    down, up = _cut(held["down"]), _cut(held["up"])
+    down, up = without_ones(held["down"]), without_ones(held["up"])
     if len(up) != 2 or len(down) < 2 or len(weight) < 2:
         return (held["up"], held["down"])
     if "mid" in held:
@@ -240,6 +236,8 @@ def _loha_misfit(held: Mapping[str, tuple[int, ...]], weight: tuple[int, ...]) -
 
 
 def _lokr_misfit(held: Mapping[str, tuple[int, ...]], weight: tuple[int, ...]) -> object | None:
+    if any(len(shape) < 2 for role, shape in held.items() if role.startswith("lokr ")):
+        return next(shape for role, shape in held.items() if role.startswith("lokr ") and len(shape) < 2)
     if "lokr w1" in held:
         first = held["lokr w1"]
     else:
@@ -258,7 +256,7 @@ def _lokr_misfit(held: Mapping[str, tuple[int, ...]], weight: tuple[int, ...]) -
         if len(one) != 2 or len(other) < 2 or one[1] != other[0]:
             return (one, other)
         second = (one[0], *other[1:])
-    if len(first) != 2 or len(second) < 2:
+    if len(first) != 2:
         return (first, second)
     made = (first[0] * second[0], first[1] * math.prod(second[1:]))
     return None if made == (weight[0], math.prod(weight[1:])) else made

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from auditor._checkpoint.adapters.table import read_adapter
+from auditor._checkpoint.names import shapes_of
 
 if TYPE_CHECKING:
     from auditor._diffusion.model import DiffusionModel
@@ -28,10 +29,7 @@ def merge_lora(
     it. Raises :class:`~auditor.errors.RefusedError`, naming a tensor, where something of it has no place in
     the model.
     """
-    declared = {
-        part: {name: tuple(value.shape) for name, value in module.state_dict().items()}
-        for part, module in model.modules.items()
-    }
+    declared = {part: shapes_of(module) for part, module in model.modules.items()}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     adapter = read_adapter(
         source, shapes, metadata, config, declared, lambda name: float(tensors[name].flatten()[0])

@@ -6,7 +6,6 @@ An alpha tensor beside the layer (kohya), else the settings of peft (Hu et al. 2
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -211,8 +210,3 @@ def show(factors: Mapping[str, Strength]) -> str:
     text = ", ".join(named[:4]) + (f" and {len(named) - 4} others" if len(named) > 4 else "")
     assumed = sum(strength.assumed for strength in factors.values())
     return text + (f"; assumed for {assumed}, the file does not say" if assumed else "")
-
-
-def as_json(factors: Mapping[str, Strength]) -> str:
-    """The factors of all layers, as they are digested."""
-    return json.dumps({name: strength.factor for name, strength in factors.items()}, sort_keys=True)

@@ -17,13 +17,14 @@ from auditor._checkpoint.adapters.change import LayerChange
 from auditor._checkpoint.adapters.roles import Role, other_kind, role_of
 from auditor._checkpoint.adapters.strength import Settings, Strength, layers, settings_of, show
 from auditor._checkpoint.adapters.targets import Layer, Targets
-from auditor._checkpoint.names import is_buffer
+from auditor._checkpoint.names import is_buffer, plain_name
 from auditor.errors import RefusedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
+_NUMBERS = ("alpha", "on input")  # read as a factor and a side
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ class Adapter:
     def parts(self) -> tuple[str, ...]:
         """The parts that it changes."""
         return tuple(sorted({each.layer.part for each in self.changes}))
+
+    def values(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """What each layer's change is made of, by the ``digests`` of the file's tensors, and how strongly it
+        is added: the same in every dialect."""
+        return {
+            each.layer.full_name: {
+                "factor": None if each.strength is None else each.strength.factor,
+                "on input": each.on_input,
+                **{role: digests[name] for role, name in each.tensors.items() if role not in _NUMBERS},
+            }
+            for each in self.changes
+        }
 
     def sentence(self) -> str:
         """What it is, in words, for inspection and report."""
@@ -79,8 +92,6 @@ class Adapter:
 
 
 def _by_plain_name(part: str, module: nn.Module) -> dict[str, Tensor]:
-    from auditor._checkpoint.names import plain_name
-
     return {
         plain_name(name) if part == "text_encoder" else name: value
         for name, value in module.named_parameters()
