@@ -51,11 +51,10 @@ def row(
     return add
 
 
-ATTENTION = ("attn1.to_q",)
-
-
-def _lora(world: World, *layers: str, rank: int = 4) -> dict[str, tuple[Tensor, Tensor]]:
-    return {layer: world.pair(layer, rank) for layer in layers}
+def _bare(world: World, layer: str, rank: int = 4) -> Tensors:
+    """A LoRA of one layer in the names that a UNet saves itself."""
+    up, down = world.pair(layer, rank)
+    return {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
 
 
 def _product(up: Tensor, down: Tensor) -> Tensor:
@@ -68,8 +67,7 @@ def _product(up: Tensor, down: Tensor) -> Tensor:
 @row("LoRA, bare names, settings in the metadata", "diffusers: UNet.save_lora_adapter")
 def diffusers_adapter(world: World, out: Path) -> Written:
     query = world.layer("unet", "attn1.to_q")
-    up, down = world.pair(query, 4)
-    named = {f"{query}.lora_A.weight": down, f"{query}.lora_B.weight": up}
+    named = _bare(world, query)
     path = write(out / "a.safetensors", named, settings(r=4, lora_alpha=16, target_modules=[query]))
     return path, worlds.by_diffusers_unet(world, path)
 
@@ -77,8 +75,7 @@ def diffusers_adapter(world: World, out: Path) -> Written:
 @row("LoRA, rank-stabilised (rslora)", "diffusers: UNet.save_lora_adapter")
 def diffusers_rslora(world: World, out: Path) -> Written:
     query = world.layer("unet", "attn1.to_q")
-    up, down = world.pair(query, 4)
-    named = {f"{query}.lora_A.weight": down, f"{query}.lora_B.weight": up}
+    named = _bare(world, query)
     meta = settings(r=4, lora_alpha=16, use_rslora=True, target_modules=[query])
     path = write(out / "a.safetensors", named, meta)
     return path, worlds.by_diffusers_unet(world, path)
@@ -89,8 +86,7 @@ def diffusers_patterns(world: World, out: Path) -> Written:
     query, key = world.layer("unet", "attn1.to_q"), world.layer("unet", "attn2.to_k")
     named = {}
     for layer, rank in ((query, 4), (key, 8)):
-        up, down = world.pair(layer, rank)
-        named |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+        named |= _bare(world, layer, rank)
     patterns = {"rank_pattern": {key: 8}, "alpha_pattern": {key: 2.0}}
     meta = settings(r=4, lora_alpha=8, target_modules=[query, key], **patterns)
     path = write(out / "a.safetensors", named, meta)
@@ -638,8 +634,7 @@ def two_strengths(world: World, out: Path) -> Written:
 @row("settings of other layers", "–", "not among the target_modules", "programs would not load them")
 def other_targets(world: World, out: Path) -> Written:
     query = world.layer("unet", "attn1.to_q")
-    up, down = world.pair(query, 4)
-    named = {f"{query}.lora_A.weight": down, f"{query}.lora_B.weight": up}
+    named = _bare(world, query)
     return write(out / "a.safetensors", named, settings(r=4, lora_alpha=4, target_modules=["to_v"])), None
 
 
@@ -651,8 +646,7 @@ def other_targets(world: World, out: Path) -> Written:
 )
 def pissa(world: World, out: Path) -> Written:
     query = world.layer("unet", "attn1.to_q")
-    up, down = world.pair(query, 4)
-    named = {f"{query}.lora_A.weight": down, f"{query}.lora_B.weight": up}
+    named = _bare(world, query)
     meta = settings(r=4, lora_alpha=4, init_lora_weights="pissa", target_modules=[query])
     return write(out / "a.safetensors", named, meta), None
 
