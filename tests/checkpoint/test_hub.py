@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load, save
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.addresses import HubSource, parse_hub_source
@@ -297,3 +298,25 @@ def test_an_adapters_repository_is_fetched_with_its_settings(hub: Hub, tmp_path:
     found = json.loads(looked.stdout)
     assert found["refused"] is None and "strength 4" in found["content"], looked.stdout
     assert found["content"] == open_checkpoint(str(folder), base=open_checkpoint("micro")).content
+
+
+@pytest.mark.parametrize(
+    "shard", ["{stem}.fp16-{n}.safetensors", "{stem}-{n}.fp16.safetensors", "{stem}-{n}.safetensors"]
+)
+def test_shards_are_fetched_under_the_names_of_every_age(hub: Hub, tmp_path: Path, shard: str) -> None:
+    stem = "unet/diffusion_pytorch_model"
+    tensors = load(FILES[UNET])
+    names = sorted(tensors)
+    index, files = {}, {name: content for name, content in FILES.items() if name != UNET}
+    for number, part in enumerate((names[:100], names[100:]), start=1):
+        file = shard.format(stem=stem, n=f"0000{number}-of-00002")
+        files[file] = save({name: tensors[name] for name in part})
+        index |= dict.fromkeys(part, file.removeprefix("unet/"))
+    variant = ".fp16" if "fp16" in shard else ""
+    content = json.dumps({"metadata": {}, "weight_map": index}).encode()
+    own = Hub()
+    own.push("main", files | {f"{stem}.safetensors.index{variant}.json": content})
+    with serve(own):
+        ended = run(own, tmp_path, "inspect", "hf://org/model", "--full", "--format", "json")
+    found = json.loads(ended.stdout)
+    assert found["refused"] is None and found["digest"], ended.stdout

@@ -186,7 +186,8 @@ def _single(source: str, shapes: Shapes, declared: Mapping[str, Shapes]) -> dict
     if other:
         what = "an adapter or another layer" if any(_ADAPTERS.search(name) for name in other) else "they"
         raise RefusedError(
-            f"{source} holds {len(other)} tensors beside the model's own, the first {other[0]}: {what} would "
+            f"{source} holds {len(other)} tensors beside the model's own ({', '.join(other[:3])}): {what} "
+            f"would "
             "change what another program draws with it."
         )
     return found
