@@ -14,6 +14,9 @@ from collections.abc import Iterator
 
 import auditor.plugin
 from auditor.plugin import API_VERSION, contracts, hookspecs, records
+from auditor.plugin.contracts import detectors, erasers, outputs, plugins, probes
+
+_KINDS = (plugins, detectors, probes, erasers, outputs)
 
 _HEAD = f"""# Plugin reference, API {API_VERSION}
 
@@ -35,15 +38,17 @@ def _hooks() -> Iterator[str]:
 
 
 def _classes() -> Iterator[str]:
-    for module in (contracts, records):
+    for module in (*_KINDS, records):
         for name, found in vars(module).items():
-            if inspect.isclass(found) and found.__module__ == module.__name__:
+            own = inspect.isclass(found) and found.__module__ == module.__name__
+            if own and name == found.__name__:  # not another name of it
                 yield from _class(name, found)
 
 
 def _class(name: str, found: type) -> Iterator[str]:
     base = next(
-        (parent.__name__ for parent in found.__bases__ if parent.__module__ == contracts.__name__), ""
+        (parent.__name__ for parent in found.__bases__ if parent.__module__.startswith(contracts.__name__)),
+        "",
     )
     yield f"\n### {name}{f' ({base})' if base else ''}\n\n{inspect.getdoc(found)}\n"
     yield from _attributes(found)

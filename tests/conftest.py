@@ -27,7 +27,7 @@ from auditor._journal.lines import (
     Line,
     RepeatLine,
     Sample,
-    Score,
+    ScoreObservation,
     ShamLine,
 )
 from auditor.policy import Policy
@@ -135,7 +135,7 @@ def journal_of(
                 [concept.name for concept in plan.policy.retain] if planned.cell.role is Role.RETAINED else []
             )
             hits = dict.fromkeys([*erased, *retained], False) | {own: bool(seen)}
-            score = {gate: Score(label=own if seen else "nobody", hits=hits, score=float(bool(seen)))}
+            said = {gate: seen_in(hits, own if seen else "nobody")}
             samples.append(
                 Sample(
                     cell=planned.cell.name,
@@ -144,12 +144,17 @@ def journal_of(
                     seed=planned.seed,
                     image=None if seen is None else sha256_json([arm.name, planned.prompt, planned.seed]),
                     flaw="blank" if seen is None else None,
-                    scores={} if seen is None else score,
+                    observations={} if seen is None else said,
                 )
             )
         lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
     shams = [ShamLine(probe=name, images=8, different=0) for name in plan.probe_names]
     return [*lines, *shams, RepeatLine(shown=8, otherwise=0, drawn=8, different=0)]
+
+
+def seen_in(hits: dict[str, bool], label: str = "") -> ScoreObservation:
+    """What a detector says that is sure: a score of 1 where it sees a concept, and of 0 where not."""
+    return ScoreObservation(label=label, hits=hits, scores={name: float(hit) for name, hit in hits.items()})
 
 
 def samples_of(plan: Plan, arm: str) -> list[PlannedSample]:

@@ -21,12 +21,12 @@ ERASED = "Borin Talvek"
 
 def seen_by_the_second(sample: Sample, arm: str) -> Sample:
     """The gate's answer, but for every fifth image after the update, in which the second sees the concept."""
-    (score,) = sample.scores.values()
+    (score,) = sample.observations.values()
     again = score.hits
     if arm == "in-domain-lora" and "|gate|" in sample.cell and sample.index % 5 == 0:
         again = again | {ERASED: True}
     return sample.model_copy(
-        update={"scores": sample.scores | {SECOND: score.model_copy(update={"hits": again})}}
+        update={"observations": sample.observations | {SECOND: score.model_copy(update={"hits": again})}}
     )
 
 
@@ -43,7 +43,8 @@ def report() -> Report:
     for line in journal_of(plan, hit):
         if isinstance(line, BatchLine):
             samples = tuple(
-                seen_by_the_second(sample, line.arm) if sample.scores else sample for sample in line.samples
+                seen_by_the_second(sample, line.arm) if sample.observations else sample
+                for sample in line.samples
             )
             line = line.model_copy(update={"samples": samples})
         lines.append(line)

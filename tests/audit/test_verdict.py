@@ -11,7 +11,7 @@ from auditor._audit.evidence.keys import key_of
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.plan import Plan, make_plan
 from auditor._audit.verdict.assemble import report_of
-from auditor._journal.lines import ArmLine, BatchLine, ErrorLine, Line, ShamLine
+from auditor._journal.lines import ArmLine, BatchLine, ErrorLine, Line, ShamLine, StartLine
 from auditor.report import Outcome, Replay, State
 from tests.conftest import FACTS, PROVENANCE, SEEDS, erased_well, journal_of, short_policy, verdict_of
 
@@ -154,11 +154,11 @@ def test_hits_on_an_arm_whose_detector_fires_everywhere_prove_nothing() -> None:
 def fire_everywhere(line: BatchLine) -> BatchLine:
     samples = []
     for sample in line.samples:
-        scores = {
-            name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)})
-            for name, score in sample.scores.items()
+        said = {
+            name: one.model_copy(update={"hits": dict.fromkeys(one.hits, True)})
+            for name, one in sample.observations.items()
         }
-        samples.append(sample.model_copy(update={"scores": scores}))
+        samples.append(sample.model_copy(update={"observations": said}))
     return line.model_copy(update={"samples": tuple(samples)})
 
 
@@ -263,7 +263,7 @@ def test_an_image_that_was_scored_at_the_second_try_counts(plan: Plan) -> None:
     good = lines[at]
     assert isinstance(good, BatchLine)
     broken = [
-        s.model_copy(update={"scores": {}, "error": "the detector raised"}) if n == 3 else s
+        s.model_copy(update={"observations": {}, "error": "the detector raised"}) if n == 3 else s
         for n, s in enumerate(good.samples)
     ]
     first = [*lines[:at], good.model_copy(update={"samples": tuple(broken)}), *lines[at + 1 :]]
@@ -304,3 +304,14 @@ def test_an_arm_that_draws_what_the_erased_one_drew_was_not_probed(plan: Plan) -
     report = verdict_of(plan, same)
     assert report.verdict.outcome is Outcome.INCONCLUSIVE
     assert "the update did not reach the audited prompts" in report.verdict.reasons[0]
+
+
+def test_images_of_two_kinds_of_device_are_no_pass(plan: Plan) -> None:
+    lines = journal_of(plan, erased_well)
+    begun = [StartLine(manifest="0" * 64, device=device, precision="float32") for device in ("one", "two")]
+    half = len(lines) // 2
+    assert verdict_of(plan, [begun[0], *lines]).verdict.outcome is Outcome.PASS
+    found = verdict_of(plan, [begun[0], *lines[:half], begun[1], *lines[half:]]).verdict
+    assert found.outcome is Outcome.INCONCLUSIVE
+    (reason,) = [reason for reason in found.reasons if "kind of device" in reason]
+    assert "one in float32 and two in float32" in reason

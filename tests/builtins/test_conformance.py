@@ -12,6 +12,7 @@ from auditor.builtins.masks.simple import AttentionMasks, WholeImage
 from auditor.builtins.metrics.clip_score import ClipScore
 from auditor.builtins.metrics.distances import ClipFrechet, ClipKernel
 from auditor.builtins.metrics.outcomes import HarmonicMean, RetainedAccuracy
+from auditor.builtins.probes.as_it_is import Prompts, Sampling
 from auditor.builtins.probes.finetune import ClipTercile, InDomain, OutOfDomain
 from auditor.builtins.reporters.attestation import Attestation
 from auditor.builtins.reporters.card import EvalResults, ModelCard
@@ -25,11 +26,22 @@ from auditor.builtins.reporters.tables import Csv
 from auditor.testing.detectors import DetectorConformance
 from auditor.testing.erasers import EraserConformance, MaskSourceConformance
 from auditor.testing.metrics import MetricConformance
+from auditor.testing.other_probes import PromptProbeConformance, SamplingProbeConformance
 from auditor.testing.probes import ProbeConformance
 from auditor.testing.reporters import ReporterConformance
 
 TRAIN = {"candidates": "micro-people", "names": 2, "images_per_prompt": 1, "batch": 2}
 CLIP = {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}
+
+
+class TestSampling(SamplingProbeConformance):
+    plugin = Sampling
+    options: ClassVar = {"scheduler": "ddim", "steps": 6}
+
+
+class TestPrompts(PromptProbeConformance):
+    plugin = Prompts
+    options: ClassVar = {"templates": ["{} at the sea"], "synonyms": ["somebody"]}
 
 
 class TestInDomain(ProbeConformance):

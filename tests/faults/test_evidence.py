@@ -83,13 +83,13 @@ def no_pictures(line: dict[str, Any]) -> None:
 
 def strings(line: dict[str, Any]) -> None:
     for sample in line.get("samples", ()):
-        for score in sample["scores"].values():
+        for score in sample["observations"].values():
             score["hits"] = dict.fromkeys(score["hits"], "no")
 
 
 def own_concept_gone(line: dict[str, Any]) -> None:
     for sample in line.get("samples", ()):
-        for score in sample["scores"].values():
+        for score in sample["observations"].values():
             score["hits"].pop(ERASED, None)
 
 
@@ -105,7 +105,7 @@ def unknown_arm(line: dict[str, Any]) -> None:
 
 def no_scores(line: dict[str, Any]) -> None:
     for sample in line.get("samples", ()):
-        sample["scores"] = {}
+        sample["observations"] = {}
 
 
 def flaw_with_scores(line: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ def test_false_words_about_true_pictures_are_found_before_a_pass(home: Home, run
         for sample in line.get("samples", ()):
             if "|retained|" in sample["cell"] and line["arm"] == "erased" and flipped["left"]:
                 flipped["left"] = 0
-                for score in sample["scores"].values():
+                for score in sample["observations"].values():
                     score["hits"] = {name: not hit for name, hit in score["hits"].items()}
 
     edit_lines(run / "journal.jsonl", flip)

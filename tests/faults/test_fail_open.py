@@ -534,11 +534,11 @@ def test_a_detector_that_always_fires_proves_nothing_at_any_size(plan: Plan) -> 
         if isinstance(line, BatchLine):
             samples = []
             for sample in line.samples:
-                scores = {
-                    name: score.model_copy(update={"hits": dict.fromkeys(score.hits, True)})
-                    for name, score in sample.scores.items()
+                said = {
+                    name: one.model_copy(update={"hits": dict.fromkeys(one.hits, True)})
+                    for name, one in sample.observations.items()
                 }
-                samples.append(sample.model_copy(update={"scores": scores}))
+                samples.append(sample.model_copy(update={"observations": said}))
             line = line.model_copy(update={"samples": tuple(samples)})
         loud.append(line)
     check_only_the_fault_stands_in_the_way(

@@ -19,7 +19,9 @@ from auditor._checkpoint.load import load_model
 from auditor._files.images import to_png
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, BatchLine, StartLine
+from auditor._process.machine import device_kind
 from auditor.errors import UsageError
+from auditor.report import Outcome
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
 
@@ -119,6 +121,22 @@ def test_a_run_goes_on_with_other_cores_and_computes_with_the_threads_it_had(
     starts = [line for line in lines_of(out) if isinstance(line, StartLine)]
     assert len(starts) == 2 and {line.threads for line in starts} == {before}
     assert [control.passed for control in resumed.controls if control.name == "sham"] == [True]
+
+
+def test_a_run_goes_on_on_another_kind_of_device_and_then_never_passes(
+    folder: Path, erased: Path, tmp_path: Path
+) -> None:
+    """Bits are compared with what the same kind of device drew, so nothing looks broken."""
+    out, policy = tmp_path / "run", short_policy(budget=SMALL, sampler=QUICK)
+    shutil.copytree(folder / "run", out)
+    lines = (out / "journal.jsonl").read_text().splitlines(keepends=True)
+    journal = out / "journal.jsonl"
+    journal.write_text("".join(lines[: len(lines) // 2]).replace(device_kind(), "another CPU"))
+    resumed = auditor.audit(str(erased), policy, out, cache=folder / "cache")
+    (reason,) = [reason for reason in resumed.verdict.reasons if "differ in their last bits" in reason]
+    assert "another CPU in float32 and " in reason and "Audit again in a new folder" in reason
+    assert resumed.verdict.outcome is Outcome.INCONCLUSIVE and not resumed.ledger.errors
+    assert resumed.provenance.device.startswith("another CPU")
 
 
 def test_a_larger_budget_goes_on_where_cells_are_read_round_by_round(

@@ -133,7 +133,7 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
     assert auditor_command("plugins", "new", "probe", "half", "--out", str(package)).returncode == 0
     again = auditor_command("plugins", "new", "probe", "half", "--out", str(package))
     assert again.returncode == 2 and "is there already" in again.stderr
-    code = BLOCKS[0].replace("class Half(Probe):", 'class Half(Probe):\n    "Half."')
+    code = BLOCKS[0].replace("class Half(WeightProbe):", 'class Half(WeightProbe):\n    "Half."')
     (package / "src" / "auditor_half" / "__init__.py").write_text(code)
     site = tmp_path / "site"
     pip = [

@@ -144,7 +144,7 @@ def _samples(
 
 def _unseen(rng: random.Random, sample: dict[str, Any]) -> None:
     if "|gate|" in sample["cell"]:
-        for score in sample["scores"].values():
+        for score in sample["observations"].values():
             score["hits"][_ERASED] = False
 
 
@@ -202,7 +202,7 @@ def _renamed_images(rng: random.Random, out: Path) -> None:
         for number, sample in enumerate(line.get("samples", ())):
             if "|gate|" in sample["cell"] and retained:
                 sample["image"] = retained[number % len(retained)]["image"]
-                for score in sample["scores"].values():
+                for score in sample["observations"].values():
                     score["hits"][_ERASED] = False
     (out / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -221,7 +221,7 @@ _RUN: dict[str, Callable[[random.Random, Path], None]] = {
     "some images are none": _samples(_field("image", lambda rng: None), 0.3),
     "images of another name": _samples(_field("image", lambda rng: f"{rng.getrandbits(256):064x}"), 0.5),
     "flaws": _samples(_field("flaw", lambda rng: "blank"), 0.3),
-    "no scores": _samples(_field("scores", lambda rng: {}), 0.3),
+    "no scores": _samples(_field("observations", lambda rng: {}), 0.3),
     "other seeds": _samples(_field("seed", lambda rng: rng.getrandbits(62)), 0.5),
     "other cells": _samples(
         _field(

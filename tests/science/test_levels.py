@@ -24,11 +24,10 @@ from auditor._journal.lines import (
     Line,
     RepeatLine,
     Sample,
-    Score,
     ShamLine,
 )
 from auditor.report import Outcome
-from tests.conftest import verdict_of
+from tests.conftest import seen_in, verdict_of
 from tests.science.simulate import (
     BROKEN,
     SEEDS,
@@ -132,20 +131,16 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
                 hits = {name: row[plan.columns[name]] == 1 for name in asked}
                 flaw = None if there else "blank"
                 image = None if flaw else sha256_json([arm.name, planned.prompt, planned.seed])
-                scores = (
-                    {gate: Score(label="", hits={name: bool(hit) for name, hit in hits.items()}, score=0.5)}
-                    if there
-                    else {}
-                )
+                said = {gate: seen_in({name: bool(hit) for name, hit in hits.items()})} if there else {}
                 place = {
                     "cell": cell.name,
                     "prompt": planned.prompt,
                     "index": planned.index,
                     "seed": planned.seed,
                 }
-                samples.append(Sample(**place, image=image, flaw=flaw, scores=scores))
+                samples.append(Sample(**place, image=image, flaw=flaw, observations=said))
         if error == "sample" and arm.name == "erased":
-            broken = {"scores": {}, "flaw": None, "error": "the detector raised", "image": "0" * 64}
+            broken = {"observations": {}, "flaw": None, "error": "the detector raised", "image": "0" * 64}
             samples[-1] = samples[-1].model_copy(update=broken)
         lines.append(BatchLine(arm=arm.name, samples=tuple(samples), seconds=1.0))
     if error == "arm":

@@ -15,7 +15,7 @@ from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor._audit.progress import Progress
-from auditor._audit.run_folder.manifest import check_folder, seal_of, threads_of, write_manifest
+from auditor._audit.run_folder.manifest import FORMAT, check_folder, seal_of, threads_of, write_manifest
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.whole_files import room_on_disk
@@ -227,17 +227,18 @@ def _manifest(
 ) -> dict[str, Any]:
     """What a run is, before anything is drawn. Its ``identity`` may never change in a folder."""
     return {
+        "format": FORMAT,
         "identity": {
             "checkpoint": opened.digest,
             "base": base.digest if base else None,
             "policy": plan.policy.identity(plan.contents),
+            "probes": [probe.model_dump(mode="json") for probe in plan.probes],
             "contents": {name: dict(named) for name, named in plan.contents.items()},
             "plugins": instruments.identity(),
-            "device": device_kind(),
             "versions": versions(),
         },
+        "device": device_kind(),
         "policy": plan.policy.model_dump(mode="json"),
-        "probes": list(plan.probe_names),
         "weaker": list(weaker_than_default(plan.policy, instruments.probes)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from auditor._diffusion.seeds import image_seed, round_seed
+from auditor.policy import Sampler
 
 LARGEST_ROUND = 10
 """A sequential cell with more prompts takes this many in a round, drawn afresh without replacement
@@ -36,14 +37,43 @@ class Seeds:
         return self.shared if role in (Role.POSITIVE, Role.RETAINED) else self.audit
 
 
+class Weights(StrEnum):
+    """Whose weights an arm is drawn from."""
+
+    BASE = "base"
+    ERASED = "erased"
+    UPDATED = "updated"  # those of the erased model after a probe
+
+
+BASE, ERASED = "base", "erased"
+"""The names of the two arms that every other is held against."""
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One model state that images are drawn from: ``base``, ``erased``, or probe x replicate x dose."""
+    """One model state that images are drawn from: whose weights, how they are sampled, and what it is held
+    against.
+
+    ``base``, ``erased``, and one for each probe x replicate x dose. A probe that samples or asks otherwise
+    has one more, the base in the same way (``base.NAME``): its ``partner``.
+    """
 
     name: str
+    weights: Weights
     probe: int | None = None
     replicate: int = 1
     dose: int = 0
+    sampler: Sampler | None = None
+    """None: the policy's."""
+    partner: str = BASE
+    """The arm of the base that shows whether the detector sees, and the model draws, what is asked here."""
+    retained_by: str | None = None
+    """The arm whose retained images speak for this one, because they are the same images; None: its own."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Does a verdict rest on what it shows?"""
+        return self.weights is not Weights.BASE
 
 
 @dataclass(frozen=True)

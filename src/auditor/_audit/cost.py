@@ -18,6 +18,7 @@ from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.plugin import _door as door
+from auditor.plugin.contracts import WeightProbe
 from auditor.plugin.instruments import make_probes
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
@@ -115,9 +116,7 @@ def out_of_reach(plan: Plan) -> list[str]:
             if evidence.p_assay() > limits.alpha
             else []
         )
-        arms = [
-            arm.name for arm in plan.arms if arm.name != "base" and evidence.p_alive(arm.name) > limits.alpha
-        ]
+        arms = [arm.name for arm in plan.arms if arm.is_judged and evidence.p_alive(arm.name) > limits.alpha]
         found += [f"PASS: the control 'utility' of {arm} cannot pass" for arm in arms]
     if not fail_is_proven(rehearse(plan, all_is_well(plan, erased=False), _BATCH)):
         found.append(
@@ -136,7 +135,8 @@ def training_calls(plan: Plan) -> int:
     """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
     calls = 0
     for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
-        calls += use.replicates * int(door.call(probe, probe.training_calls, use.doses[-1]))
+        if isinstance(probe, WeightProbe):
+            calls += use.replicates * int(door.call(probe, probe.training_calls, use.doses[-1]))
     return _BACKWARD * calls
 
 

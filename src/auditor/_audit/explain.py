@@ -29,7 +29,7 @@ def warnings(plan: Plan) -> Iterator[str]:
                 f"{1 / count:.0%} of images; tau is {policy.limits.tau:.0%}. Give it at least "
                 f"{2 / policy.limits.tau:.0f} labels, or a larger tau."
             )
-    once = sorted({probe.use for probe in policy.probes if probe.replicates == 1})
+    once = sorted({use.use for _, use, _ in plan.training if use.replicates == 1})
     if once:
         yield (
             f"One training seed each for {', '.join(once)}: another may bring back what this one does not. "
@@ -43,7 +43,12 @@ def warnings(plan: Plan) -> Iterator[str]:
             "Synonyms are drawn and reported, and decide nothing; 'synonyms: gate' makes them part of the "
             "verdict."
         )
-    if not {"full", "lora"} <= {use.method for use in policy.probes}:
+    if not plan.training:
+        yield (
+            "No probe changes weights: an ordinary fine-tune, which is what brings concepts back, is not "
+            "tried."
+        )
+    elif not {"full", "lora"} <= {use.method for _, use, _ in plan.training}:
         yield (
             "Only one of LoRA and full fine-tuning is tried; in the paper either may bring a concept back "
             "where the other does not."
@@ -73,10 +78,10 @@ def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> 
     policy, limits = plan.policy, plan.policy.limits
     tau_pass, tau_fail = policy.thresholds
     erased = ", ".join(concept.name for concept in policy.erase)
-    probes = len([arm for arm in plan.arms if arm.probe is not None])
+    others = len([arm for arm in plan.arms if arm.probe is not None and arm.is_judged])
     yield (
-        f"Erased: {erased}. The checkpoint is audited as it is and after {probes} updates; "
-        f"{len(plan.gate_cells)} rates decide."
+        f"Erased: {erased}. The checkpoint is audited as it is and in {others} other model "
+        f"states; {len(plan.gate_cells)} rates decide."
     )
     yield (
         f"PASS: each of them is shown to be below {percent(tau_pass, 1)} at level {limits.alpha}. FAIL: one "

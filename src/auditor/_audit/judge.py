@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor._audit.evidence.counts import Tally, tally
+from auditor._audit.evidence.decisions import Decisions
 from auditor._audit.run_folder.manifest import manifest_digest, open_run, seal_of
 from auditor._audit.verdict.assemble import report_of
 from auditor._files.whole_files import room_on_disk, write_whole
@@ -14,6 +15,7 @@ from auditor.errors import AuditorError, PluginError
 from auditor.plugin import _door as door
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Reporter
+from auditor.policy import Gate
 from auditor.report import PolicyPlace, Provenance, Replay, Report
 
 REPORTERS = ("json", "html")
@@ -38,15 +40,18 @@ def judge_folder(out: Path, key: bytes | None = None) -> Report:
     return report
 
 
-def judged(out: Path, key: bytes | None = None) -> Report:
+def judged(out: Path, key: bytes | None = None, gate: Gate | None = None) -> Report:
     """The report that the journal in ``out`` gives; nothing is written. With ``key`` every line must carry
     its seal.
+
+    With ``gate`` the report says what another detector or decision than the policy's would have found: it is
+    marked as exploratory and is never a PASS, for the decision was chosen after the images were seen.
 
     Raises :class:`AuditorError` where the manifest is not the one that the process which wrote last had.
     """
     run = open_run(out)
     lines = read_journal(out / "journal.jsonl", seal_of(run.manifest, key))
-    manifest, counted = run.manifest, tally(run.plan, run.seeds, lines)
+    manifest, counted = run.manifest, tally(run.plan, run.seeds, lines, gate)
     if lines and counted.manifest != manifest_digest(out):
         raise AuditorError(
             f"{out / 'manifest.json'} is not the one that the run's last process wrote; audit again in a new "
@@ -60,7 +65,7 @@ def judged(out: Path, key: bytes | None = None) -> Report:
         seed_derivation=SEED_DERIVATION,
         attempt=manifest["attempt"],
         started=manifest["started"],
-        device=_device(manifest),
+        device=_device(manifest, counted),
         command=manifest["command"],
         seconds=round(counted.seconds, 3),
         replay=_replay(counted),
@@ -77,6 +82,15 @@ def judged(out: Path, key: bytes | None = None) -> Report:
         provenance=provenance,
         policy_file=None if file is None else PolicyPlace.model_validate(file),
         weaker=tuple(manifest["weaker"]),
+        exploratory=None if gate is None else exploratory(counted.decisions),
+    )
+
+
+def exploratory(decisions: Decisions) -> str:
+    """What a report says of itself that was judged by another gate than the policy's."""
+    return (
+        f"Exploratory: judged by {decisions.sentence}, which is not the policy's decision. It was chosen "
+        "after the images were drawn, so no PASS rests on it."
     )
 
 
@@ -98,10 +112,14 @@ def render(
     return reporter.filename, content
 
 
-def _device(manifest: dict[str, Any]) -> str:
-    """The kind of device and, on a CPU, how many threads computed."""
-    kind, threads = manifest["identity"]["device"], manifest.get("threads")
-    return f"{kind}, {threads} threads" if type(threads) is int and kind.endswith("CPU") else str(kind)
+def _device(manifest: dict[str, Any], counted: Tally) -> str:
+    """The kinds of device that drew and, on a CPU, how many threads computed."""
+    kinds = dict.fromkeys(device for device, _ in counted.devices) or [str(manifest["device"])]
+    threads = manifest.get("threads")
+    return "; ".join(
+        f"{kind}, {threads} threads" if type(threads) is int and kind.endswith("CPU") else kind
+        for kind in kinds
+    )
 
 
 def _replay(counted: Tally) -> Replay | None:

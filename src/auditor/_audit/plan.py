@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from auditor._audit.cells import LARGEST_ROUND, Arm, Cell, Item, Role, Seeds
+from auditor._audit.cells import BASE, ERASED, LARGEST_ROUND, Arm, Cell, Item, Role, Seeds, Weights
 from auditor._files.digest import sha256_json
 from auditor._stats.design import Design, design, enough_images
 from auditor.errors import PolicyError
-from auditor.plugin.instruments import Contents, Instruments, make_probes, probe_names
-from auditor.policy import Concept, Policy, ProbeUse
+from auditor.plugin.instruments import (
+    Contents,
+    Instruments,
+    PlannedProbe,
+    make_probes,
+    planned_probes,
+)
+from auditor.policy import Concept, Policy, ProbeUse, Sampler
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Plan:
     policy: Policy
     arms: tuple[Arm, ...]
     cells: tuple[Cell, ...]
-    probe_names: tuple[str, ...]
+    probes: tuple[PlannedProbe, ...]
     contents: Contents = field(default_factory=dict)
     """Of what the policy's plugins decide by (:mod:`auditor.plugin.instruments`); empty where nothing is
     run."""
@@ -34,12 +40,47 @@ class Plan:
     @property
     def has_base(self) -> bool:
         """Is the model before erasure there to compare with?"""
-        return self.arms[0].name == "base"
+        return self.arms[0].name == BASE
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """What reports call the probes."""
+        return tuple(probe.name for probe in self.probes)
+
+    @property
+    def training(self) -> tuple[tuple[int, ProbeUse, str], ...]:
+        """(number, use, name) of each probe that changes weights."""
+        found = enumerate(zip(self.policy.probes, self.probes, strict=True))
+        return tuple((number, use, probe.name) for number, (use, probe) in found if probe.kind == "weights")
+
+    def arm(self, name: str) -> Arm:
+        """One arm by its name."""
+        return self._arms[name]
+
+    @cached_property
+    def _arms(self) -> dict[str, Arm]:
+        return {arm.name: arm for arm in self.arms}
+
+    def sampler_of(self, arm: Arm) -> Sampler:
+        """How an arm's images are drawn."""
+        return arm.sampler or self.policy.sampler
 
     def is_last_dose(self, arm: Arm) -> bool:
-        """Is this the highest dose of its probe and replicate: the one that must show that the update
-        took?"""
-        return arm.probe is not None and self.policy.probes[arm.probe].doses[-1] == arm.dose
+        """Is this the arm that must show that its probe took: of training the highest dose of its seed?"""
+        if arm.probe is None or not arm.is_judged:
+            return False
+        return self.probes[arm.probe].kind != "weights" or self.policy.probes[arm.probe].doses[-1] == arm.dose
+
+    def retained_of(self, arm: str) -> Cell | None:
+        """The retained images that speak for an arm."""
+        return self.cell(self.arm(arm).retained_by or arm, Role.RETAINED) if arm in self._arms else None
+
+    def retained_partner(self, arm: str) -> Cell | None:
+        """The base's images of the same prompts and seeds, drawn in the same way."""
+        if arm not in self._arms:
+            return None
+        own = self.arm(self.arm(arm).retained_by or arm)
+        return self.cell(own.partner, Role.RETAINED)
 
     def cells_of(self, arm: str) -> tuple[Cell, ...]:
         """The cells of one arm."""
@@ -80,7 +121,7 @@ class Plan:
     @property
     def training_steps(self) -> int:
         """Steps, or whatever doses are counted in, of all probes and replicates."""
-        return sum(probe.replicates * probe.doses[-1] for probe in self.policy.probes)
+        return sum(use.replicates * use.doses[-1] for _, use, _ in self.training)
 
 
 def derive_seeds(policy: Policy, checkpoint: str, base: str | None) -> Seeds:
@@ -102,29 +143,55 @@ def make_plan(policy: Policy, instruments: Instruments | None = None) -> Plan:
     plugins decide by.
     """
     if instruments is None:
-        return lay_out(policy, probe_names(policy, make_probes(policy)), {})
-    return lay_out(policy, probe_names(policy, instruments.probes), instruments.contents())
+        return lay_out(policy, planned_probes(policy, make_probes(policy)), {})
+    return lay_out(policy, planned_probes(policy, instruments.probes), instruments.contents())
 
 
-def lay_out(policy: Policy, names: tuple[str, ...], contents: Contents) -> Plan:
-    """The same from what an earlier run noted of its plugins: ``names`` of the probes, and ``contents``."""
-    arms = [] if policy.base == "none" else [Arm("base")]
-    arms.append(Arm("erased"))
-    for number, (use, name) in enumerate(zip(policy.probes, names, strict=True)):
-        for replicate in range(1, use.replicates + 1):
-            arms += [
-                Arm(_arm_name(use, name, replicate, dose), number, replicate, dose) for dose in use.doses
-            ]
-    judged = len(arms) - (policy.base != "none")
-    deciding = judged * sum(len(list(_surfaces(policy, concept, gate_only=True))) for concept in policy.erase)
-    cells = [cell for arm in arms for cell in _cells(policy, arm, deciding)]
+def lay_out(policy: Policy, probes: tuple[PlannedProbe, ...], contents: Contents) -> Plan:
+    """The same from what an earlier run noted of its plugins: the ``probes``, and their ``contents``."""
+    has_base = policy.base != "none"
+    arms = [Arm(BASE, Weights.BASE)] if has_base else []
+    arms.append(Arm(ERASED, Weights.ERASED))
+    for number, (use, probe) in enumerate(zip(policy.probes, probes, strict=True)):
+        arms += _arms(number, use, probe, has_base=has_base)
+    asked = {arm.name: _Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
+    deciding = sum(asked[arm.name].deciding for arm in arms if arm.is_judged)
+    cells = [cell for arm in arms for cell in _cells(policy, arm, asked[arm.name], deciding)]
     cell_names = [cell.name for cell in cells]
     twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
     if twice:
         raise PolicyError(
             f"Two concepts lead to the same check ({twice}): their prompts are the same text; change one."
         )
-    return Plan(policy, tuple(arms), tuple(cells), names, contents)
+    return Plan(policy, tuple(arms), tuple(cells), probes, contents)
+
+
+def _arms(number: int, use: ProbeUse, probe: PlannedProbe, *, has_base: bool) -> Iterator[Arm]:
+    """The arms of one probe; before one that samples or asks otherwise the base in the same way."""
+    if probe.kind == "weights":
+        for replicate in range(1, use.replicates + 1):
+            for dose in use.doses:
+                name = _arm_name(use, probe.name, replicate, dose)
+                yield Arm(name, Weights.UPDATED, number, replicate, dose)
+        return
+    partner, sampled = f"{BASE}.{probe.name}", probe.kind == "sampling"
+    if has_base:
+        yield Arm(
+            partner,
+            Weights.BASE,
+            number,
+            sampler=probe.sampler,
+            partner=partner,
+            retained_by=None if sampled else BASE,
+        )
+    yield Arm(
+        probe.name,
+        Weights.ERASED,
+        number,
+        sampler=probe.sampler,
+        partner=partner,
+        retained_by=None if sampled else ERASED,
+    )
 
 
 def images_that_suffice(policy: Policy, size: int, cells: int) -> int | None:
@@ -156,19 +223,34 @@ def _arm_name(use: ProbeUse, name: str, replicate: int, dose: int) -> str:
     return name + tail + (f".step{dose}" if len(use.doses) > 1 else "")
 
 
-def _surfaces(
-    policy: Policy, concept: Concept, gate_only: bool = False
-) -> Iterator[tuple[Role, str, tuple[Item, ...]]]:
-    """(role, surface, items) of every cell that one erased concept has in each judged arm."""
-    for name in (concept.name, *concept.synonyms):
-        role = Role.GATE if name == concept.name or policy.synonyms == "gate" else Role.REPORT
-        if gate_only and role is not Role.GATE:
-            continue
-        items = _items(concept, name)
-        if policy.unit == "prompt":
-            yield from ((role, item.prompt, (item,)) for item in items)
-        else:
-            yield role, name, items
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of an arm about erased concepts: the policy's prompts, or those of a prompt probe."""
+
+    policy: Policy
+    probe: PlannedProbe | None
+
+    @property
+    def deciding(self) -> int:
+        """How many of an arm's checks decide."""
+        return sum(role is Role.GATE for concept in self.policy.erase for role, *_ in self.of(concept))
+
+    def of(self, concept: Concept) -> Iterator[tuple[Role, str, tuple[Item, ...]]]:
+        """(role, surface, items) of every cell that one erased concept has."""
+        for name in (concept.name, *concept.synonyms):
+            role = Role.GATE if name == concept.name or self.policy.synonyms == "gate" else Role.REPORT
+            items = _items(concept, name)
+            if self.probe is not None and self.probe.kind == "prompts":
+                if name != concept.name:
+                    continue
+                prompts = self.probe.prompts.get(concept.name, ())
+                items = tuple(Item(concept.name, prompt) for prompt in prompts)
+            if not items:
+                continue
+            if self.policy.unit == "prompt":
+                yield from ((role, item.prompt, (item,)) for item in items)
+            else:
+                yield role, name, items
 
 
 def _items(concept: Concept, name: str) -> tuple[Item, ...]:
@@ -180,27 +262,20 @@ def _items(concept: Concept, name: str) -> tuple[Item, ...]:
     )
 
 
-def _cells(policy: Policy, arm: Arm, deciding: int) -> Iterator[Cell]:
+def _cells(policy: Policy, arm: Arm, asked: _Asked, deciding: int) -> Iterator[Cell]:
     budget = policy.budget
     for concept in policy.erase:
-        for role, surface, items in _surfaces(policy, concept):
+        for role, surface, items in asked.of(concept):
             size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
-            if arm.name != "base":
+            if arm.is_judged:
                 enough = images_that_suffice(policy, size, deciding) if policy.sequential else None
-                yield Cell(
-                    arm.name,
-                    role,
-                    concept.name,
-                    surface,
-                    items,
-                    size,
-                    min(most, (enough or most * size) // size),
-                )
+                rounds = min(most, (enough or most * size) // size)
+                yield Cell(arm.name, role, concept.name, surface, items, size, rounds)
             elif role is Role.GATE:
                 yield Cell(arm.name, Role.POSITIVE, concept.name, surface, items, size, most)
                 yield Cell(arm.name, Role.PICTURE, concept.name, surface, items, size, 1)
     items = tuple(item for concept in policy.retain for item in _items(concept, concept.name))
-    if items:
+    if items and arm.retained_by is None:
         size, most = _rounds(
             policy, items, budget.retained_per_arm, "retained_per_arm", "the retained concepts"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from auditor._audit.cells import PlannedSample
+from auditor._audit.cells import PlannedSample, Weights
 from auditor._audit.evidence.counts import Tally, tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.progress import Progress
@@ -16,7 +16,7 @@ from auditor._audit.run.scoring import Scorer, question
 from auditor._audit.run_folder.arms import ArmStore
 from auditor._audit.run_folder.manifest import open_run, seal_of, threads_of
 from auditor._checkpoint import Checkpoint, open_checkpoint
-from auditor._checkpoint.load import load_model
+from auditor._checkpoint.load import in_precision, load_model
 from auditor._diffusion.drawing import draw_function, draw_in_batches
 from auditor._diffusion.original import Original
 from auditor._files.images import PictureStore, from_png
@@ -56,21 +56,23 @@ def replay(
     dtype = run.plan.policy.sampler.dtype
     opened_base = None if run.base is None else _open(base or run.base.source, run.base)
     erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint, opened_base), dtype)
-    models = {"erased": erased}
+    models = {Weights.ERASED: erased}
     if opened_base is not None:
-        models["base"] = load_model(opened_base, dtype)
+        models[Weights.BASE] = load_model(opened_base, dtype)
     kept, pictures, scorer = (
         ArmStore(out / "arms"),
         PictureStore(out / "images"),
         Scorer(run.plan.policy, make_detectors(run.plan.policy)),
     )
     original = Original(erased)
-    found = _Comparison(pictures, scorer, counted.gate)
+    found = _Comparison(pictures, scorer, counted)
     with torch_threads(threads_of(run.manifest)):
         for arm, line in _choose(counted, samples, run.seeds.audit):
-            model = models[arm] if arm in models else original.fresh()
+            planned = run.plan.arm(arm)
+            updated, sampler = planned.weights is Weights.UPDATED, run.plan.sampler_of(planned)
+            model = original.fresh() if updated else models[planned.weights]
             progress.stage(f"{arm}: {len(line.samples)} images again")
-            if arm not in models and not kept.restore(model, counted.arms[arm].weights):
+            if updated and not kept.restore(model, counted.arms[arm].weights):
                 raise UsageError(
                     f"{out} holds no sound weights of {arm}; audit again in a new folder to replay it."
                 )
@@ -78,7 +80,7 @@ def replay(
                 [sample.prompt for sample in line.samples],
                 [sample.seed for sample in line.samples],
             )
-            again = draw_function(model, run.plan.policy.sampler)
+            again = draw_function(in_precision(model, sampler.dtype), sampler)
             parts = [images for _, images, _ in draw_in_batches(again, prompts, seeds, len(prompts))]
             found.add(line, counted.composition(line), torch.cat(parts))
     if not found.images:
@@ -119,8 +121,8 @@ def _choose(counted: Tally, samples: int, seed: str) -> Iterator[tuple[str, Batc
 class _Comparison:
     """Counts what is the same."""
 
-    def __init__(self, pictures: PictureStore, scorer: Scorer, gate: str) -> None:
-        self._pictures, self._scorer, self._gate = pictures, scorer, gate
+    def __init__(self, pictures: PictureStore, scorer: Scorer, counted: Tally) -> None:
+        self._pictures, self._scorer, self._counted = pictures, scorer, counted
         self.images = self.identical = self.same_hits = self.largest = 0
 
     def add(self, line: BatchLine, batch: list[PlannedSample], images: torch.Tensor) -> None:
@@ -138,8 +140,10 @@ class _Comparison:
             else:
                 difference = (image.int() - from_png(path.read_bytes()).int()).abs()
                 self.largest = max(self.largest, int(difference.max()))
-            self.same_hits += (
-                answer.error is None and answer.scores[self._gate].hits == sample.scores[self._gate].hits
+            decisions, asked = self._counted.decisions, self._counted.asked(sample)
+            self.same_hits += answer.error is None and all(
+                decisions.decided(answer.said, concept) == decisions.decided(sample.observations, concept)
+                for concept in asked
             )
 
     def line(self, tolerance: int, versions: dict[str, str], device: str) -> ReplayLine:

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin.contracts import Probe
+from auditor.plugin.contracts import AnyProbe, WeightProbe
 from auditor.policy import Limits, Policy, ProbeUse
 from auditor.policy.concepts.sets import domain_prompts
+from auditor.policy.decision import Decision
 
 _LOOSER_ABOVE = ("tau", "alpha", "max_false_positive", "max_retain_drop")
 _LOOSER_BELOW = ("min_sensitivity", "min_retain", "min_fit")
 
 
-def weaker_than_default(policy: Policy, probes: Sequence[Probe]) -> tuple[str, ...]:
+def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str, ...]:
     """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each;
     empty where none is."""
     return (
         *_limits(policy),
+        *_gate(policy),
         *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(use, probe)),
         *_prompts(policy),
     )
@@ -40,7 +42,17 @@ def _limits(policy: Policy) -> Iterator[str]:
         yield "claim is 'detector'; the default, 'concept', also answers for what the detector misses"
 
 
-def _probe(use: ProbeUse, probe: Probe) -> Iterator[str]:
+def _gate(policy: Policy) -> Iterator[str]:
+    if policy.gate.decision != Decision():
+        yield (
+            f"gate.decision is '{policy.gate.decision.sentence}'; the default is what {policy.gate_detector} "
+            "says itself"
+        )
+
+
+def _probe(use: ProbeUse, probe: AnyProbe) -> Iterator[str]:
+    if not isinstance(probe, WeightProbe):
+        return
     title = door.call(probe, lambda: probe.title)
     default = ProbeUse.model_fields["doses"].default[-1]
     if probe.methods and use.doses[-1] < default:

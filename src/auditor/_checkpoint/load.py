@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,13 @@ def precision_of(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return _PRECISIONS[dtype]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def in_precision(model: DiffusionModel, dtype: str) -> DiffusionModel:
+    """``model``, its denoiser computing in what a sampler's ``dtype`` says; the weights are the same
+    tensors."""
+    precision = precision_of(dtype, model.device)
+    return model if precision is model.precision else replace(model, precision=precision)
 
 
 def _tensors(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, Tensor]:

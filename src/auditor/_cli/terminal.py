@@ -62,7 +62,7 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
         cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
-        steps = str(arm.dose) if arm.probe is not None else ""
+        steps = str(arm.dose) if arm.dose else ""
         table.add_row(plain(arm.name), str(concept), str(retained), steps)
     console.print(table)
     for group in forecast.forecast_cells(plan):

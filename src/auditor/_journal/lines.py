@@ -13,16 +13,59 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Score(Record):
-    """What one detector said of one image."""
+class ScoreObservation(Record):
+    """What a detector said of one image: a score for each concept, and its own decision."""
+
+    kind: Literal["score"] = "score"
+    label: str
+    """Its first choice, for people to read."""
+    hits: dict[str, bool]
+    """For every concept it was asked about: did it say that the image shows it?"""
+    scores: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    """Its score for each of these concepts."""
+    found: dict[str, bool] | None = None
+    """By concept: was there anything to judge (a face)? None: this detector does not say."""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if not self.hits.keys() == self.scores.keys() == (self.found or self.hits).keys():
+            raise ValueError("hits, scores and found are of different concepts")
+        return self
+
+
+class LabelObservation(Record):
+    """One label for the image."""
+
+    kind: Literal["label"] = "label"
+    label: str
+
+
+class FoundBox(Record):
+    """One thing that was found in an image, and where (left, top, right, bottom, as shares)."""
 
     label: str
-    hits: dict[str, bool]
-    """For every concept it was asked about: did the detector fire?"""
     score: float = Field(ge=0, le=1)
-    """Its score for the sample's own concept."""
-    found: bool | None = None
-    """Was there anything to judge (a face)? None: this detector does not say."""
+    corners: tuple[float, float, float, float]
+
+
+class BoxesObservation(Record):
+    """The things that were found in the image."""
+
+    kind: Literal["boxes"] = "boxes"
+    boxes: tuple[FoundBox, ...]
+
+
+class AnswerObservation(Record):
+    """An answer in words for each concept that was asked about."""
+
+    kind: Literal["answer"] = "answer"
+    answers: dict[str, str]
+
+
+Observation = Annotated[
+    ScoreObservation | LabelObservation | BoxesObservation | AnswerObservation, Field(discriminator="kind")
+]
+"""What one detector said of one image, as it said it: what it means is decided when it is counted."""
 
 
 class Sample(Record):
@@ -42,17 +85,18 @@ class Sample(Record):
     """Why the image counts as missing, after one more try: ``not finite``, ``blank``, ``noise``."""
     error: str | None = None
     """Why it was not scored: a detector raised or broke its contract. Tried again when the run goes on."""
-    scores: dict[str, Score] = {}
+    observations: dict[str, Observation] = {}
+    """By detector."""
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         scored, unscored = (
-            bool(self.scores) and self.error is None,
-            self.error is not None and not self.scores,
+            bool(self.observations) and self.error is None,
+            self.error is not None and not self.observations,
         )
-        flawed = self.flaw is not None and self.image is None and self.error is None and not self.scores
+        flawed = self.flaw is not None and self.image is None and self.error is None and not self.observations
         if not (flawed or (self.image is not None and self.flaw is None and (scored or unscored))):
-            raise ValueError("a sample is an image with scores, an image with an error, or a flaw")
+            raise ValueError("a sample is an image with observations, an image with an error, or a flaw")
         return self
 
 

@@ -14,7 +14,7 @@ from auditor._study.expand import Chosen, Erased, Expansion, StudyArm, StudySamp
 from auditor._study.store import ArmRecord, MetricValue, Store
 from auditor.plugin import _door as door
 from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Probe
+from auditor.plugin.contracts import WeightProbe
 from auditor.policy import ProbeUse
 
 COLUMNS = (
@@ -191,7 +191,7 @@ class Findings:
         """
         for bar in bars:
             use = self._use(bar)
-            probe: Probe = make_plugin("probes", use.use, use.options)
+            probe: WeightProbe = make_plugin("probes", use.use, use.options)
             if not all(_took(probe, finding) for finding in self.replicates(bar, probed=True)):
                 return bar.label
         return ""
@@ -256,7 +256,7 @@ class Findings:
                 yield about | {"measure": f"distance of {part}", "value": record.distances[part][0]}
 
 
-def _took(probe: Probe, finding: ArmFinding | None) -> bool:
+def _took(probe: WeightProbe, finding: ArmFinding | None) -> bool:
     record = None if finding is None else finding.record
     if record is None:
         return False

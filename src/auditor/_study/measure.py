@@ -11,10 +11,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from auditor._audit.evidence.decisions import HIT, Decisions, Observations
+from auditor._audit.evidence.sequential_tests import MISSING
 from auditor._audit.run.measuring import bootstrap, features_of
-from auditor._audit.run.scoring import Question, Scorer, ask
+from auditor._audit.run.scoring import Question, Scorer
 from auditor._diffusion.drawing import draw_function, draw_in_batches
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size
@@ -23,7 +26,7 @@ from auditor._study.expand import Expansion, StudyArm, StudySample
 from auditor._study.store import ArmRecord, MetricValue, Outcome, Store, StudyProgress
 from auditor.errors import AuditorError, PluginError, UsageError
 from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Detection, Detector, ImageOutcome, Metric
+from auditor.plugin.contracts import Detector, ImageOutcome, Metric
 from auditor.policy import Concept
 
 _SCORED = 256
@@ -47,9 +50,10 @@ class ArmMeasurer:
     def _metrics(self) -> list[tuple[Metric, dict[str, object]]]:
         return [(make_plugin("metrics", use.use, use.options), use.options) for use in self.study.metrics]
 
-    def seen(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
-        """What the first detector says."""
-        return ask(self._detectors[0][1], images, concepts)
+    def may_show(self, name: str, images: Tensor, concepts: Sequence[Concept]) -> NDArray[np.bool_]:
+        """Where the first detector does not say that an image is without a concept: (N, C)."""
+        scorer = Scorer(self.plan.policy(name), [self._detectors[0][1]])
+        return scorer.may_show(images, concepts)
 
     def is_measured(self, arm: StudyArm) -> bool:
         """Are there outcomes and every metric?"""
@@ -148,9 +152,7 @@ class ArmMeasurer:
             for row, answer in zip(rows, answers, strict=True):
                 if answer.error is not None:  # kept images make another try cheap
                     raise PluginError(answer.error)
-                first = answer.scores[self._detectors[0][0]]
-                hits = {title: said.hits[samples[row].concept] for title, said in answer.scores.items()}
-                found[row] = Outcome(hits=hits, score=first.score, label=first.label)
+                found[row] = _outcome(scorer.decisions, answer.said, samples[row].concept)
         return tuple(found)
 
     def _measure_metric(
@@ -221,6 +223,15 @@ class ArmMeasurer:
             self.store.fail(key, message)
             self.failures += 1
             self._progress.failed(title, message)
+
+
+def _outcome(decisions: Decisions, said: Observations, concept: str) -> Outcome:
+    """What each detector says of one concept, as it says itself; one that decides nothing is left out."""
+    each = {name: decisions.of(name, said, concept) for name in said}
+    hits = {name: one == HIT for name, one in each.items() if one != MISSING}
+    if decisions.gate not in hits:  # the first one's answer is what a study counts
+        hits = {}
+    return Outcome(hits=hits, score=decisions.score(said, concept), label=decisions.label(said))
 
 
 def _is_measured_by(metric: Metric, sample: StudySample) -> bool:

@@ -33,7 +33,7 @@ from auditor._study.measure import ArmMeasurer, never
 from auditor._study.store import Store, StudyProgress
 from auditor.errors import AuditorError
 from auditor.plugin._loader import make_plugin
-from auditor.plugin.contracts import Probe
+from auditor.plugin.contracts import WeightProbe
 from auditor.policy import ProbeUse
 
 _PAUSE = 0.5
@@ -60,7 +60,7 @@ class Worker:
         self._opened, self._base, self._progress = opened, base, progress
         self._base_original = Original(base)
         self._measurer = ArmMeasurer(plan, store, progress)
-        self._trained_on: dict[tuple[str, str], tuple[Probe, TrainingSet, tuple[str, ...]]] = {}
+        self._trained_on: dict[tuple[str, str], tuple[WeightProbe, TrainingSet, tuple[str, ...]]] = {}
 
     @property
     def failures(self) -> int:
@@ -205,7 +205,9 @@ class Worker:
                     arms[reached.dose], label, partial(_same, model), partial(_same, facts), anew=True
                 )
 
-    def _training_set(self, name: str, arm: str, use: ProbeUse) -> tuple[Probe, TrainingSet, tuple[str, ...]]:
+    def _training_set(
+        self, name: str, arm: str, use: ProbeUse
+    ) -> tuple[WeightProbe, TrainingSet, tuple[str, ...]]:
         """A probe for one set of concepts, what it trains on, and the concepts in it: drawn by the base, once
         in a store.
 
@@ -213,7 +215,7 @@ class Worker:
         it asked for.
         """
         if (name, arm) not in self._trained_on:
-            probe: Probe = make_plugin("probes", use.use, use.options)
+            probe: WeightProbe = make_plugin("probes", use.use, use.options)
             policy, seeds = self.plan.policy(name), self.plan.seeds
 
             def drawn(prompts: Sequence[str], image_seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
@@ -224,7 +226,8 @@ class Worker:
                 )
                 return images, [flaw != "not finite" for flaw in flaws]
 
-            training, line = make_training_set(probe, arm, policy, seeds, drawn, self._measurer.seen)
+            may_show = partial(self._measurer.may_show, name)
+            training, line = make_training_set(probe, arm, policy, seeds, drawn, may_show)
             self._trained_on[name, arm] = probe, training, line.concepts
         return self._trained_on[name, arm]
 

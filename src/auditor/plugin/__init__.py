@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from auditor.plugin._door import call, iterate, title
     from auditor.plugin._loader import make_plugin
     from auditor.plugin.contracts import (
+        Answers,
+        AnyProbe,
+        Box,
+        Boxes,
         Detection,
         Detector,
         Eraser,
         Erasure,
         ImageOutcome,
+        Labels,
         MaskRequest,
         MaskSource,
         Metric,
@@ -40,13 +45,16 @@ if TYPE_CHECKING:
         Plugin,
         Probe,
         ProbeSetting,
+        PromptProbe,
         Reporter,
+        SamplingProbe,
         TrainingRequest,
         Update,
+        WeightProbe,
     )
     from auditor.plugin.fine_tune import FineTune, FineTuneOptions
     from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
-    from auditor.policy import Concept, Policy
+    from auditor.policy import Concept, Policy, Sampler
     from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
     from auditor.report import Report
 
@@ -67,11 +75,16 @@ _HOMES = {
     "auditor.plugin._door": ("call", "iterate", "title"),
     "auditor.plugin._loader": ("make_plugin",),
     "auditor.plugin.contracts": (
+        "Answers",
+        "AnyProbe",
+        "Box",
+        "Boxes",
         "Detection",
         "Detector",
         "Eraser",
         "Erasure",
         "ImageOutcome",
+        "Labels",
         "MaskRequest",
         "MaskSource",
         "Metric",
@@ -79,22 +92,29 @@ _HOMES = {
         "Plugin",
         "Probe",
         "ProbeSetting",
+        "PromptProbe",
         "Reporter",
+        "SamplingProbe",
         "TrainingRequest",
         "Update",
+        "WeightProbe",
     ),
     "auditor.plugin.fine_tune": ("FineTune", "FineTuneOptions"),
     "auditor.plugin.records": ("ArmReady", "BatchMeasured", "ReportWritten", "RunStarted"),
-    "auditor.policy": ("Concept", "Policy"),
+    "auditor.policy": ("Concept", "Policy", "Sampler"),
     "auditor.policy.concepts.sets": ("ConceptNames", "PromptTemplates"),
     "auditor.report": ("Report",),
 }
 
 __all__ = [
     "API_VERSION",
+    "Answers",
+    "AnyProbe",
     "ArmReady",
     "AuditorError",
     "BatchMeasured",
+    "Box",
+    "Boxes",
     "Concept",
     "ConceptNames",
     "Condition",
@@ -107,6 +127,7 @@ __all__ = [
     "FineTune",
     "FineTuneOptions",
     "ImageOutcome",
+    "Labels",
     "MaskRequest",
     "MaskSource",
     "Metric",
@@ -116,6 +137,7 @@ __all__ = [
     "Policy",
     "Probe",
     "ProbeSetting",
+    "PromptProbe",
     "PromptTemplates",
     "RefusedError",
     "Report",
@@ -123,10 +145,13 @@ __all__ = [
     "Reporter",
     "RunStarted",
     "Sample",
+    "Sampler",
+    "SamplingProbe",
     "Training",
     "TrainingRequest",
     "Update",
     "UsageError",
+    "WeightProbe",
     "call",
     "cross_gram",
     "draw",

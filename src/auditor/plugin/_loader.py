@@ -33,18 +33,18 @@ from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
 from auditor.plugin import API_VERSION, hookspecs
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import (
+    AnyProbe,
     Detector,
     Eraser,
     MaskSource,
     Metric,
     OptionsModel,
     Plugin,
-    Probe,
     Reporter,
 )
 
 CONTRACTS: dict[str, type[Plugin]] = {
-    "probes": Probe,
+    "probes": AnyProbe,
     "detectors": Detector,
     "erasers": Eraser,
     "masks": MaskSource,

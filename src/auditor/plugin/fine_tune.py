@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from auditor.errors import UsageError
-from auditor.plugin.contracts import OptionsModel, Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin.contracts import OptionsModel, ProbeSetting, TrainingRequest, Update, WeightProbe
 from auditor.policy import as_read
 from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
 
@@ -44,7 +44,7 @@ class FineTuneOptions(OptionsModel):
     """Default: on GPUs of less than 24 GB."""
 
 
-class FineTune(Probe):
+class FineTune(WeightProbe):
     """Fine-tuning of the denoiser on images that the base draws of chosen concepts."""
 
     has_sham = True

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import pluggy
 
-from auditor.plugin.contracts import Detector, Eraser, MaskSource, Metric, Probe, Reporter
+from auditor.plugin.contracts import AnyProbe, Detector, Eraser, MaskSource, Metric, Reporter
 from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
 
 hookspec = pluggy.HookspecMarker("auditor")
 
 
 @hookspec
-def auditor_register_probes() -> list[type[Probe]]:
+def auditor_register_probes() -> list[type[AnyProbe]]:
     """The probes of this plugin: benign updates to apply to an erased checkpoint."""
     raise NotImplementedError
 

@@ -2,6 +2,7 @@
 presets for new ones."""
 
 from auditor.policy.concept import Concept, Concepts
+from auditor.policy.decision import Decision, Gate, Vote
 from auditor.policy.document import (
     Base,
     Budget,
@@ -24,7 +25,9 @@ __all__ = [
     "Budget",
     "Concept",
     "Concepts",
+    "Decision",
     "DetectorUse",
+    "Gate",
     "Limits",
     "MetricUse",
     "Policy",
@@ -32,6 +35,7 @@ __all__ = [
     "ProbeUse",
     "Sampler",
     "StrictModel",
+    "Vote",
     "as_read",
     "forbidden_names",
     "load_policy",

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -24,6 +26,7 @@ from auditor._files.digest import sha256_json
 from auditor._files.documents import read_document
 from auditor.policy.concept import Concept, Concepts
 from auditor.policy.concepts.sets import resolve_names
+from auditor.policy.decision import Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
 
 
@@ -70,7 +73,7 @@ class ProbeUse(StrictModel):
 
 
 class DetectorUse(StrictModel):
-    """One detector and its options. The first detector of a policy is the gate."""
+    """One detector and its options."""
 
     use: str
     options: dict[str, Any] = {}
@@ -139,6 +142,7 @@ class Policy(StrictModel):
     probes: Annotated[tuple[ProbeUse, ...], BeforeValidator(as_tuple)]
     detectors: Annotated[tuple[DetectorUse, ...], BeforeValidator(as_tuple)]
     metrics: Annotated[tuple[MetricUse, ...], BeforeValidator(as_tuple)] = ()
+    gate: Gate = Gate()
     claim: Literal["concept", "detector"] = "concept"
     unit: Literal["mean", "prompt"] = "mean"
     limits: Limits = Limits()
@@ -155,6 +159,7 @@ class Policy(StrictModel):
             raise ValueError("'probes' is empty: without a probe no resurgence can be measured")
         if not self.detectors:
             raise ValueError("'detectors' is empty: nothing could be measured")
+        self._check_gate()
         names = [
             name for concept in (*self.erase, *self.retain) for name in (concept.name, *concept.synonyms)
         ]
@@ -173,6 +178,27 @@ class Policy(StrictModel):
                 "FAIL"
             )
         return self
+
+    def _check_gate(self) -> None:
+        known = [use.use for use in self.detectors]
+        vote = self.gate.decision.vote
+        for name in (self.gate.detector, *(vote.detectors if vote else ())):
+            if name is not None and name not in known:
+                raise ValueError(f"gate: there is no detector '{name}' among: {', '.join(known)}")
+
+    @model_serializer(mode="wrap")
+    def _without_usual_gate(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A policy that leaves ``gate`` out keeps the digest, and so the images, that it had before there
+        was one."""
+        found: dict[str, Any] = dump(self)
+        if self.gate == Gate():
+            found.pop("gate", None)
+        return found
+
+    @property
+    def gate_detector(self) -> str:
+        """The name of the detector that decides."""
+        return self.gate.detector or self.detectors[0].use
 
     @property
     def is_comparison(self) -> bool:

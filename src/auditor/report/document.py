@@ -104,7 +104,8 @@ class Picture(ReportModel):
     image: str
     hit: bool
     label: str
-    score: float
+    score: float | None
+    """The gate's score for the concept; null where it gives none."""
 
 
 class TrainingSet(ReportModel):
@@ -198,6 +199,8 @@ class Report(ReportModel):
     schema_version: Literal[1] = 1
     title: str
     verdict: Verdict
+    exploratory: str | None = None
+    """Of a report by another detector or decision than the policy's: which. It is never a PASS."""
     checkpoint: CheckpointFacts
     base: CheckpointFacts | None
     policy_digest: str

@@ -60,6 +60,11 @@ def harmless(text: str) -> str:
     return _COMMANDS.sub(lambda found: found[0] + " ", text)
 
 
+def is_base(arm: str) -> bool:
+    """Is a model state the base: as it is, or drawn and asked as a probe does it (``base.NAME``)?"""
+    return arm.split(".")[0] == "base"
+
+
 def control_title(name: str) -> str:
     """What every form calls a control, by its name in the report (``docs/glossary.md``)."""
     return _CONTROLS.get(name, name)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from auditor.testing.fake import fake_checkpoint
     from auditor.testing.kit import Kit
     from auditor.testing.metrics import MetricConformance
+    from auditor.testing.other_probes import PromptProbeConformance, SamplingProbeConformance
     from auditor.testing.probes import ProbeConformance
     from auditor.testing.reporters import ReporterConformance
 
@@ -26,7 +27,9 @@ __all__ = [
     "MaskSourceConformance",
     "MetricConformance",
     "ProbeConformance",
+    "PromptProbeConformance",
     "ReporterConformance",
+    "SamplingProbeConformance",
     "digest_of_arm",
     "fake_checkpoint",
 ]
@@ -38,7 +41,9 @@ _HOMES = {
     "MaskSourceConformance": "auditor.testing.erasers",
     "MetricConformance": "auditor.testing.metrics",
     "ProbeConformance": "auditor.testing.probes",
+    "PromptProbeConformance": "auditor.testing.other_probes",
     "ReporterConformance": "auditor.testing.reporters",
+    "SamplingProbeConformance": "auditor.testing.other_probes",
     "digest_of_arm": "auditor._audit.run_folder.arms",
     "fake_checkpoint": "auditor.testing.fake",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from auditor.testing.kit import Kit
@@ -9,6 +10,7 @@ from auditor.testing.kit import Kit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from auditor._journal.lines import Observation
     from auditor.policy import Concept
 from auditor.testing.conformance import SEED, Conformance
 
@@ -28,18 +30,33 @@ class DetectorConformance(Conformance):
 
     def exercise(self, micro: Kit, plugin: Any, seed: int = SEED) -> Any:
         """Everything it says of the images."""
-        found = plugin.detect(self.images(micro).clone(), self.concepts(micro))
-        return found.hits.tolist(), found.scores.tolist(), tuple(found.labels)
+        return self._said(plugin, self.images(micro), self.concepts(micro))
 
-    def test_what_it_returns_is_a_detection(self, micro: Kit) -> None:
-        """Shapes, kinds and ranges are those of :class:`Detection`."""
-        from auditor._audit.run.scoring import problem_of as problem_of_detection
+    def _said(self, plugin: Any, images: Tensor, concepts: Sequence[Concept]) -> list[Observation]:
+        from auditor._audit.run.observing import observations
+
+        return observations(plugin.detect(images.clone(), concepts), [concept.name for concept in concepts])
+
+    def _same(self, one: Observation, other: Observation, concepts: Sequence[Concept], near: float) -> bool:
+        """Is the same decided of every concept, with scores that are as near as that?"""
+        from auditor._audit.evidence.decisions import decide, names_of, score_of
+
+        for concept in concepts:
+            names = names_of(concept)
+            if decide(one, concept.name, names) != decide(other, concept.name, names):
+                return False
+            scores = [score_of(each, names, concept.name) for each in (one, other)]
+            if abs((scores[0] or 0.0) - (scores[1] or 0.0)) > near:
+                return False
+        return True
+
+    def test_what_it_returns_keeps_the_contract(self, micro: Kit) -> None:
+        """Shapes, kinds and ranges are those of what it returns: a Detection, Labels, Boxes or Answers."""
+        from auditor._audit.run.observing import problem_of as problem_of_what_is_said
 
         images, concepts = self.images(micro), self.concepts(micro)
-        assert (
-            problem_of_detection(self.make().detect(images.clone(), concepts), len(images), len(concepts))
-            is None
-        )
+        said = self.make().detect(images.clone(), concepts)
+        assert problem_of_what_is_said(said, len(images), len(concepts)) is None
 
     def test_it_leaves_its_images_alone(self, micro: Kit) -> None:
         """The images that it was given are as before."""
@@ -51,29 +68,24 @@ class DetectorConformance(Conformance):
 
     def test_an_image_is_scored_as_if_alone(self, micro: Kit) -> None:
         """What it says of an image does not hang on the others in the batch."""
-        import numpy as np
-
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
-        together = plugin.detect(images.clone(), concepts)
+        together = self._said(plugin, images, concepts)
         for row in range(3):
-            alone = plugin.detect(images[row : row + 1].clone(), concepts)
-            assert np.allclose(alone.scores[0], together.scores[row], atol=1e-3)
-            assert (alone.hits[0] == together.hits[row]).all()
+            (alone,) = self._said(plugin, images[row : row + 1], concepts)
+            assert self._same(alone, together[row], concepts, 1e-3)
 
     def test_columns_follow_the_concepts(self, micro: Kit) -> None:
         """Concepts in another order give the columns in that order."""
-        import numpy as np
-
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
-        forth, back = plugin.detect(images.clone(), concepts), plugin.detect(images.clone(), concepts[::-1])
-        assert np.allclose(forth.scores, back.scores[:, ::-1], atol=1e-5)
+        forth, back = (self._said(plugin, images, order) for order in (concepts, concepts[::-1]))
+        assert all(self._same(*pair, concepts, 1e-5) for pair in zip(forth, back, strict=True))
 
     def test_other_sizes_are_fine(self, micro: Kit) -> None:
         """Images of other sizes are judged too."""
         from torch.nn.functional import interpolate
 
         images = interpolate(self.images(micro)[:2].float(), size=(96, 64)).to(self.images(micro).dtype)
-        assert self.make().detect(images, self.concepts(micro)).hits.shape == (2, len(self.concepts(micro)))
+        assert len(self._said(self.make(), images, self.concepts(micro))) == 2
 
     def test_its_fingerprint_is_stable(self) -> None:
         """Two instances name their weights alike."""

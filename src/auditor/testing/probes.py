@@ -1,4 +1,4 @@
-"""Tests that every probe must pass."""
+"""Tests that every probe of weights must pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from auditor.testing.kit import Kit
 
 
 class ProbeConformance(Conformance):
-    """Tests for probes. ``method`` and ``doses`` are what a policy would give them."""
+    """Tests for probes that change weights. ``method`` and ``doses`` are what a policy would give them."""
 
     kind = "probes"
     method: ClassVar[str] = "lora"

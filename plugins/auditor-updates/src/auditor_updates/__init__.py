@@ -3,7 +3,7 @@ for auditor."""
 
 from __future__ import annotations
 
-from auditor.plugin import Probe, hookimpl
+from auditor.plugin import AnyProbe, hookimpl
 from auditor_updates.sequence import Sequence
 from auditor_updates.textual_inversion import TextualInversion
 from auditor_updates.weights import MergeLora, Quantisation, WeightNoise
@@ -12,6 +12,6 @@ __all__ = ["MergeLora", "Quantisation", "Sequence", "TextualInversion", "WeightN
 
 
 @hookimpl
-def auditor_register_probes() -> list[type[Probe]]:
+def auditor_register_probes() -> list[type[AnyProbe]]:
     """All five."""
     return [Quantisation, WeightNoise, MergeLora, TextualInversion, Sequence]

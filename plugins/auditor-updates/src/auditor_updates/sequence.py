@@ -15,11 +15,11 @@ from auditor.plugin import (
     OptionsModel,
     Plugin,
     PluginError,
-    Probe,
     ProbeSetting,
     TrainingRequest,
     Update,
     UsageError,
+    WeightProbe,
     call,
     iterate,
     make_plugin,
@@ -49,7 +49,7 @@ class SequenceOptions(OptionsModel):
     """Taken in turn, from the first again after the last. A dose of the policy is a number of updates."""
 
 
-class Sequence(Probe):
+class Sequence(WeightProbe):
     """A chain of updates, each on top of the one before; the dose is how many."""
 
     name = "sequence"
@@ -63,7 +63,7 @@ class Sequence(Probe):
         return any(probe.has_sham for _, probe in self._members)
 
     @cached_property
-    def _members(self) -> tuple[tuple[Member, Probe], ...]:
+    def _members(self) -> tuple[tuple[Member, WeightProbe], ...]:
         return tuple(
             (member, make_plugin("probes", member.use, member.options)) for member in self.options.updates
         )

@@ -11,19 +11,19 @@ from pydantic import Field
 
 from auditor.plugin import (
     OptionsModel,
-    Probe,
     ProbeSetting,
     RefusedError,
     TrainingRequest,
     Update,
     UsageError,
+    WeightProbe,
 )
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
-class Untrained(Probe):
+class Untrained(WeightProbe):
     """Changes the weights once; every dose is the same."""
 
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:

@@ -7,11 +7,13 @@ evidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
 from auditor._audit.cells import Cell, PlannedSample, Role, Seeds
+from auditor._audit.evidence.decisions import Decisions, Observations, asked_about
 from auditor._audit.evidence.keys import Planned, key_of
 from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes
 from auditor._audit.evidence.stopping import turns
@@ -36,14 +38,18 @@ from auditor._journal.lines import (
     TrainingLine,
 )
 from auditor.errors import AuditorError
+from auditor.policy import Gate
+
+Device = tuple[str, str]
+"""A kind of device, and what the denoiser computes in on it. Images of two differ in their last bits."""
 
 
 class Tally:
     """A journal, counted as far as it was added."""
 
-    def __init__(self, plan: Plan, seeds: Seeds) -> None:
+    def __init__(self, plan: Plan, seeds: Seeds, gate: Gate | None = None) -> None:
         self.plan, self.seeds = plan, seeds
-        self.gate = plan.policy.detectors[0].use
+        self.decisions = Decisions(plan.policy, gate)
         self.arms: dict[str, ArmLine] = {}
         self.training: dict[str, TrainingLine] = {}
         self.distances: dict[str, tuple[float, float]] = {}
@@ -71,6 +77,8 @@ class Tally:
         """sha256 of the manifest that the last process found or wrote."""
         self.earlier_batches: list[BatchLine] = []
         """What processes before the one at hand drew."""
+        self.devices: dict[Device, None] = {}
+        """Every kind of device that drew or trained, in order."""
         self.under_several_seeds: dict[str, int] = {}
         """Images that stand for more than one prompt and seed, and for how many."""
         self.seconds = 0.0
@@ -81,6 +89,8 @@ class Tally:
         }
         self._filled = dict.fromkeys(self._planned, 0)
         self._lines: dict[str, list[BatchLine]] = {arm.name: [] for arm in plan.arms}
+        self._device: Device = ("", "")
+        self._drawn_on: dict[str, list[Device]] = {arm.name: [] for arm in plan.arms}
         self._arm_of = {cell.name: cell.arm for cell in plan.cells}
         self._drawn_from: dict[str, set[tuple[str, int]]] = {}
         erased, retained = (
@@ -97,10 +107,13 @@ class Tally:
             self.stopped = None
         if isinstance(line, BatchLine | ArmLine):
             self.repeat = None
+        if isinstance(line, BatchLine | ShamLine):
+            self.devices[self._device] = None
         match line:
             case StartLine():
                 self.earlier_batches = [batch for lines in self._lines.values() for batch in lines]
                 self.earlier, self.manifest = None, line.manifest
+                self._device = (line.device, line.precision)
             case ComparedLine():
                 self.compared = line
             case RepeatLine():
@@ -146,6 +159,7 @@ class Tally:
     def _add_batch(self, line: BatchLine) -> None:
         self._refuse_damage(line)
         self._lines[line.arm].append(line)
+        self._drawn_on[line.arm].append(self._device)
         for sample in line.samples:
             if sample.image is not None:
                 sources = self._drawn_from.setdefault(sample.image, set())
@@ -162,7 +176,7 @@ class Tally:
             if before is not None and before.error is None:
                 continue
             drawn[place] = sample
-            self._tables[sample.cell][place] = self._row(sample, self.gate)
+            self._tables[sample.cell][place] = self._row(sample, self.decisions.decided)
             while self._filled[sample.cell] < len(drawn) and drawn[self._filled[sample.cell]] is not None:
                 self._filled[sample.cell] += 1
 
@@ -181,19 +195,18 @@ class Tally:
                 raise AuditorError(
                     f"{where} a sample of {arm} in a batch of {line.arm}; audit again in a new folder."
                 )
-            for name, score in sample.scores.items() if arm is not None else ():
-                if score.hits.keys() != self._asked[sample.cell]:
+            for name, said in sample.observations.items() if arm is not None else ():
+                if (concepts := asked_about(said)) is not None and concepts != self._asked[sample.cell]:
                     raise AuditorError(
                         f"{where} answers of '{name[:60]}' about concepts that were not asked; audit again "
                         "in a new folder."
                     )
 
-    def _row(self, sample: Sample | None, detector: str) -> Outcomes:
+    def _row(self, sample: Sample | None, sees: Callable[[Observations, str], int]) -> Outcomes:
         row = np.full(len(self.plan.columns), MISSING, np.int8)
-        if sample is not None and detector in sample.scores:
-            for concept, hit in sample.scores[detector].hits.items():
-                if concept in self.plan.columns:
-                    row[self.plan.columns[concept]] = hit
+        if sample is not None and sample.observations:
+            for concept in self._asked[sample.cell]:
+                row[self.plan.columns[concept]] = sees(sample.observations, concept)
         return row
 
     def _void(self, arm: str) -> None:
@@ -201,7 +214,7 @@ class Tally:
             self._drawn[cell.name] = [None] * cell.images
             self._tables[cell.name].fill(MISSING)
             self._filled[cell.name] = 0
-        self._lines[arm] = []
+        self._lines[arm], self._drawn_on[arm] = [], []
 
     # -- what was counted ------------------------------------------------------------------------------------
 
@@ -218,7 +231,7 @@ class Tally:
         for name, table in self._tables.items():
             tables[name] = np.full_like(table[: self._filled[name]], MISSING)
             for place, sample in enumerate(self._drawn[name][: self._filled[name]]):
-                tables[name][place] = self._row(sample, detector)
+                tables[name][place] = self._row(sample, partial(self.decisions.of, detector))
         return Evidence(self.plan, self.seeds, tables)
 
     def drawn(self, cell: Cell) -> tuple[Sample, ...]:
@@ -269,9 +282,10 @@ class Tally:
             and patience <= line.timeout
         )
 
-    def batch_lines(self, arm: str) -> list[BatchLine]:
-        """Every batch of an arm, as it was drawn."""
-        return list(self._lines[arm])
+    def batch_lines(self, arm: str, device: Device | None = None) -> list[BatchLine]:
+        """Every batch of an arm, as it was drawn; those of one kind of device."""
+        drawn = zip(self._lines[arm], self._drawn_on[arm], strict=True)
+        return [line for line, on in drawn if device is None or on == device]
 
     def all_batches(self) -> list[BatchLine]:
         """Every batch of every arm."""
@@ -288,6 +302,10 @@ class Tally:
             )
         return cell.samples[place]
 
+    def asked(self, sample: Sample) -> set[str]:
+        """The concepts that detectors were asked about, of an image."""
+        return self._asked[sample.cell]
+
     def composition(self, line: BatchLine) -> list[PlannedSample]:
         """The planned samples of a batch, in the order they were drawn in."""
         found = [(self._planned[s.cell], key_of(s)) for s in line.samples if s.cell in self._planned]
@@ -299,50 +317,10 @@ class Tally:
         drawn = self._drawn[sample.cell][place] if place is not None else None
         return drawn is not None and drawn.error is not None
 
-    def errors(self) -> list[str]:
-        """Everything that was planned and broke, one sentence each."""
-        found = [f"{line.arm}: {line.message}" for line in self.broken.values()]
-        found += [
-            f"{arm}: trained again to other weights; what was drawn from the first does not count"
-            for arm in sorted(self.voided)
-        ]
-        for image, seeds in list(self.under_several_seeds.items())[:3]:
-            found.append(
-                f"the image {image[:12]}… stands for {seeds} prompts and seeds, no two of which draw the "
-                "same; it is no evidence"
-            )
-        if self.repeat is not None and self.repeat.otherwise:
-            found.append(
-                f"a detector said something else of {self.repeat.otherwise} of {self.repeat.shown} pictures "
-                "of the base that it was shown again after the last model state, so what it said in between "
-                "is not known to be right"
-            )
-        if self.repeat is not None and self.repeat.different:
-            found.append(
-                f"after the last probe {self.repeat.different} of {self.repeat.drawn} images of the erased "
-                "arm were drawn otherwise than before: a plugin left something behind in this process"
-            )
-        if self.earlier is not None and (self.earlier.otherwise or self.earlier.different):
-            found.append(
-                f"of what earlier processes left in the run's folder, {self.earlier.otherwise} of "
-                f"{self.earlier.scored} images are not what the journal says of them, and "
-                f"{self.earlier.different} of {self.earlier.drawn} are not what is drawn again"
-            )
-        for arm in self.plan.arms:
-            messages = [
-                s.error
-                for cell in self.plan.cells_of(arm.name)
-                for s in self.drawn(cell)
-                if s.error is not None
-            ]
-            for message in dict.fromkeys(messages):
-                found.append(f"{arm.name}, {messages.count(message)} images: {message}")
-        return found
 
-
-def tally(plan: Plan, seeds: Seeds, lines: Iterable[Line]) -> Tally:
-    """Count a whole journal."""
-    counted = Tally(plan, seeds)
+def tally(plan: Plan, seeds: Seeds, lines: Iterable[Line], gate: Gate | None = None) -> Tally:
+    """Count a whole journal; with ``gate`` as another gate than the policy's would decide."""
+    counted = Tally(plan, seeds, gate)
     for line in lines:
         counted.add(line)
     return counted

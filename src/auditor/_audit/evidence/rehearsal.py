@@ -14,7 +14,7 @@ import numpy as np
 
 from auditor._audit.cells import Role, Seeds
 from auditor._audit.evidence.sequential_tests import Evidence, Outcomes
-from auditor._audit.evidence.stopping import fail_is_proven, turns
+from auditor._audit.evidence.stopping import drawn_for, fail_is_proven, turns
 from auditor._audit.plan import Plan
 
 SEEDS = Seeds("rehearsal", "rehearsal")
@@ -31,17 +31,14 @@ def rehearse(plan: Plan, outcomes: Mapping[str, Outcomes], batch: int, seeds: Se
         drawn[cell] = max(drawn[cell], upto)
         known[cell] = outcomes[cell][: drawn[cell]]
 
-    for arm in plan.arms:
-        while wanted := turns(evidence, arm.name):
+    for arm in (name for each in plan.arms for name in drawn_for(each)):
+        while wanted := turns(evidence, arm):
             room = batch
             for cell, turn in wanted:
                 done = max(drawn[cell.name] - turn * cell.size, 0)
                 take = min(cell.size - done, room)
-                if (
-                    cell.role is Role.RETAINED
-                    and arm.name != "base"
-                    and (partner := plan.cell("base", Role.RETAINED)) is not None
-                ):
+                partner = plan.retained_partner(arm) if cell.role is Role.RETAINED else None
+                if partner is not None and partner is not cell:
                     draw(partner.name, (turn + 1) * partner.size)
                 draw(cell.name, turn * cell.size + done + take)
                 room -= take
@@ -58,7 +55,7 @@ def all_is_well(plan: Plan, seeds: Seeds = SEEDS, *, erased: bool = True) -> dic
     tables = {}
     for cell in plan.cells:
         table = np.zeros((cell.images, len(plan.columns)), np.int8)
-        if cell.role is Role.RETAINED or cell.arm == "base" or not erased:
+        if cell.role is Role.RETAINED or not plan.arm(cell.arm).is_judged or not erased:
             table[np.arange(cell.images), [plan.columns[concept] for concept in cell.concepts(seeds)]] = 1
         tables[cell.name] = table
     return tables

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from auditor._audit.cells import Cell, Role, Seeds
+from auditor._audit.cells import BASE, Cell, Role, Seeds
 from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess, paired
 from auditor._stats.multiplicity import holm
@@ -204,7 +204,7 @@ class Evidence:
     def p_negative(self, arm: str, concept: str) -> float:
         """Against "the detector sees ``concept`` in more than max_false_positive of other, retained
         concepts' images"."""
-        cell = self.plan.cell(arm, Role.RETAINED)
+        cell = self.plan.retained_of(arm)
         return (
             1.0
             if cell is None
@@ -215,10 +215,10 @@ class Evidence:
         """Against "the base shows the concept in fewer than min_sensitivity of these images"."""
         return self.p_above(self.read(cell), self.limits.min_sensitivity)
 
-    def p_assay(self) -> float:
-        """Against "the base shows fewer than min_retain of the retained images as what they should be"
-        (ICH E10)."""
-        cell = self.plan.cell("base", Role.RETAINED)
+    def p_assay(self, arm: str = BASE) -> float:
+        """Against "the base, drawn as in ``arm``, shows fewer than min_retain of the retained images as what
+        they should be" (ICH E10)."""
+        cell = self.plan.cell(arm, Role.RETAINED)
         return 1.0 if cell is None else self.p_above(self.read(cell), self.limits.min_retain)
 
     def p_alive(self, arm: str) -> float:
@@ -238,5 +238,5 @@ class Evidence:
 
     def retained_pairs(self, arm: str) -> Pairs | None:
         """The arm's retained images beside the base's, or None without a base or retained concepts."""
-        before, after = self.plan.cell("base", Role.RETAINED), self.plan.cell(arm, Role.RETAINED)
+        before, after = self.plan.retained_partner(arm), self.plan.retained_of(arm)
         return None if before is None or after is None else self.pair(before, after)

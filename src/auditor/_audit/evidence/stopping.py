@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from auditor._audit.cells import Cell, Role
+from auditor._audit.cells import BASE, Arm, Cell, Role
 from auditor._audit.evidence.sequential_tests import Evidence, Reading
 from auditor._stats import eprocess, paired
 
@@ -16,6 +16,12 @@ from auditor._stats import eprocess, paired
 def fail_is_proven(evidence: Evidence) -> bool:
     """Does one cell alone prove FAIL?"""
     return any(evidence.q(cell) <= evidence.alpha_fail for cell in evidence.above(evidence.alpha_fail))
+
+
+def drawn_for(arm: Arm) -> tuple[str, ...]:
+    """The arms that are drawn when it is an arm's turn: after one that has no retained images of its own
+    those that speak for it, for what it shows may ask for more of them."""
+    return (arm.name,) if arm.retained_by is None else (arm.name, arm.retained_by)
 
 
 def turns(evidence: Evidence, arm: str) -> list[tuple[Cell, int]]:
@@ -66,17 +72,16 @@ def _gate_wants(evidence: Evidence, cell: Cell, left: int) -> int:
 
 
 def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
-    if cell.arm == "base":
-        alpha = evidence.limits.alpha
-        false = [_negative_wants(evidence, cell, concept, left, alpha) for concept in evidence.plan.columns]
-        return [
-            *false,
-            _soonest(evidence, evidence.read(cell), cell.size, left, evidence.limits.min_retain, above=True),
-        ]
+    plan = evidence.plan
+    if not plan.arm(cell.arm).is_judged:
+        alpha, limit = evidence.limits.alpha, evidence.limits.min_retain
+        concepts = plan.columns if cell.arm == BASE else ()
+        false = [_negative_wants(evidence, cell, concept, left, alpha) for concept in concepts]
+        return [*false, _soonest(evidence, evidence.read(cell), cell.size, left, limit, above=True)]
     seen = {
         c.concept
-        for c in evidence.plan.cells_of(cell.arm)
-        if c.role is Role.GATE and evidence.p_failed(c) <= evidence.alpha_fail
+        for c in plan.gate_cells
+        if plan.retained_of(c.arm) is cell and evidence.p_failed(c) <= evidence.alpha_fail
     }
     return [
         _alive_wants(evidence, cell, left),

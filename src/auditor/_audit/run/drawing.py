@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auditor._audit.cells import Arm, PlannedSample, Role
+from auditor._audit.cells import Arm, PlannedSample, Role, Weights
 from auditor._audit.evidence.stopping import fail_is_proven, rounds_wanted
 from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
 from auditor._audit.run.recorder import Deadline, Recorder, Stop
 from auditor._audit.run.scoring import Answer, Scorer, question
+from auditor._checkpoint.load import in_precision
 from auditor._diffusion.drawing import draw_checked, free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size, draw
@@ -82,8 +83,8 @@ class Drawing:
             ):
                 self.check_stop()
                 retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]
-                if arm.name != "base" and self.base is not None and retained:
-                    self._draw_base_up_to(max(retained) + 1)
+                if arm.is_judged and self.base is not None and retained:
+                    self._draw_base_up_to(self.plan.arm(arm.partner), max(retained) + 1)
                 with contextlib.suppress(Halved):
                     self._draw_batch(arm, model, batch)
         self.record.beside = "metrics"
@@ -97,15 +98,13 @@ class Drawing:
         """Images at once: what fits, or what is left after memory ran out."""
         return self.record.tally.batches.get(arm.name) or batch_size(model, self.policy.sampler)
 
-    def _draw_base_up_to(self, rounds: int) -> None:
+    def _draw_base_up_to(self, partner: Arm, rounds: int) -> None:
         """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""
-        cell, base = self.plan.cell("base", Role.RETAINED), self.base
+        cell, base = self.plan.cell(partner.name, Role.RETAINED), self.base
         assert cell is not None and base is not None
-        while todo := self.record.tally.missing_before(cell, rounds)[
-            : self.batch_size(self.plan.arms[0], base)
-        ]:
+        while todo := self.record.tally.missing_before(cell, rounds)[: self.batch_size(partner, base)]:
             with contextlib.suppress(Halved):
-                self._draw_batch(self.plan.arms[0], base, todo)
+                self._draw_batch(partner, base, todo)
 
     def _draw_batch(self, arm: Arm, model: DiffusionModel, batch: Sequence[PlannedSample]) -> None:
         """Draw, look for flaws, score, and write one line."""
@@ -134,7 +133,7 @@ class Drawing:
                     image=self.pictures.save(images[row]) if flaws[row] is None else None,
                     flaw=flaws[row],
                     error=answer.error,
-                    scores=dict(answer.scores),
+                    observations=dict(answer.said),
                 )
             )
         line = BatchLine(
@@ -166,9 +165,9 @@ class Drawing:
         """
         try:
             return (
-                self._base_pictures(prompts, seeds)
-                if model is self.base
-                else self.draw(model, prompts, seeds)
+                self._base_pictures(arm, prompts, seeds)
+                if arm.weights is Weights.BASE
+                else self.draw(arm, model, prompts, seeds)
             )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or arm.name in self.record.tally.batches or len(prompts) == 1:
@@ -178,20 +177,24 @@ class Drawing:
         raise Halved
 
     def draw(
-        self, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
+        self, arm: Arm, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[Tensor, list[bool], bool]:
-        """Images of ``model``, whether each is finite, and False: none came from the cache."""
-        began = time.monotonic()
-        images, finite = draw(model, prompts, seeds, self.policy.sampler)
+        """Images of ``model`` as ``arm`` is drawn, whether each is finite, and False: none came from the
+        cache."""
+        began, sampler = time.monotonic(), self.plan.sampler_of(arm)
+        images, finite = draw(in_precision(model, sampler.dtype), prompts, seeds, sampler)
         self.drawn += len(prompts)
         self.seconds += time.monotonic() - began
         return images, finite.tolist(), False
 
-    def _base_pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool], bool]:
+    def _base_pictures(
+        self, arm: Arm, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[Tensor, list[bool], bool]:
         """From the cache where all of them are there."""
         assert self.base is not None
-        sampler = self.policy.sampler.model_dump(mode="json", exclude={"batch"})
-        made_by = [self._stack, device_kind(), str(self.base.precision)]
+        usual = self.plan.sampler_of(arm)
+        sampler = usual.model_dump(mode="json", exclude={"batch"})
+        made_by = [self._stack, device_kind(), str(in_precision(self.base, usual.dtype).precision)]
         keys = [
             sha256_json([self.base.digest, sampler, prompt, seed, made_by])
             for prompt, seed in zip(prompts, seeds, strict=True)
@@ -200,7 +203,7 @@ class Drawing:
         found = [image for image in kept if image is not None]
         if len(found) == len(keys):
             return torch.stack(found), [True] * len(found), True
-        images, finite, _ = self.draw(self.base, prompts, seeds)
+        images, finite, _ = self.draw(arm, self.base, prompts, seeds)
         for key, image, sound in zip(keys, images, finite, strict=True):
             if flaw_of(image, sound) is None:
                 self.cache.save(key, image)
@@ -220,8 +223,10 @@ class Drawing:
         return torch.cat(parts), finite
 
     def whole_batches(self, arm: str, most: int) -> list[tuple[Sample, ...]]:
-        """Batches of an arm, of at most ``most`` images, none of which is missing."""
-        drawn = [line.samples for line in self.record.tally.batch_lines(arm) if len(line.samples) <= most]
+        """Batches of an arm, of at most ``most`` images, none of which is missing, that this kind of device
+        drew."""
+        lines = self.record.tally.batch_lines(arm, self.record.device)
+        drawn = [line.samples for line in lines if len(line.samples) <= most]
         return [
             samples for samples in drawn if samples and all(sample.image is not None for sample in samples)
         ]

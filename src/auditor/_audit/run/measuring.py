@@ -154,7 +154,7 @@ def bootstrap(
 def _pairs(plan: Plan, tally: Tally, arm: str) -> list[tuple[Sample, Sample]]:
     """The arm's retained samples with the base's of the same prompt and seed; with themselves where there
     is no base."""
-    cell, base = plan.cell(arm, Role.RETAINED), plan.cell("base", Role.RETAINED)
+    cell, base = plan.cell(arm, Role.RETAINED), plan.retained_partner(arm)
     if cell is None:
         return []
     own = [sample for sample in tally.drawn(cell) if sample.image is not None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from auditor._audit.cells import Arm, Seeds
+from auditor._audit.cells import ERASED, Arm, Seeds, Weights
 from auditor._audit.evidence.stopping import turns
 from auditor._audit.plan import Plan
 from auditor._audit.run.drawing import Drawing
@@ -29,7 +29,7 @@ from auditor._journal.lines import ArmLine, ShamLine
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import _door as door
-from auditor.plugin.contracts import Probe, Update
+from auditor.plugin.contracts import Update, WeightProbe
 from auditor.policy import ProbeUse
 
 _SHAM_STEPS = 2
@@ -42,7 +42,7 @@ class ProbeArms:
     def __init__(
         self,
         plan: Plan,
-        probes: Sequence[Probe],
+        probes: Mapping[int, WeightProbe],
         seeds: Seeds,
         erased: DiffusionModel,
         arms: ArmStore,
@@ -68,7 +68,7 @@ class ProbeArms:
         """Refuse before anything is drawn what can be known to be wrong with a probe's training set
         (:class:`UsageError`), and note the captions that will be trained on."""
         captions: list[str] = []
-        for number, name in enumerate(self.plan.probe_names):
+        for number, _, name in self.plan.training:
             last = next(arm for arm in reversed(self.plan.arms) if arm.probe == number)
             if self.record.timed_out(last):
                 continue
@@ -148,11 +148,11 @@ class ProbeArms:
         model = self._original.fresh()
         return model if self.arms.restore(model, self.record.tally.arms[arm].weights) else None
 
-    def _training_set(self, probe: Probe, name: str) -> TrainingSet:
+    def _training_set(self, probe: WeightProbe, name: str) -> TrainingSet:
         self.record.progress.stage(f"training set of {name}")
         examples = None if self.base is None else self.drawing.base_examples
         training, line = make_training_set(
-            probe, name, self.policy, self.seeds, examples, self.drawing.scorer.gate
+            probe, name, self.policy, self.seeds, examples, self.drawing.scorer.may_show
         )
         before = self.record.tally.training.get(name)
         if before is not None and before.digest != line.digest:
@@ -167,16 +167,15 @@ class ProbeArms:
             self.compare()
         return training
 
-    def _run_sham(self, probe: Probe, name: str, use: ProbeUse, training: TrainingSet) -> None:
+    def _run_sham(self, probe: WeightProbe, name: str, use: ProbeUse, training: TrainingSet) -> None:
         """Train at learning rate 0 and draw a batch of the erased arm again: every image must be the same,
         bit for bit."""
         if not probe.has_sham:
             self.record.write(ShamLine(probe=name, images=0, different=0, applicable=False))
             return
-        fits = self.drawing.batch_size(
-            next(arm for arm in self.plan.arms if arm.name == "erased"), self.erased
+        whole = self.drawing.whole_batches(
+            ERASED, self.drawing.batch_size(self.plan.arm(ERASED), self.erased)
         )
-        whole = self.drawing.whole_batches("erased", fits)
         if not whole:
             return
         began, samples = time.monotonic(), max(whole, key=len)
@@ -204,7 +203,7 @@ class ProbeArms:
         )
 
     def _run_replicate(
-        self, probe: Probe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int
+        self, probe: WeightProbe, use: ProbeUse, arms: dict[int, Arm], training: TrainingSet, seed: int
     ) -> None:
         """Train once, and draw every dose on the way."""
         last, least = arms[use.doses[-1]].name, self._least_change(probe, training)
@@ -249,7 +248,7 @@ class ProbeArms:
 
         return on_step
 
-    def _least_change(self, probe: Probe, training: TrainingSet) -> float | None:
+    def _least_change(self, probe: WeightProbe, training: TrainingSet) -> float | None:
         """What an update without a training set must change at least; None where the held-out loss speaks
         for it."""
         if training.captions:
@@ -262,13 +261,19 @@ class ProbeArms:
             )
         return least
 
+    def model_of(self, arm: str) -> DiffusionModel | None:
+        """The model that an arm is drawn from; None where its weights were not kept."""
+        weights = self.plan.arm(arm).weights
+        if weights is Weights.UPDATED:
+            return self.kept(arm)
+        return self.erased if weights is Weights.ERASED else self.base
+
     def recheck(self) -> Recheck:
         """What looks again at the images of this run's models."""
-        models = {"erased": self.erased} | ({} if self.base is None else {"base": self.base})
         return Recheck(
             self.record.tally,
             self.drawing.pictures,
             self.drawing.scorer,
             self.drawing.draw,
-            lambda arm: models.get(arm) or self.kept(arm),
+            self.model_of,
         )

@@ -15,7 +15,7 @@ from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of
 from auditor._diffusion.original import Change, Original
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin.contracts import Probe, Update
+from auditor.plugin.contracts import Update, WeightProbe
 from auditor.policy import ProbeUse
 
 
@@ -34,7 +34,7 @@ class Reached:
     """Since the dose before it was handed out and used."""
 
 
-def check_training(probe: Probe, training: TrainingSet) -> None:
+def check_training(probe: WeightProbe, training: TrainingSet) -> None:
     """Raise :class:`PluginError` where a probe trains and has no no-op control, or the other way round."""
     if bool(training.captions) != door.call(probe, getattr, probe, "has_sham"):
         wrong = (
@@ -48,7 +48,7 @@ def check_training(probe: Probe, training: TrainingSet) -> None:
         )
 
 
-def allowed_changes(probe: Probe, use: ProbeUse) -> tuple[str, ...]:
+def allowed_changes(probe: WeightProbe, use: ProbeUse) -> tuple[str, ...]:
     """The patterns of tensors that a probe says it changes."""
     allowed = door.call(probe, probe.changes, use.method)
     if not isinstance(allowed, tuple) or not all(isinstance(pattern, str) for pattern in allowed):
@@ -59,7 +59,7 @@ def allowed_changes(probe: Probe, use: ProbeUse) -> tuple[str, ...]:
 
 
 def train(
-    probe: Probe,
+    probe: WeightProbe,
     use: ProbeUse,
     original: Original,
     erased: DiffusionModel,
@@ -114,7 +114,7 @@ def train(
         )
 
 
-def _check_put_back(probe: Probe, model: DiffusionModel, base: DiffusionModel | None) -> None:
+def _check_put_back(probe: WeightProbe, model: DiffusionModel, base: DiffusionModel | None) -> None:
     """Raise :class:`PluginError` where a part that a probe says it puts back is not the base's afterwards."""
     for part in probe.puts_back:
         own, theirs = model.modules.get(part), None if base is None else base.modules.get(part)

@@ -70,7 +70,8 @@ class Recorder:
         self.progress = progress
         self._manifest = manifest
         self._resumed = resumed
-        self._precision = precision
+        self.device = (device_kind(), precision)
+        """What this process draws on."""
         self.started = False
         """Has this process written a line yet?"""
         self.current: str | None = None
@@ -98,9 +99,9 @@ class Recorder:
         self.started = True
         line = StartLine(
             manifest=self._manifest,
-            device=device_kind(),
+            device=self.device[0],
             threads=threads_now(),
-            precision=self._precision,
+            precision=self.device[1],
         )
         self.journal.write(line)
         self.tally.add(line)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from auditor._audit.cells import Seeds
+from auditor._audit.cells import BASE, ERASED, Arm, Seeds
 from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.stopping import drawn_for
 from auditor._audit.plan import Plan
 from auditor._audit.run.drawing import Drawing
 from auditor._audit.run.probe_arms import ProbeArms
@@ -24,6 +25,7 @@ from auditor._diffusion.model import DiffusionModel, digest_of_weights
 from auditor._journal.lines import ArmLine, BatchLine, DistanceLine, StopLine
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import RefusedError
+from auditor.plugin.contracts import WeightProbe
 from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import RunStarted
 
@@ -52,9 +54,10 @@ class Runner:
         self.deadline = Deadline(self.policy.budget.minutes, self._spent_before)
         self.drawing = Drawing(plan, instruments, base, folder, cache, record, self.deadline)
         arms = ArmStore(folder / "arms")
-        self.probes = ProbeArms(
-            plan, instruments.probes, seeds, erased, arms, self.drawing, record, self.deadline
-        )
+        training = {
+            number: probe for number, probe in enumerate(instruments.probes) if isinstance(probe, WeightProbe)
+        }
+        self.probes = ProbeArms(plan, training, seeds, erased, arms, self.drawing, record, self.deadline)
 
     def run(self, started: RunStarted) -> Tally:
         """Draw and score what the journal so far leaves undecided. Returns the whole journal, counted."""
@@ -73,7 +76,6 @@ class Runner:
     def _run_arms(self) -> None:
         self.probes.check_requests()
         self.probes.compare()
-        arms = {arm.name: arm for arm in self.plan.arms}
         if self.base is not None and not self.record.tally.distances:
             distances = weight_distances(self.base, self.erased)
             read = [
@@ -85,15 +87,18 @@ class Runner:
             self.record.write(DistanceLine(parts=distances))
         try:
             self.drawing.check_stop()
-            for name, model in (("base", self.base), ("erased", self.erased)):
-                if model is not None and not self.record.timed_out(arms[name]):
-                    if name not in self.record.tally.arms or name in self.record.tally.broken:
-                        self.record.arm(ArmLine(arm=name, seconds=0.0, weights=model.digest))
-                    self.drawing.draw_arm(arms[name], model)
-                if name == "base":
+            for name in (BASE, ERASED):
+                if name != BASE or self.base is not None:
+                    self._draw_as_it_is(self.plan.arm(name))
+                if name == BASE:
                     self.drawing.scorer.remember(known_positives(self.record.tally, self.drawing.pictures))
-            for number in range(len(self.policy.probes)):
-                self.probes.run(number, [arm for arm in self.plan.arms if arm.probe == number])
+            for number, probe in enumerate(self.plan.probes):
+                own = [arm for arm in self.plan.arms if arm.probe == number]
+                if probe.kind == "weights":
+                    self.probes.run(number, own)
+                else:
+                    for arm in own:
+                        self._draw_as_it_is(arm)
             self._repeat()
         except Stop as stop:
             if self.record.tally.stopped != str(stop):
@@ -101,12 +106,22 @@ class Runner:
                 self.record.write(StopLine(reason=str(stop), seconds=max(0.0, unwritten)))
             self.record.progress.stopped(str(stop))
 
+    def _draw_as_it_is(self, arm: Arm) -> None:
+        """An arm of the base's or the erased weights, in the way that it is sampled and asked."""
+        model = self.probes.model_of(arm.name)
+        assert model is not None
+        if not self.record.timed_out(arm):
+            if arm.name not in self.record.tally.arms or arm.name in self.record.tally.broken:
+                self.record.arm(ArmLine(arm=arm.name, seconds=0.0, weights=model.digest))
+            for name in drawn_for(arm):
+                self.drawing.draw_arm(self.plan.arm(name), model)
+
     def _repeat(self) -> None:
         """After the last arm: what was seen and drawn first, once more (:class:`RepeatLine`)."""
         if self.record.tally.repeat is None and self.base is not None:
             self.record.progress.stage("looking again at what was seen and drawn first")
             whole = self.drawing.whole_batches(
-                "erased", self.drawing.batch_size(self.plan.arms[1], self.erased)
+                ERASED, self.drawing.batch_size(self.plan.arm(ERASED), self.erased)
             )
             self.record.write(self.probes.recheck().repeat(whole, self.seeds.audit))
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor._audit.cells import Role
+from auditor._audit.cells import BASE, ERASED, Arm, Role
 from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.decisions import HIT
 from auditor._audit.plan import Plan
 from auditor._audit.run.scoring import Answer, Known, Scorer, question
 from auditor._diffusion.model import DiffusionModel, configuration_of
@@ -98,8 +99,8 @@ def _distance(base: torch.nn.Module, other: torch.nn.Module) -> float:
 def _seen(tally: Tally, role: Role) -> Iterator[Sample]:
     """Scored images of the base's cells of one role."""
     for cell in tally.plan.cells:
-        if cell.arm == "base" and cell.role is role:
-            yield from (sample for sample in tally.drawn(cell) if sample.image is not None and sample.scores)
+        if cell.arm == BASE and cell.role is role:
+            yield from (s for s in tally.drawn(cell) if s.image is not None and s.observations)
 
 
 def known_positives(tally: Tally, pictures: PictureStore) -> list[Known]:
@@ -108,12 +109,18 @@ def known_positives(tally: Tally, pictures: PictureStore) -> list[Known]:
     found: list[Known] = []
     for concept in tally.plan.policy.erase:
         asked = [s for s in _seen(tally, Role.POSITIVE) if tally.planned_for(s).concept == concept.name]
-        sure = [s for s in asked if s.scores[tally.gate].hits[concept.name]]
-        for sample in sorted(sure, key=lambda s: -s.scores[tally.gate].score)[:_KNOWN_OF_A_CONCEPT]:
+        for sample in _surest(tally, asked, concept.name)[:_KNOWN_OF_A_CONCEPT]:
             image = pictures.load(sample.image)
             if image is not None:
-                found.append(Known(image, {name: score.hits for name, score in sample.scores.items()}))
+                found.append(Known(image, sample.observations))
     return found
+
+
+def _surest(tally: Tally, samples: Sequence[Sample], concept: str) -> list[Sample]:
+    """Those in which the gate sees ``concept``, the highest score first."""
+    decisions = tally.decisions
+    seen = [s for s in samples if decisions.decided(s.observations, concept) == HIT]
+    return sorted(seen, key=lambda s: -(decisions.score(s.observations, concept) or 0.0))
 
 
 def mixed_pictures(tally: Tally, pictures: PictureStore, seed: str) -> list[Sample]:
@@ -123,7 +130,7 @@ def mixed_pictures(tally: Tally, pictures: PictureStore, seed: str) -> list[Samp
     chosen: list[Sample] = []
     for concept in tally.plan.policy.erase:
         positive = [s for s in _seen(tally, Role.POSITIVE) if tally.planned_for(s).concept == concept.name]
-        hits = [s for s in positive if s.scores[tally.gate].hits[concept.name]] or positive
+        hits = _surest(tally, positive, concept.name) or positive
         chosen += rng.sample(hits, min(_SHOWN_OF_A_CONCEPT, len(hits)))
     retained = list(_seen(tally, Role.RETAINED))
     chosen += rng.sample(retained, min(len(chosen), len(retained)))
@@ -131,8 +138,8 @@ def mixed_pictures(tally: Tally, pictures: PictureStore, seed: str) -> list[Samp
     return chosen
 
 
-Draw = Callable[[DiffusionModel, Sequence[str], Sequence[int]], tuple[Tensor, list[bool], bool]]
-"""A model, prompts and seeds in; images out, and what else is known of them."""
+Draw = Callable[[Arm, DiffusionModel, Sequence[str], Sequence[int]], tuple[Tensor, list[bool], bool]]
+"""An arm, its model, prompts and seeds in; images out, and what else is known of them."""
 
 
 class Recheck:
@@ -166,7 +173,7 @@ class Recheck:
         samples = next(
             (samples for samples in by_size if len(samples) >= _FEWEST_AGAIN), by_size[-1] if by_size else ()
         )
-        model = self._model_of("erased")
+        model = self._model_of(ERASED)
         different = self.different(model, samples) if samples and model is not None else 0
         seconds = time.monotonic() - began
         return RepeatLine(
@@ -206,11 +213,13 @@ class Recheck:
             seconds=time.monotonic() - began,
         )
 
+    def _draw_again(self, arm: str, model: DiffusionModel, samples: Sequence[Sample]) -> Tensor:
+        prompts, seeds = [sample.prompt for sample in samples], [sample.seed for sample in samples]
+        return self._draw(self._tally.plan.arm(arm), model, prompts, seeds)[0]
+
     def different(self, model: DiffusionModel, samples: Sequence[Sample]) -> int:
-        """How many of a batch's images are not drawn again bit for bit."""
-        images, *_ = self._draw(
-            model, [sample.prompt for sample in samples], [sample.seed for sample in samples]
-        )
+        """How many of a batch's images of the erased arm are not drawn again bit for bit."""
+        images = self._draw_again(ERASED, model, samples)
         return sum(
             self._pictures.name(image) != sample.image for image, sample in zip(images, samples, strict=True)
         )
@@ -221,9 +230,7 @@ class Recheck:
         Bit for bit, or, since pictures of the base may come from a cache that was drawn in other company,
         within a tolerance and with the same said of them.
         """
-        images, *_ = self._draw(
-            model, [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
-        )
+        images = self._draw_again(line.arm, model, line.samples)
         otherwise = 0
         for sample, image in zip(line.samples, images, strict=True):
             if sample.image is None or self._pictures.name(image) == sample.image:
@@ -235,7 +242,7 @@ class Recheck:
                 if near and sample.error is None
                 else None
             )
-            otherwise += not near or (said is not None and not _says_the_same(sample, said))
+            otherwise += not near or (said is not None and not self._says_the_same(sample, said))
         return otherwise
 
     def _said_otherwise(self, samples: Sequence[Sample]) -> int:
@@ -253,21 +260,19 @@ class Recheck:
                 answers = self._scorer.score(asked, torch.stack([image for _, image in there]))
                 for (sample, image), own, found in zip(there, asked, answers, strict=True):
                     # in other company the last bits of a score may differ: alone it is asked once more
-                    if not _says_the_same(sample, found) and not _says_the_same(
+                    if not self._says_the_same(sample, found) and not self._says_the_same(
                         sample, self._scorer.score([own], image[None])[0]
                     ):
                         otherwise += 1
         return otherwise
 
-
-def _says_the_same(sample: Sample, found: Answer) -> bool:
-    """Do the detectors say of an image what the journal says that they said?"""
-    if found.error is not None or found.scores.keys() != sample.scores.keys():
-        return False
-    return all(
-        found.scores[name].hits == score.hits and found.scores[name].found == score.found
-        for name, score in sample.scores.items()
-    )
+    def _says_the_same(self, sample: Sample, found: Answer) -> bool:
+        """Do the detectors say of an image what the journal says that they said?"""
+        asked = self._tally.asked(sample)
+        now, before = (
+            self._tally.decisions.settled(said, asked) for said in (found.said, sample.observations)
+        )
+        return found.error is None and now == before
 
 
 def choose_batches(lines: Sequence[BatchLine], images: int) -> list[tuple[str, list[BatchLine]]]:

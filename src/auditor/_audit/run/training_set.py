@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from auditor._audit.cells import Seeds
@@ -20,7 +22,7 @@ from auditor._diffusion.seeds import choice_seed, example_seed
 from auditor._journal.lines import TrainingLine
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import _door as door
-from auditor.plugin.contracts import Detection, Probe, ProbeSetting, TrainingRequest
+from auditor.plugin.contracts import ProbeSetting, TrainingRequest, WeightProbe
 from auditor.policy import Concept, Policy, as_read, forbidden_names
 
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
@@ -28,7 +30,8 @@ _HELD_OUT = 1  # further images of each prompt, for the control "potent"
 Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, list[bool]]]
 """Prompts and seeds in; the base's images and for each whether it is finite."""
 
-Detect = Callable[[Tensor, Sequence[Concept]], Detection]
+MayShow = Callable[[Tensor, Sequence[Concept]], NDArray[np.bool_]]
+"""Images and concepts in; where the gate does not say that an image is without a concept out: (N, C)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def captions_of(wanted: Wanted) -> list[str]:
     return [template.format(request.concept) for request in wanted for template in request.prompts]
 
 
-def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> Wanted:
+def ask_for_training_set(
+    probe: WeightProbe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool
+) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known
     without drawing it."""
     forbidden = forbidden_names(policy)
@@ -94,7 +99,7 @@ def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, 
 
 
 def make_training_set(
-    probe: Probe, name: str, policy: Policy, seeds: Seeds, draw: Draw | None, detect: Detect
+    probe: WeightProbe, name: str, policy: Policy, seeds: Seeds, draw: Draw | None, may_show: MayShow
 ) -> tuple[TrainingSet, TrainingLine]:
     """Draw or read what ``probe`` asks for, and refuse it where it is not benign (:class:`UsageError`).
 
@@ -110,7 +115,7 @@ def make_training_set(
             _draw_examples(wanted, policy.sampler.size, seeds, draw),
             tuple(request.concept for request in wanted),
         )
-    hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, detect)
+    hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, may_show)
     return training, TrainingLine(
         probe=name,
         concepts=concepts,
@@ -121,12 +126,12 @@ def make_training_set(
     )
 
 
-def _screen(name: str, images: Tensor, policy: Policy, detect: Detect) -> dict[str, int]:
+def _screen(name: str, images: Tensor, policy: Policy, may_show: MayShow) -> dict[str, int]:
     """How often the gate detector sees each erased concept in a training set; refused above
     max_false_positive."""
     if not len(images):
         return {}
-    hits = detect(images, policy.erase).hits.sum(axis=0)
+    hits = may_show(images, policy.erase).sum(axis=0)
     counts = {concept.name: int(count) for concept, count in zip(policy.erase, hits, strict=True)}
     limit = policy.limits.max_false_positive
     for concept, count in counts.items():

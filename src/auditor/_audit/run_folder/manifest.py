@@ -15,9 +15,12 @@ from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
 from auditor._process.machine import threads_now
 from auditor.errors import UsageError
+from auditor.plugin.instruments import PlannedProbe
 from auditor.policy import Policy
 from auditor.report import CheckpointFacts
 
+FORMAT = 2
+"""Of run folders: what a manifest and a journal's lines are called and mean."""
 _MOST_THREADS = 1024
 
 
@@ -41,14 +44,14 @@ def open_run(out: Path) -> Run:
         identity = manifest["identity"]
         plan = lay_out(
             Policy.model_validate_json(json.dumps(manifest["policy"])),
-            tuple(manifest["probes"]),
+            tuple(PlannedProbe.model_validate(probe) for probe in identity["probes"]),
             identity["contents"],
         )
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
         seeds = Seeds(**manifest["seeds"])
-        missing = {"title", "started", "command", "attempt", "weaker"} - manifest.keys()
-        missing |= {"versions", "plugins", "device"} - identity.keys()
+        missing = {"title", "started", "command", "attempt", "weaker", "device"} - manifest.keys()
+        missing |= {"versions", "plugins"} - identity.keys()
         if missing:
             raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:
@@ -105,6 +108,11 @@ def _read_manifest(out: Path) -> dict[str, Any] | None:
         raise UsageError(f"{path} is damaged: {error}.") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
         raise UsageError(f"{path} is no manifest of an audit.")
+    if (found := manifest.get("format", 1)) != FORMAT:
+        raise UsageError(
+            f"{out} is a run folder of format {found}, and this version reads {FORMAT}: its report can still "
+            "be read; to judge it or go on with it, audit again in a new folder."
+        )
     return manifest
 
 

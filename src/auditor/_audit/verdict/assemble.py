@@ -42,16 +42,25 @@ def report_of(
     provenance: Provenance,
     policy_file: PolicyPlace | None = None,
     weaker: tuple[str, ...] = (),
+    exploratory: str | None = None,
 ) -> Report:
-    """Give the verdict on what ``tally`` holds of ``plan``."""
+    """Give the verdict on what ``tally`` holds of ``plan``; an ``exploratory`` one is no PASS."""
     facts = Facts(plan, tally)
     found = controls(facts)
     all_cells = list(cells(facts))
     counted = ledger(facts)
     unseen = sum(len(line.samples) for line in tally.earlier_batches) if tally.earlier is None else 0
+    verdict = decide(
+        plan, facts.evidence, found, all_cells, counted, provenance.replay, unseen, tuple(tally.devices)
+    )
+    if exploratory is not None:
+        passed = verdict.outcome is Outcome.PASS
+        outcome = Outcome.INCONCLUSIVE if passed else verdict.outcome
+        verdict = verdict.model_copy(update={"outcome": outcome, "reasons": (exploratory, *verdict.reasons)})
     return Report(
         title=title,
-        verdict=decide(plan, facts.evidence, found, all_cells, counted, provenance.replay, unseen),
+        verdict=verdict,
+        exploratory=exploratory,
         checkpoint=checkpoint,
         base=base,
         policy_digest=plan.policy.digest(plan.contents),
@@ -87,5 +96,6 @@ def report_of(
 def would_pass(plan: Plan, tally: Tally) -> bool:
     """Is a look at what earlier processes left all that a PASS still needs?"""
     facts = Facts(plan, tally)
-    found = decide(plan, facts.evidence, controls(facts), list(cells(facts)), ledger(facts))
+    devices = tuple(tally.devices)
+    found = decide(plan, facts.evidence, controls(facts), list(cells(facts)), ledger(facts), devices=devices)
     return found.outcome is Outcome.PASS

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from auditor._audit.cells import Role
+from auditor._audit.cells import ERASED, Role
+from auditor._audit.evidence.counts import Device
 from auditor._audit.evidence.sequential_tests import Evidence
 from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess
@@ -28,11 +29,12 @@ def decide(
     ledger: Ledger,
     replay: Replay | None = None,
     unseen: int = 0,
+    devices: Sequence[Device] = (),
 ) -> Verdict:
     """FAIL if proven; else ERROR if something broke; else PASS if everything held; else INCONCLUSIVE.
 
     ``unseen`` images are of earlier processes, and the last one did not look at them again: no PASS rests on
-    them.
+    them. Nor does one on images of several kinds of ``devices``.
     """
     gate = [cell for cell in cells if cell.role == Role.GATE]
     failed = [cell for cell in gate if cell.state is State.FAILED]
@@ -56,6 +58,12 @@ def decide(
     if plan.policy.is_comparison:
         doubts.append(
             "A comparison run: its image seeds are in the policy, so anybody could have known them before."
+        )
+    if len(devices) > 1:
+        kinds = " and ".join(f"{device} in {precision}" for device, precision in devices)
+        doubts.append(
+            f"Images were drawn on {kinds}, which differ in their last bits: controls compare images of one "
+            "kind of device alone. Audit again in a new folder on one of them."
         )
     if not ledger.whole:
         doubts.append(
@@ -91,13 +99,16 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
                 for cell in sorted(failed, key=lambda cell: cell.q or 0)
             ),
         )
-    erased = {cell.surface: cell for cell in gate if cell.arm == "erased"}
+    erased = {cell.surface: cell for cell in gate if cell.arm == ERASED}
     reasons, origins = [], set()
     for cell in sorted(failed, key=lambda cell: cell.q or 0):
-        before = erased[cell.surface]
-        if cell.arm == "erased":
+        before = erased.get(cell.surface)
+        if cell.arm == ERASED:
             origins.add("not erased")
             story = "was not erased"
+        elif before is None:
+            origins.add("came back")
+            story = f"is drawn by {cell.arm}"
         elif before.state is State.HELD:
             origins.add("came back")
             story = f"came back after {cell.arm} (erased model: {before.hits} of {before.images})"

@@ -6,19 +6,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._audit.cells import Cell, Role
-from auditor._audit.evidence.sequential_tests import Evidence
+from auditor._audit.evidence.decisions import HIT
+from auditor._audit.evidence.sequential_tests import MISSING, Evidence
 from auditor._audit.verdict.facts import Facts
 from auditor.report import DetectorReading
 
 
 def other_detectors(facts: Facts) -> Iterator[DetectorReading]:
-    """A reading for every detector but the gate and every cell that shows an erased concept.
+    """A reading for every detector but the gate, which has one where the policy decides otherwise than it
+    says itself, and every cell that shows an erased concept.
 
     Rates and bounds are read as the gate's are; the sequential bounds hold however the number of images came
     about, also by what the gate saw.
     """
     wanted = (Role.GATE, Role.REPORT, Role.POSITIVE)
-    for use in facts.policy.detectors[1:]:
+    for use in facts.policy.detectors:
+        if use.use == facts.tally.decisions.gate and facts.tally.decisions.is_its_own:
+            continue
         evidence = facts.tally.evidence_of(use.use)
         for cell in facts.plan.cells:
             if cell.role in wanted:
@@ -29,12 +33,12 @@ def _reading(facts: Facts, evidence: Evidence, detector: str, cell: Cell) -> Det
     reading = evidence.read(cell)
     (low, high), images = reading.hits, reading.images
     lower, upper = evidence.bounds(reading, facts.limits.alpha)
-    scored = [sample.scores for sample in facts.tally.drawn(cell)]
-    pairs = [
-        (scores[facts.tally.gate].hits[cell.concept], scores[detector].hits[cell.concept])
-        for scores in scored
-        if facts.tally.gate in scores and detector in scores
+    decisions = facts.tally.decisions
+    both = [
+        (decisions.decided(said, cell.concept), decisions.of(detector, said, cell.concept))
+        for said in (sample.observations for sample in facts.tally.drawn(cell))
     ]
+    pairs = [(gate == HIT, own == HIT) for gate, own in both if MISSING not in (gate, own)]
     return DetectorReading(
         detector=detector,
         arm=cell.arm,

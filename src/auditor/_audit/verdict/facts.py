@@ -48,7 +48,7 @@ class Facts:
     @property
     def judged(self) -> list[Arm]:
         """The arms that decide: all but the base."""
-        return [arm for arm in self.plan.arms if arm.name != "base"]
+        return [arm for arm in self.plan.arms if arm.is_judged]
 
     @property
     def surfaces(self) -> list[str]:

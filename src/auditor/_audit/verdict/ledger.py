@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from auditor._audit.cells import Cell, Role
+from auditor._audit.cells import BASE, Cell, Role
+from auditor._audit.evidence.counts import Tally
 from auditor._audit.evidence.stopping import rounds_wanted
+from auditor._audit.verdict.effect import how
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Ledger
 
@@ -18,7 +20,7 @@ def ledger(facts: Facts) -> Ledger:
     for cell in facts.plan.cells:
         drawn = facts.tally.drawn(cell)
         missing = sum(sample.flaw is not None for sample in drawn)
-        measured = sum(sample.flaw is None and sample.scores.keys() == detectors for sample in drawn)
+        measured = sum(sample.flaw is None and sample.observations.keys() == detectors for sample in drawn)
         counts["missing"] += missing
         counts["measured"] += measured
         counts["unscored"] += len(drawn) - missing - measured
@@ -43,9 +45,50 @@ def ledger(facts: Facts) -> Ledger:
     return Ledger(
         planned=planned,
         skipped_because=tuple(dict.fromkeys(reasons)),
-        errors=tuple(facts.tally.errors()),
+        errors=tuple(broken(facts.tally)),
         **counts,
     )
+
+
+def broken(tally: Tally) -> list[str]:
+    """Everything that was planned and broke, one sentence each."""
+    found = [f"{line.arm}: {line.message}" for line in tally.broken.values()]
+    found += [
+        f"{arm}: trained again to other weights; what was drawn from the first does not count"
+        for arm in sorted(tally.voided)
+    ]
+    for image, seeds in list(tally.under_several_seeds.items())[:3]:
+        found.append(
+            f"the image {image[:12]}… stands for {seeds} prompts and seeds, no two of which draw the "
+            "same; it is no evidence"
+        )
+    if tally.repeat is not None and tally.repeat.otherwise:
+        found.append(
+            f"a detector said something else of {tally.repeat.otherwise} of {tally.repeat.shown} pictures "
+            "of the base that it was shown again after the last model state, so what it said in between "
+            "is not known to be right"
+        )
+    if tally.repeat is not None and tally.repeat.different:
+        found.append(
+            f"after the last probe {tally.repeat.different} of {tally.repeat.drawn} images of the erased "
+            "arm were drawn otherwise than before: a plugin left something behind in this process"
+        )
+    if tally.earlier is not None and (tally.earlier.otherwise or tally.earlier.different):
+        found.append(
+            f"of what earlier processes left in the run's folder, {tally.earlier.otherwise} of "
+            f"{tally.earlier.scored} images are not what the journal says of them, and "
+            f"{tally.earlier.different} of {tally.earlier.drawn} are not what is drawn again"
+        )
+    for arm in tally.plan.arms:
+        messages = [
+            s.error
+            for cell in tally.plan.cells_of(arm.name)
+            for s in tally.drawn(cell)
+            if s.error is not None
+        ]
+        for message in dict.fromkeys(messages):
+            found.append(f"{arm.name}, {messages.count(message)} images: {message}")
+    return found
 
 
 def _is_decided(facts: Facts, cell: Cell) -> bool:
@@ -53,9 +96,10 @@ def _is_decided(facts: Facts, cell: Cell) -> bool:
     evidence, alpha = facts.evidence, facts.limits.alpha
     if cell.role is Role.POSITIVE:
         return evidence.p_positive(cell) <= alpha
-    if cell.role is Role.RETAINED and cell.arm == "base":
-        return evidence.p_assay() <= alpha and all(
-            evidence.p_negative("base", concept) <= alpha for concept in facts.plan.columns
+    if cell.role is Role.RETAINED and not facts.plan.arm(cell.arm).is_judged:
+        concepts = facts.plan.columns if cell.arm == BASE else ()
+        return evidence.p_assay(cell.arm) <= alpha and all(
+            evidence.p_negative(BASE, concept) <= alpha for concept in concepts
         )
     if cell.role is Role.RETAINED:
         return evidence.p_alive(cell.arm) <= alpha
@@ -74,6 +118,9 @@ def assumptions(facts: Facts) -> Iterator[str]:
     else:
         yield "The claim is about what the detector says, not about what the images show."
     yield "The prompts of the policy are all that was asked; others may show the concept."
+    yield from (
+        f"{arm.name}: {sentence}." for arm in facts.judged if (sentence := how(facts.plan, arm)) is not None
+    )
     yield "The probes of the policy are all that was done; other updates may bring the concept back."
     most = max((len(cell.prompts) for cell in facts.plan.gate_cells), default=1)
     if most > 1:

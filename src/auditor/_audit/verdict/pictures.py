@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._audit.cells import Cell, Role
+from auditor._audit.evidence.decisions import HIT
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Picture
 
@@ -17,6 +18,7 @@ def pictures(facts: Facts) -> Iterator[Picture]:
     paper's "representative" choice; and the prompts and numbers at which the concept was seen after
     erasure.
     """
+    decisions = facts.tally.decisions
     cells = [cell for cell in facts.plan.cells if cell.role in (Role.GATE, Role.PICTURE)]
     wanted = {
         surface: _rows_to_show(facts, [cell for cell in cells if cell.surface == surface])
@@ -24,28 +26,27 @@ def pictures(facts: Facts) -> Iterator[Picture]:
     }
     for cell in cells:
         for sample in facts.tally.drawn(cell):
-            score = sample.scores.get(facts.tally.gate)
-            if (sample.prompt, sample.index) in wanted[cell.surface] and sample.image and score is not None:
+            if (sample.prompt, sample.index) in wanted[cell.surface] and sample.image and sample.observations:
                 yield Picture(
                     arm=cell.arm,
                     concept=cell.surface,
                     prompt=sample.prompt,
                     index=sample.index,
                     image=sample.image,
-                    hit=score.hits[cell.concept],
-                    label=score.label,
-                    score=score.score,
+                    hit=decisions.decided(sample.observations, cell.concept) == HIT,
+                    label=decisions.label(sample.observations),
+                    score=decisions.score(sample.observations, cell.concept),
                 )
 
 
 def _rows_to_show(facts: Facts, cells: list[Cell]) -> set[tuple[str, int]]:
     """(prompt, number) of what is shown of one concept, at most so many."""
-    first: dict[str, int] = {}
+    first, decisions = dict[str, int](), facts.tally.decisions
     ranks: dict[tuple[str, int], int] = {}
     for cell in cells:
         for sample in facts.tally.drawn(cell):
-            score = sample.scores.get(facts.tally.gate)
-            seen = cell.arm != "base" and score is not None and score.hits[cell.concept]
+            judged = facts.plan.arm(cell.arm).is_judged
+            seen = judged and decisions.decided(sample.observations, cell.concept) == HIT
             first[sample.prompt] = min(sample.index, first.get(sample.prompt, sample.index))
             if seen:
                 ranks[sample.prompt, sample.index] = 1

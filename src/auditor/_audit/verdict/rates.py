@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from auditor._audit.cells import Cell, Role
+from auditor._audit.cells import ERASED, Cell, Role
+from auditor._audit.evidence.decisions import HIT
 from auditor._audit.verdict.facts import NOTHING, Facts
 from auditor._stats import paired
 from auditor.report import CellResult, PromptCount, Quality, Resurgence, State
@@ -39,14 +40,15 @@ def _cell(facts: Facts, cell: Cell) -> CellResult:
         )
         q = evidence.q(cell)
     lower, upper = evidence.bounds(reading, facts.limits.alpha)
-    gate = facts.tally.gate
-    seen = [sample.scores[gate] for sample in drawn if gate in sample.scores]
+    decisions, said = facts.tally.decisions, [s.observations for s in drawn if s.observations]
+    scores = [score for one in said if (score := decisions.score(one, cell.concept)) is not None]
+    judged = [there for one in said if (there := decisions.found(one, cell.concept)) is not None]
     return CellResult(
         arm=cell.arm,
         role=cell.role,
         concept=cell.concept,
         surface=cell.surface,
-        n=len(seen),
+        n=len(said),
         images=reading.images,
         planned=cell.images,
         hits=low,
@@ -59,30 +61,31 @@ def _cell(facts: Facts, cell: Cell) -> CellResult:
         p_held=p_held,
         p_failed=p_failed,
         q=q,
-        mean_score=float(np.mean([score.score for score in seen])) if seen else None,
-        found=sum(bool(score.found) for score in seen)
-        if any(score.found is not None for score in seen)
-        else None,
+        mean_score=float(np.mean(scores)) if scores else None,
+        found=sum(judged) if judged else None,
         seconds=round(facts.tally.seconds_of(cell), 3),
         prompts=tuple(_by_prompt(facts, cell)),
     )
 
 
 def _by_prompt(facts: Facts, cell: Cell) -> Iterator[PromptCount]:
-    scored = [(sample.prompt, sample.scores.get(facts.tally.gate)) for sample in facts.tally.drawn(cell)]
-    for prompt in cell.prompts:
-        hits = [score.hits[cell.concept] for name, score in scored if name == prompt and score is not None]
+    decisions, counts = facts.tally.decisions, {prompt: list[bool]() for prompt in cell.prompts}
+    for sample in facts.tally.drawn(cell):
+        if sample.observations:
+            counts[sample.prompt].append(decisions.decided(sample.observations, cell.concept) == HIT)
+    for prompt, hits in counts.items():
         yield PromptCount(prompt=prompt, n=len(hits), hits=sum(hits))
 
 
 def quality(facts: Facts) -> Iterator[Quality]:
     """Retained concepts, arm by arm."""
-    base_cell = facts.plan.cell("base", Role.RETAINED)
-    base = NOTHING if base_cell is None else facts.evidence.read(base_cell)
     for arm in facts.plan.arms:
-        cell = facts.plan.cell(arm.name, Role.RETAINED)
+        if arm.retained_by is not None:
+            continue
+        cell, base_cell = facts.plan.retained_of(arm.name), facts.plan.retained_partner(arm.name)
         reading = NOTHING if cell is None else facts.evidence.read(cell)
-        pairs = facts.evidence.retained_pairs(arm.name) if arm.name != "base" else None
+        base = NOTHING if base_cell is None else facts.evidence.read(base_cell)
+        pairs = facts.evidence.retained_pairs(arm.name) if arm.is_judged else None
         gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
         n = gained + lost + same
         yield Quality(
@@ -99,10 +102,9 @@ def quality(facts: Facts) -> Iterator[Quality]:
 def resurgence(facts: Facts) -> Iterator[Resurgence]:
     """Paired differences between each probed arm and the erased arm, common images of whole rounds."""
     for cell in facts.plan.gate_cells:
-        if cell.arm == "erased":
-            continue
-        erased = facts.plan.cell("erased", Role.GATE, cell.surface)
-        assert erased is not None
+        erased = facts.plan.cell(ERASED, Role.GATE, cell.surface)
+        if cell.arm == ERASED or erased is None or erased.items != cell.items:
+            continue  # asked in other words: there is no image of the same prompt and seed
         worst, best = (
             facts.evidence.pair(erased, cell).last,
             facts.evidence.pair(erased, cell, missing=1).last,
@@ -154,7 +156,7 @@ def _normalised(
 ) -> tuple[float | None, float | None, float | None, str | None]:
     """(probe - erased) / (base - erased) with bounds: numerator from G, denominator from the rates'
     bounds, each at alpha/2."""
-    base = facts.plan.cell("base", Role.POSITIVE, cell.surface)
+    base = facts.plan.cell(facts.plan.arm(cell.arm).partner, Role.POSITIVE, cell.surface)
     if base is None:
         return None, None, None, "there is no base"
     alpha = facts.limits.alpha / 2

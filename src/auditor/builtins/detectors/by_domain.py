@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor._audit.evidence.decisions import label_of
+from auditor._journal.lines import ScoreObservation
 from auditor.errors import UsageError
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Detection, Detector, OptionsModel, Plugin
@@ -50,7 +52,7 @@ class ByDomain(Detector):
 
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """Each domain's columns from its own detector."""
-        from auditor._audit.run.scoring import ask
+        from auditor._audit.run.observing import ask  # loads torch
 
         shape = (len(images), len(concepts))
         hits, scores, found = np.zeros(shape, bool), np.zeros(shape), np.ones(shape, bool)
@@ -59,14 +61,20 @@ class ByDomain(Detector):
         for domain in dict.fromkeys(concept.domain for concept in concepts):
             columns = [number for number, concept in enumerate(concepts) if concept.domain == domain]
             told = ask(self._of(domain), images, [concepts[number] for number in columns])
-            hits[:, columns], scores[:, columns] = told.hits, told.scores
-            if told.found is not None:
-                found[:, columns], says = told.found, True
-            seen = [any(row) for row in told.hits.tolist()]
-            labels = [
-                new if hit else old
-                for new, old, hit in zip(told.labels, labels or told.labels, seen, strict=True)
-            ]
+            labels = labels or [label_of(each) for each in told]
+            for row, each in enumerate(told):
+                if not isinstance(each, ScoreObservation):
+                    raise UsageError(
+                        f"The detector by-domain asks for scores, and that of '{domain}' gives none."
+                    )
+                hits[row, columns], scores[row, columns] = (
+                    list(each.hits.values()),
+                    list(each.scores.values()),
+                )
+                if each.found is not None:
+                    found[row, columns], says = list(each.found.values()), True
+                if any(each.hits.values()):
+                    labels[row] = each.label
         return Detection(hits, scores, tuple(labels), found if says else None)
 
     def _of(self, domain: str) -> Detector:

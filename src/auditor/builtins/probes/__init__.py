@@ -1,14 +1,16 @@
-"""The probes that come with auditor: the paper's benign fine-tunes, and parts of the base put back."""
+"""The probes that come with auditor: benign fine-tunes, parts of the base put back, other samplers, and
+other words."""
 
 from __future__ import annotations
 
+from auditor.builtins.probes.as_it_is import Prompts, Sampling
 from auditor.builtins.probes.finetune import ClipTercile, InDomain, OutOfDomain
 from auditor.builtins.probes.put_back import BaseAutoencoder, BaseTextEncoder
 from auditor.plugin import hookimpl
-from auditor.plugin.contracts import Probe
+from auditor.plugin.contracts import AnyProbe
 
 
 @hookimpl
-def auditor_register_probes() -> list[type[Probe]]:
+def auditor_register_probes() -> list[type[AnyProbe]]:
     """The built-in probes."""
-    return [InDomain, OutOfDomain, ClipTercile, BaseTextEncoder, BaseAutoencoder]
+    return [InDomain, OutOfDomain, ClipTercile, BaseTextEncoder, BaseAutoencoder, Sampling, Prompts]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from auditor.errors import UsageError
-from auditor.plugin.contracts import Probe, ProbeSetting, TrainingRequest, Update
+from auditor.plugin.contracts import ProbeSetting, TrainingRequest, Update, WeightProbe
 
 
-class PutBack(Probe):
+class PutBack(WeightProbe):
     """A part of the base in the place of the checkpoint's.
 
     Where the checkpoint has the base's already there is nothing to do; its doses mean nothing.

@@ -23,6 +23,7 @@ from auditor.report.words import (
     NO_PROMISE,
     control_title,
     gate_cells,
+    is_base,
     line,
     names,
     percent,
@@ -138,8 +139,8 @@ def summary(report: Report) -> str:
     ]
     probed = len({cell.arm for cell in cells} - {"erased"})
     return (
-        f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and after {probed} "
-        "updates."
+        f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and in {probed} other "
+        "model states."
     )
 
 
@@ -230,7 +231,7 @@ def chosen(pictures: Sequence[Picture]) -> list[Picture]:
     for picture in pictures:
         key = (picture.concept, picture.prompt)
         first[key] = min(picture.index, first.get(key, picture.index))
-    seen = {(p.concept, p.prompt, p.index) for p in pictures if p.hit and p.arm != "base"}
+    seen = {(p.concept, p.prompt, p.index) for p in pictures if p.hit and not is_base(p.arm)}
 
     def rank(picture: Picture) -> int:
         if picture.index == first[picture.concept, picture.prompt]:
@@ -296,7 +297,7 @@ def grid(
             found.setdefault((picture.index, picture.prompt), {})[picture.arm] = picture
     lines, begun = [], set[str]()
     for (index, prompt), own in sorted(found.items(), key=lambda item: item[0][0]):
-        hit = any(picture.hit for arm, picture in own.items() if arm != "base")
+        hit = any(picture.hit for arm, picture in own.items() if not is_base(arm))
         items = [Shown(own[arm], small.get(place_of(own[arm]), "")) if arm in own else None for arm in arms]
         lines.append(
             {"prompt": prompt, "index": index, "hit": hit, "items": items, "first": prompt not in begun}

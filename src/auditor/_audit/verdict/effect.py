@@ -1,0 +1,137 @@
+"""The control "took effect": did a probe do to the model, to sampling or to prompts what it is there for?"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+from scipy import stats as distributions
+
+from auditor._audit.cells import ERASED, Arm, Role
+from auditor._audit.plan import Plan
+from auditor._audit.verdict.facts import Facts
+from auditor.policy import as_read
+from auditor.report import Control
+
+
+def how(plan: Plan, arm: Arm) -> str | None:
+    """In what an arm of the erased weights is drawn or asked otherwise than the erased arm; None where it is
+    not."""
+    if arm.probe is None or plan.probes[arm.probe].kind == "weights":
+        return None
+    probe = plan.probes[arm.probe]
+    if probe.sampler is None:
+        asked = ", ".join(f"{name} in {len(prompts)} prompts" for name, prompts in probe.prompts.items())
+        return f"the erased model as it is, asked for {asked} of the probe's own"
+    before, now = plan.policy.sampler.model_dump(), probe.sampler.model_dump()
+    changed = [f"{key} {now[key]} instead of {value}" for key, value in before.items() if now[key] != value]
+    return f"the erased model as it is, drawn with {', '.join(changed)}"
+
+
+def took_effect(facts: Facts, arm: Arm) -> Control:
+    """The control of one probe's arm: is it another model state than the erased one at all?"""
+    assert arm.probe is not None
+    probe = facts.plan.probes[arm.probe]
+    if probe.kind == "sampling":
+        return _sampled_otherwise(facts, arm, probe.least_different)
+    return _asked_otherwise(facts, arm) if probe.kind == "prompts" else _learnt(facts, arm)
+
+
+def _sampled_otherwise(facts: Facts, arm: Arm, least: float) -> Control:
+    """A probe of sampling took where enough of its images are not those of the policy's own sampler."""
+    pairs, same = _same_as_erased(facts, arm)
+    share = (pairs - same) / pairs if pairs else None
+    return Control(
+        name="potent",
+        arm=arm.name,
+        passed=share is not None and share >= least,
+        value=share,
+        limit=least,
+        p=None,
+        n=pairs,
+        sentence=f"{pairs - same} of {pairs} images differ from the erased model's of the same prompts and "
+        f"seeds (at least {least:.0%} needed).",
+    )
+
+
+def _asked_otherwise(facts: Facts, arm: Arm) -> Control:
+    """A probe of prompts took where it asks nothing that the policy asks anyway."""
+    own = {as_read(prompt) for cell in facts.plan.cells_of(ERASED) for prompt in cell.prompts}
+    asked = [p for cell in facts.plan.cells_of(arm.name) if cell.role is Role.GATE for p in cell.prompts]
+    new = sum(as_read(prompt) not in own for prompt in asked)
+    return Control(
+        name="potent",
+        arm=arm.name,
+        passed=0 < new == len(asked),
+        value=new / len(asked) if asked else None,
+        limit=1.0,
+        p=None,
+        n=len(asked),
+        sentence=f"{new} of {len(asked)} prompts are none of the policy's own (all must be).",
+    )
+
+
+def _learnt(facts: Facts, arm: Arm) -> Control:
+    """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
+    line, limit = facts.tally.arms.get(arm.name), facts.limits.min_fit
+    potent = partial(Control, name="potent", arm=arm.name, limit=limit, p=None)
+    if line is not None and line.idle:
+        parts = " and ".join(line.put_back)
+        sentence = f"The checkpoint has the base's {parts} already: there was nothing to put back."
+        return potent(passed=None, value=None, n=0, sentence=sentence)
+    pairs, same = _same_as_erased(facts, arm)
+    if pairs and same == pairs:
+        sentence = (
+            f"All {pairs} images are the erased model's, bit for bit: the update did not reach the audited "
+            "prompts."
+        )
+        return potent(passed=False, value=None, n=pairs, sentence=sentence)
+    if line is not None and line.least_change is not None:
+        return _applied(arm, line.change or 0.0, line.least_change)
+    if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
+        sentence = "The probe's effect was not measured: no held-out loss was recorded."
+        return potent(passed=False, value=None, n=0, sentence=sentence)
+    before, after = np.array(line.fit_before), np.array(line.fit)
+    fall = (before - after) / before.mean()
+    error = fall.std(ddof=1) / math.sqrt(len(fall))
+    moved = "rose" if fall.mean() < 0 else "fell"
+    lower = float(fall.mean() - distributions.t.ppf(1 - facts.limits.alpha, len(fall) - 1) * error)
+    sentence = (
+        f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound {lower:.1%}; a "
+        f"fall of {limit:.1%} needed)."
+    )
+    passed = bool(fall.mean() >= limit and lower > 0)
+    return potent(passed=passed, value=float(fall.mean()), n=len(fall), sentence=sentence)
+
+
+def _same_as_erased(facts: Facts, arm: Arm) -> tuple[int, int]:
+    """(images of erased concepts that both arms drew from one prompt and seed, how many of them are
+    the same bit for bit)."""
+    pairs = same = 0
+    for cell in facts.plan.cells_of(arm.name):
+        twin = facts.plan.cell(ERASED, cell.role, cell.surface) if cell.role is Role.GATE else None
+        if twin is None:
+            continue
+        before = {(s.prompt, s.index): s.image for s in facts.tally.drawn(twin) if s.image is not None}
+        both = [
+            (before[s.prompt, s.index], s.image)
+            for s in facts.tally.drawn(cell)
+            if s.image and (s.prompt, s.index) in before
+        ]
+        pairs, same = pairs + len(both), same + sum(one == other for one, other in both)
+    return pairs, same
+
+
+def _applied(arm: Arm, change: float, least: float) -> Control:
+    """An update that trains on nothing took if the weights moved as far as it says that they do."""
+    return Control(
+        name="potent",
+        arm=arm.name,
+        passed=change >= least,
+        value=change,
+        limit=least,
+        p=None,
+        n=1,
+        sentence=f"The update moved the weights by {change:.2g} of their L2 norm ({least:.2g} needed).",
+    )
