@@ -12,12 +12,12 @@ from auditor.policy.document import (
     PolicyFile,
     ProbeUse,
     Sampler,
-    as_read,
     forbidden_names,
     load_policy,
     read_policy,
 )
 from auditor.policy.fields import StrictModel
+from auditor.policy.names import as_read, called, recognised_in
 
 __all__ = [
     "Base",
@@ -33,7 +33,9 @@ __all__ = [
     "Sampler",
     "StrictModel",
     "as_read",
+    "called",
     "forbidden_names",
     "load_policy",
     "read_policy",
+    "recognised_in",
 ]

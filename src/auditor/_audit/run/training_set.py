@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from auditor._journal.lines import TrainingLine
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Detection, Probe, ProbeSetting, TrainingRequest
-from auditor.policy import Concept, Policy, as_read, forbidden_names
+from auditor.policy import Concept, Policy, forbidden_names, recognised_in
 
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
 
@@ -63,8 +62,10 @@ def captions_of(wanted: Wanted) -> list[str]:
 def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known
     without drawing it."""
-    forbidden = forbidden_names(policy)
-    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden))
+    names = [
+        name for concept in (*policy.erase, *policy.retain) for name in (concept.name, *concept.synonyms)
+    ]
+    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden_names(policy)))
     asked = door.call(probe, probe.training_set, setting)
     if not isinstance(asked, Path) and not (
         isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)
@@ -81,11 +82,7 @@ def ask_for_training_set(probe: Probe, name: str, policy: Policy, seeds: Seeds, 
             "images."
         )
     for caption in captions:
-        bad = next(
-            (word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", as_read(caption))),
-            None,
-        )
-        if bad:
+        if bad := recognised_in(caption, names):
             raise UsageError(
                 f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must "
                 "stay out."
