@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterator
 
 import auditor.plugin
-from auditor.plugin import API_VERSION, contracts, hookspecs, records
+from auditor.plugin import API_VERSION, contracts, hookspecs, options, records
 
 _HEAD = f"""# Plugin reference, API {API_VERSION}
 
@@ -35,7 +35,7 @@ def _hooks() -> Iterator[str]:
 
 
 def _classes() -> Iterator[str]:
-    for module in (contracts, records):
+    for module in (options, contracts, records):
         for name, found in vars(module).items():
             if inspect.isclass(found) and found.__module__ == module.__name__:
                 yield from _class(name, found)
@@ -73,7 +73,7 @@ def _helpers() -> Iterator[str]:
     """What else can be imported from ``auditor.plugin``."""
     for name in auditor.plugin.__all__:
         found = getattr(auditor.plugin, name)
-        if getattr(found, "__module__", "") in (contracts.__name__, records.__name__):
+        if getattr(found, "__module__", "") in (options.__name__, contracts.__name__, records.__name__):
             continue
         if inspect.isfunction(found):
             yield f"- `{name}{_signature(found)}`: {_one_line(found)}"

@@ -8,6 +8,7 @@ from typing import Any
 from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor._audit.plan import Plan
 from auditor._audit.weaker import weaker_than_default
+from auditor._files.places import relative_to
 from auditor.plugin.instruments import make_probes
 from auditor.report.words import percent
 
@@ -22,7 +23,8 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from (f"Weaker than the default: {sentence}." for sentence in weaker)
     for detector in policy.detectors:
         labels = detector.options.get("labels")
-        count = _labels(labels) if labels is not None else None
+        with relative_to(policy.folder):
+            count = _labels(labels) if labels is not None else None
         if count and policy.limits.tau < 2 / count:
             yield (
                 f"{detector.use} chooses among {count} labels, so by chance alone it says one of them in "

@@ -2,8 +2,8 @@
 
 YAML is a larger language than a policy needs: duplicate keys, aliases and ``.nan`` are refused here
 (safety.md S7). A plain word is a number, a truth value or null by the core schema of YAML 1.2, less numbers
-that begin with 0. Those, ``1:30``, ``1_000``, ``yes``, ``off`` and dates are text, which is refused where a number
-or a truth value is asked for.
+that begin with 0. Those, ``1:30``, ``1_000``, ``yes``, ``off`` and dates are text, which is refused where a
+number or a truth value is asked for.
 """
 
 from __future__ import annotations

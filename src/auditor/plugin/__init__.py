@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from auditor.plugin.fine_tune import FineTune, FineTuneOptions
     from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
-    from auditor.policy import Concept, Policy
+    from auditor.policy import Concept, Policy, as_read, entry_called, recognised_in
     from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
     from auditor.report import Report
 
@@ -54,6 +54,7 @@ hookimpl = pluggy.HookimplMarker("auditor")
 """Marks a function as an implementation of one of the hooks in :mod:`auditor.plugin.hookspecs`."""
 
 _HOMES = {
+    "auditor._files.pictures": ("read_picture",),
     "auditor._files.safetensors_header": ("read_header",),
     "auditor._diffusion.closed_form": ("cross_gram", "gram", "refinement"),
     "auditor._diffusion.denoising": ("noised_prediction", "training_draw"),
@@ -85,7 +86,7 @@ _HOMES = {
     ),
     "auditor.plugin.fine_tune": ("FineTune", "FineTuneOptions"),
     "auditor.plugin.records": ("ArmReady", "BatchMeasured", "ReportWritten", "RunStarted"),
-    "auditor.policy": ("Concept", "Policy"),
+    "auditor.policy": ("Concept", "Policy", "as_read", "entry_called", "recognised_in"),
     "auditor.policy.concepts.sets": ("ConceptNames", "PromptTemplates"),
     "auditor.report": ("Report",),
 }
@@ -127,9 +128,11 @@ __all__ = [
     "TrainingRequest",
     "Update",
     "UsageError",
+    "as_read",
     "call",
     "cross_gram",
     "draw",
+    "entry_called",
     "finetune",
     "gram",
     "hookimpl",
@@ -138,6 +141,8 @@ __all__ = [
     "merge_lora",
     "noised_prediction",
     "read_header",
+    "read_picture",
+    "recognised_in",
     "refinement",
     "title",
     "training_draw",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from auditor.plugin.options import OptionsModel as OptionsModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from auditor._diffusion.model import DiffusionModel
     from auditor.policy import Concept, Policy
     from auditor.report import Report
-
-
-class OptionsModel(BaseModel):
-    """What a plugin can be told in the policy; unknown keys are errors. A string under a field documents
-    it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Plugin(ABC):
@@ -53,6 +46,8 @@ class Plugin(ABC):
     """Distribution and version that it came from; the loader fills it in."""
     given: Mapping[str, Any] | None = None
     """Its options as they were written; the loader fills it in."""
+    given_in: Path | None = None
+    """The folder that their relative paths lead from, None: the working folder; the loader fills it in."""
 
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options
@@ -117,7 +112,8 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class ProbeSetting:
-    """What a probe may know when it chooses its training set; ``forbidden`` holds names in lower case."""
+    """What a probe may know when it chooses its training set; ``forbidden`` holds names as
+    ``as_read`` gives them."""
 
     policy: Policy
     seed: int

@@ -17,7 +17,7 @@ from auditor.policy.document import (
     read_policy,
 )
 from auditor.policy.fields import StrictModel
-from auditor.policy.names import as_read, called, recognised_in
+from auditor.policy.names import as_read, entry_called, recognised_in
 
 __all__ = [
     "Base",
@@ -33,7 +33,7 @@ __all__ = [
     "Sampler",
     "StrictModel",
     "as_read",
-    "called",
+    "entry_called",
     "forbidden_names",
     "load_policy",
     "read_policy",

@@ -108,7 +108,7 @@ def first_alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def called(folder: Path, name: str) -> Path:
+def entry_called(folder: Path, name: str) -> Path:
     """What in ``folder`` is called ``name``, in however it is written; ``folder / name`` where nothing is.
 
     Raises ``ValueError`` where several are.

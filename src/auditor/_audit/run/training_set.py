@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from auditor._audit.cells import Seeds
 from auditor._audit.run.captioned_folder import read_captioned_folder
@@ -22,6 +23,8 @@ from auditor.plugin import _door as door
 from auditor.plugin.contracts import Detection, Probe, ProbeSetting, TrainingRequest
 from auditor.policy import Concept, Policy, forbidden_names, recognised_in
 
+_SAME = 1.0  # of 255: the difference of two images, at 8 x 8 pixels, up to which they are one
+_AT_ONCE = 64  # images that are compared with all others
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
 
 Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, list[bool]]]
@@ -168,3 +171,26 @@ def _parted(images: Tensor, captions: Sequence[str], trained: Sequence[bool]) ->
     train = tuple(caption for caption, keep in zip(captions, trained, strict=True) if keep)
     held_out = tuple(caption for caption, keep in zip(captions, trained, strict=True) if not keep)
     return TrainingSet(images[mask], train, images[~mask], held_out)
+
+
+def told_apart(training: TrainingSet) -> Tensor:
+    """Which held-out images (bool, (N,)) differ from all that are trained on and from the held-out ones
+    before them: the loss on others says nothing of what was learnt."""
+    trained, own = _thumbnails(training.images), _thumbnails(training.held_out_images)
+    kept = torch.ones(len(own), dtype=torch.bool)
+    for start in range(0, len(own), _AT_ONCE):
+        part = own[start : start + _AT_ONCE]
+        others = torch.cat([trained, own[: start + len(part)]])
+        near = (
+            torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+            <= _SAME * part.shape[1] ** 0.5
+        )
+        near[:, len(trained) + start :] = near[:, len(trained) + start :].tril(-1)
+        kept[start : start + len(part)] = ~near.any(1)
+    return kept
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    """Images (uint8, (N, 3, H, W)) as rows of 8 x 8 pixels."""
+    small = [functional.adaptive_avg_pool2d(part.float(), 8).flatten(1) for part in images.split(256)]
+    return torch.cat(small) if small else torch.empty((0, 3 * 64))
