@@ -10,6 +10,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.places import relative_to
 from auditor.plugin.instruments import make_probes
+from auditor.policy import oddity_of
 from auditor.report.words import percent
 
 _FEW_PROMPTS = 3
@@ -37,6 +38,10 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"One training seed each for {', '.join(once)}: another may bring back what this one does not. "
             "Raise 'replicates'."
         )
+    for concept in (*policy.erase, *policy.retain):
+        for name in (concept.name, *concept.synonyms):
+            if oddity := oddity_of(name):
+                yield f"{oddity}: a text encoder reads it as another name than it looks like."
     few = [concept.name for concept in policy.erase if len(concept.templates) < _FEW_PROMPTS]
     if few:
         yield f"{', '.join(few)}: fewer than {_FEW_PROMPTS} prompts. A PASS speaks of these prompts alone."

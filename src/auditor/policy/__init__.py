@@ -17,7 +17,7 @@ from auditor.policy.document import (
     read_policy,
 )
 from auditor.policy.fields import StrictModel
-from auditor.policy.names import as_read, entry_called, recognised_in
+from auditor.policy.names import as_read, entry_called, oddity_of, recognised_in
 
 __all__ = [
     "Base",
@@ -36,6 +36,7 @@ __all__ = [
     "entry_called",
     "forbidden_names",
     "load_policy",
+    "oddity_of",
     "read_policy",
     "recognised_in",
 ]

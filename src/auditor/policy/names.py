@@ -62,7 +62,10 @@ def _pieces(text: str) -> Iterator[Piece]:
     while at < len(small):
         end = _end_of_piece(letters, at)
         if end > at:
-            yield Piece(letters[at:end], small[at][1], small[end - 1][1] + 1)
+            first, last = small[at][1], small[end - 1][1] + 1
+            # a special token is one in small letters alone
+            shouted = letters[at:end] in _SPECIAL and text[first:last] not in _SPECIAL
+            yield Piece(letters[at:end].upper() if shouted else letters[at:end], first, last)
         at = max(end, at + 1)
 
 
@@ -105,6 +108,19 @@ def first_alike(names: Iterable[str]) -> tuple[str, str] | None:
             if key in seen:
                 return seen[key], name
         seen |= dict.fromkeys((f"read {as_read(name)}", f"seen {_look(name)}"), name)
+    return None
+
+
+def oddity_of(name: str) -> str | None:
+    """What nobody sees in ``name`` and a text encoder reads: letters of two alphabets in one word, or
+    characters that are not shown. None where there is nothing of it."""
+    for word in name.split():
+        scripts = {unicodedata.name(each, "").split(" ")[0] for each in word if each.isalpha()}
+        if len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
+            return f"{word!a} has letters of two alphabets"
+        hidden = next((each for each in word if unicodedata.category(each) == "Cf"), None)
+        if hidden is not None and scripts <= {"LATIN", "CYRILLIC", "GREEK"}:
+            return f"{word!a} holds U+{ord(hidden):04X}, which is not shown"
     return None
 
 

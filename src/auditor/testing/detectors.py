@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from auditor.testing.kit import Kit
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
     from auditor.policy import Concept
 from auditor.testing.conformance import SEED, Conformance
+
+
+def _decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
 
 
 class DetectorConformance(Conformance):
@@ -67,6 +72,24 @@ class DetectorConformance(Conformance):
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
         forth, back = plugin.detect(images.clone(), concepts), plugin.detect(images.clone(), concepts[::-1])
         assert np.allclose(forth.scores, back.scores[:, ::-1], atol=1e-5)
+
+    def test_names_are_what_a_text_encoder_reads(self, micro: Kit) -> None:
+        """A concept is the same in capitals, with other blanks, and in another form of Unicode: a detector
+        compares names by ``as_read``."""
+        import numpy as np
+
+        images, concepts = self.images(micro), self.concepts(micro)
+        plain = self.make().detect(images.clone(), concepts)
+        for write in (str.upper, lambda name: f" {name.replace(' ', '  ')}\t", _decomposed):
+            other = [
+                concept.model_copy(
+                    update={"name": write(concept.name), "synonyms": tuple(map(write, concept.synonyms))}
+                )
+                for concept in concepts
+            ]
+            found = self.make().detect(images.clone(), other)
+            assert (found.hits == plain.hits).all(), "a name in another writing is another concept to it"
+            assert np.allclose(found.scores, plain.scores, atol=1e-3)
 
     def test_other_sizes_are_fine(self, micro: Kit) -> None:
         """Images of other sizes are judged too."""
