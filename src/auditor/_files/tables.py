@@ -42,10 +42,7 @@ def read_table(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> 
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"cannot read {path}: it is not UTF-8; save it as UTF-8") from error
-    headers = {
-        between: next((_columns(cells) for _, cells in _rows(path, text, between)), ())
-        for between in _BETWEEN
-    }
+    headers = {between: _header(path, text, between) for between in _BETWEEN}
     fits = (between for between, columns in headers.items() if set(needed) <= set(columns))
     between = next(fits, None) or max(headers, key=lambda each: len(headers[each]))
     columns = headers[between]
@@ -70,6 +67,15 @@ def read_table(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> 
     return Table(columns, tuple(rows))
 
 
+def _header(path: Path, text: str, between: str) -> tuple[str, ...]:
+    """The columns, were ``between`` what stands between cells."""
+    try:
+        first = next(_rows(path, text, between), (1, []))[1]
+    except ValueError:
+        return ()
+    return tuple(cell.strip().casefold() for cell in first)
+
+
 def _rows(path: Path, text: str, between: str) -> Iterator[tuple[int, list[str]]]:
     """The line that each row begins on, and its cells; rows without text are left out."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
@@ -81,7 +87,3 @@ def _rows(path: Path, text: str, between: str) -> Iterator[tuple[int, list[str]]
             begins = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}:{begins}: this is no row of a table ({error})") from error
-
-
-def _columns(cells: Sequence[str]) -> tuple[str, ...]:
-    return tuple(cell.strip().casefold() for cell in cells)

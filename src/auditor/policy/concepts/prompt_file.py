@@ -158,15 +158,11 @@ def _template(where: str, prompt: str, concept: str) -> str:
 
 
 def _around(prompt: str, concept: str) -> str:
-    """The name with two words before it and one after it."""
+    """The name, with what is joined to it, two words before it and one after it."""
     ((start, end),) = places_of(concept, prompt)
-    before, after = prompt[:start].split(), prompt[end:].split()
-    joined = prompt[:start] and not prompt[start - 1].isspace()
-    name = prompt[start:end] if not joined else before.pop() + prompt[start:end]
-    follows = prompt[end : end + 1]
-    if after and follows and not follows.isspace():
-        name += after.pop(0)
-    return " ".join([*before[-2:], name, *after[:1]])
+    before, after = re.split(r"\s+", prompt[:start]), re.split(r"\s+", prompt[end:])
+    name = before.pop() + " ".join(prompt[start:end].split()) + after.pop(0)
+    return " ".join([*before[-2:], name, *after[:1]]).strip()
 
 
 def _seed(where: str, row: Row) -> int:
