@@ -13,10 +13,10 @@ import textwrap
 from collections.abc import Iterator
 
 import auditor.plugin
-from auditor.plugin import API_VERSION, contracts, hookspecs, records
+from auditor.plugin import API_VERSION, contracts, hookspecs, options, records
 from auditor.plugin.contracts import detectors, erasers, outputs, plugins, probes
 
-_KINDS = (plugins, detectors, probes, erasers, outputs)
+_KINDS = (options, plugins, detectors, probes, erasers, outputs)
 
 _HEAD = f"""# Plugin reference, API {API_VERSION}
 
@@ -78,7 +78,7 @@ def _helpers() -> Iterator[str]:
     """What else can be imported from ``auditor.plugin``."""
     for name in auditor.plugin.__all__:
         found = getattr(auditor.plugin, name)
-        if getattr(found, "__module__", "") in (contracts.__name__, records.__name__):
+        if getattr(found, "__module__", "") in (options.__name__, contracts.__name__, records.__name__):
             continue
         if inspect.isfunction(found):
             yield f"- `{name}{_signature(found)}`: {_one_line(found)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from auditor._audit.plan import make_plan
 from auditor._erase.job import read_options
@@ -13,6 +15,7 @@ from auditor.builtins.erasers.mace.options import MaceOptions
 from auditor.errors import PolicyError, UsageError
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import ProbeSetting
+from auditor.plugin.instruments import make_instruments
 from auditor.policy import Base, Policy, forbidden_names, load_policy
 
 GOOD = """\
@@ -108,7 +111,7 @@ def test_names_of_a_list_a_set_or_a_file_become_concepts(
         assert tuple(concept.name for concept in policy.retain)[: len(names)] == names
         assert all(concept.domain == "people" for concept in policy.retain)
     for given, sentence in (
-        ("names: {file: none.txt}", "cannot read the names in none.txt"),
+        ("names: {file: none.txt}", r"cannot read the names in .*none\.txt \(No such file"),
         ("names: {files: names.txt}", "names may be a list, the name of a set, or"),
         ("names: micro-peeple", "no set of concepts is called 'micro-peeple'"),
         ("name: a, names: [b]", "either 'name' or 'names'"),
@@ -117,6 +120,56 @@ def test_names_of_a_list_a_set_or_a_file_become_concepts(
     ):
         with pytest.raises(PolicyError, match=sentence):
             load_policy(write(tmp_path, GOOD.replace(plain, given)))
+
+
+def test_relative_files_lead_from_the_policys_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command runs, and wherever the folder lies, the digest is the same."""
+    digests = set()
+    for place in ("here", "there"):
+        home = tmp_path / place / "policies"
+        (home / "lists").mkdir(parents=True)
+        (home / "lists" / "names.txt").write_text("Quessa Lumay\nOrrin Fawkle\n")
+        (home / "lists" / "labels.txt").write_text("a person\nBorin Talvek\n")
+        text = GOOD.replace("name: Zelda Mirkov", "names: {file: lists/names.txt}")
+        document = yaml.safe_load(text)
+        document["probes"] = [{"use": "in-domain", "options": {"folder": "pictures"}}]
+        document["detectors"] = [
+            {"use": "clip-zero-shot", "options": {"model": "micro", "labels": {"file": "lists/labels.txt"}}}
+        ]
+        (home / "pictures").mkdir()
+        (home / "pictures" / "x").write_text("x")
+        (home / "gate.yaml").write_text(json.dumps(document))
+        monkeypatch.chdir(home if place == "here" else tmp_path)
+        policy = load_policy(Path("gate.yaml") if place == "here" else home / "gate.yaml")
+        assert [concept.name for concept in policy.retain][:2] == ["Quessa Lumay", "Orrin Fawkle"]
+        found = make_instruments(policy)
+        assert found.probes[0].options.folder.resolve() == home / "pictures"
+        assert found.detectors[0].options.labels == ("a person", "Borin Talvek")
+        monkeypatch.chdir("/")
+        if place == "there":
+            found.refuse_changed(found.contents())
+        monkeypatch.chdir(home if place == "here" else tmp_path)
+        digests.add(policy.digest(found.contents()))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("borin  talvek", "stands twice.*a text encoder reads 'Borin Talvek' alike"),
+        ("Borin Talvek", "'Borin Talvek' stands twice"),
+        ("B\u043erin Talvek", "looks like 'Borin Talvek'"),
+        ("\u00a0", "holds nothing that a text encoder reads"),
+    ],
+)
+def test_one_name_stands_once(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(PolicyError, match=sentence):
+        load_policy(write(tmp_path, GOOD.replace("name: Zelda Mirkov", f"name: {json.dumps(name)}")))
+
+
+def test_blanks_around_a_name_are_no_part_of_it(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, GOOD.replace("name: Zelda Mirkov", "name: ' Zelda Mirkov '")))
+    assert policy.retain[0].name == "Zelda Mirkov"
 
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:

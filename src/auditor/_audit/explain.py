@@ -8,7 +8,9 @@ from typing import Any
 from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor._audit.plan import Plan
 from auditor._audit.weaker import weaker_than_default
+from auditor._files.relative_paths import relative_to
 from auditor.plugin.instruments import make_probes
+from auditor.policy import oddity_of
 from auditor.report.words import percent
 
 _FEW_PROMPTS = 3
@@ -22,7 +24,8 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from (f"Weaker than the default: {sentence}." for sentence in weaker)
     for detector in policy.detectors:
         labels = detector.options.get("labels")
-        count = _labels(labels) if labels is not None else None
+        with relative_to(policy.folder):
+            count = _labels(labels) if labels is not None else None
         if count and policy.limits.tau < 2 / count:
             yield (
                 f"{detector.use} chooses among {count} labels, so by chance alone it says one of them in "
@@ -35,6 +38,10 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"One training seed each for {', '.join(once)}: another may bring back what this one does not. "
             "Raise 'replicates'."
         )
+    for concept in (*policy.erase, *policy.retain):
+        for name in (concept.name, *concept.synonyms):
+            if oddity := oddity_of(name):
+                yield f"{oddity}: a text encoder reads it as another name than it looks like."
     few = [concept.name for concept in policy.erase if len(concept.templates) < _FEW_PROMPTS]
     if few:
         yield f"{', '.join(few)}: fewer than {_FEW_PROMPTS} prompts. A PASS speaks of these prompts alone."

@@ -101,14 +101,17 @@ def check(file: str, strict: bool) -> None:
     from auditor._audit.explain import warnings
     from auditor._audit.plan import make_plan
     from auditor.plugin.instruments import make_instruments
-    from auditor.policy import load_policy
+    from auditor.policy import read_policy
     from auditor.report.words import harmless, line
 
-    policy = load_policy(file)
+    given = read_policy(file)
+    policy = given.policy
     plan = make_plan(policy, make_instruments(policy))
     found = list(warnings(plan))
     for warning in found:
         click.echo(f"warning: {harmless(line(warning, 2000))}")
+    for sentence in given.rows:
+        click.echo(f"prompts: {harmless(line(sentence, 5000))}")
     click.echo(
         f"valid: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
         f"{plan.images} images"

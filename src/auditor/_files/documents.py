@@ -1,17 +1,20 @@
 """Reads YAML strictly and turns validation errors into sentences with a line number.
 
 YAML is a larger language than a policy needs: duplicate keys, aliases and ``.nan`` are refused here
-(safety.md S7).
+(safety.md S7). A plain word is a number, a truth value or null by the core schema of YAML 1.2, less numbers
+that begin with 0. Those, ``1:30``, ``1_000``, ``yes``, ``off`` and dates are text, which is refused where a
+number or a truth value is asked for.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,8 +24,33 @@ from auditor.errors import PolicyError, UsageError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+_TAG = "tag:yaml.org,2002:"
+
+_PLAIN = {
+    "null": _NULL,
+    "bool": _BOOL,
+    "int": _WHOLE,
+    "float": re.compile(f"{_NUMBER.pattern}|{_NOT_FINITE.pattern}"),
+}
+"""What a plain word is, the first that fits; text where none does."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe subset, less aliases, duplicate keys and numbers that are not finite."""
+    """YAML's core, less aliases, duplicate keys and numbers that are not finite."""
+
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """The tag of a node that has none of its own."""
+        if kind is yaml.ScalarNode and implicit[0]:
+            return _TAG + next((name for name, form in _PLAIN.items() if form.fullmatch(value)), "str")
+        return super().resolve(kind, value, implicit)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuse aliases."""
@@ -45,17 +73,27 @@ class _StrictLoader(yaml.SafeLoader):
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        """Refuse what is not finite."""
-        value: float = super().construct_yaml_float(node)
-        if not math.isfinite(value):
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        """A truth value, a number or null; also where a tag (``!!int 010``) says what it is to be."""
+        name, value = node.tag.removeprefix(_TAG), str(self.construct_scalar(node))
+        if not _PLAIN[name].fullmatch(value):
+            raise yaml.MarkedYAMLError(problem=f"{value!r} is no {name}", problem_mark=node.start_mark)
+        if _NOT_FINITE.fullmatch(value) or (name == "float" and not math.isfinite(float(value))):
             raise yaml.MarkedYAMLError(
-                problem=f"{node.value} is not a finite number", problem_mark=node.start_mark
+                problem=f"{value} is not a finite number", problem_mark=node.start_mark
             )
-        return value
+        if name == "null":
+            return None
+        if name == "bool":
+            return value.lower() == "true"
+        return float(value) if name == "float" else int(value, 0)
 
 
-_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+for _name in _PLAIN:
+    _StrictLoader.add_constructor(_TAG + _name, _StrictLoader.construct_plain)
+for _name in ("str", "seq", "map"):
+    _StrictLoader.add_constructor(_TAG + _name, yaml.SafeLoader.yaml_constructors[_TAG + _name])
+_StrictLoader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
 
 
 @dataclass(frozen=True)
@@ -159,7 +197,20 @@ def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
     given = error.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
-    return f"'{where}': {message[0].lower() + message[1:]}{shown}."
+    return f"'{where}': {message[0].lower() + message[1:]}{shown}{_hint(str(error['type']), given)}."
+
+
+def _hint(kind: str, given: Any) -> str:
+    """How to write what was meant, where YAML reads a plain word as something else."""
+    if kind == "string_type" and (given is None or isinstance(given, bool | int | float)):
+        return "; put it in quotes where the word is meant"
+    if not isinstance(given, str):
+        return ""
+    if kind.startswith(("int_", "float_")):
+        return "; numbers are plain decimal ones, without quotes, leading zeros, colons or underscores"
+    if kind.startswith("bool_"):
+        return "; write true or false, without quotes"
+    return ""
 
 
 def _place_of(node: yaml.Node | None, location: Sequence[str | int]) -> tuple[int, int, bool]:

@@ -30,14 +30,19 @@ def from_png(content: bytes) -> Tensor:
         return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
+def is_flat(image: Tensor) -> bool:
+    """Is one image (uint8, (3, H, W)) one flat colour?"""
+    return float(image.float().flatten(1).std(1).max()) < _BLANK_DEVIATION
+
+
 def flaw_of(image: Tensor, finite: bool) -> str | None:
     """Why an image counts as missing, or None: a dead model's output must never read as "concept not
     shown"."""
     if not finite:
         return "not finite"
-    pixels = image.float()
-    if float(pixels.std()) < _BLANK_DEVIATION:
+    if is_flat(image):
         return "blank"
+    pixels = image.float()
     rows = torch.stack([pixels[:, :, :-1].flatten(), pixels[:, :, 1:].flatten()])
     correlation = float(torch.corrcoef(rows)[0, 1])
     # one that is not a number is none of a picture either

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     )
     from auditor.plugin.fine_tune import FineTune, FineTuneOptions
     from auditor.plugin.records import ArmReady, BatchMeasured, ReportWritten, RunStarted
-    from auditor.policy import Concept, Policy, Sampler
+    from auditor.policy import Concept, Policy, Sampler, as_read, entry_called, recognised_in
     from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
     from auditor.report import Report
 
@@ -62,6 +62,7 @@ hookimpl = pluggy.HookimplMarker("auditor")
 """Marks a function as an implementation of one of the hooks in :mod:`auditor.plugin.hookspecs`."""
 
 _HOMES = {
+    "auditor._files.pictures": ("read_picture",),
     "auditor._files.safetensors_header": ("read_header",),
     "auditor._diffusion.closed_form": ("cross_gram", "gram", "refinement"),
     "auditor._diffusion.denoising": ("noised_prediction", "training_draw"),
@@ -101,7 +102,7 @@ _HOMES = {
     ),
     "auditor.plugin.fine_tune": ("FineTune", "FineTuneOptions"),
     "auditor.plugin.records": ("ArmReady", "BatchMeasured", "ReportWritten", "RunStarted"),
-    "auditor.policy": ("Concept", "Policy", "Sampler"),
+    "auditor.policy": ("Concept", "Policy", "Sampler", "as_read", "entry_called", "recognised_in"),
     "auditor.policy.concepts.sets": ("ConceptNames", "PromptTemplates"),
     "auditor.report": ("Report",),
 }
@@ -152,9 +153,11 @@ __all__ = [
     "Update",
     "UsageError",
     "WeightProbe",
+    "as_read",
     "call",
     "cross_gram",
     "draw",
+    "entry_called",
     "finetune",
     "gram",
     "hookimpl",
@@ -163,6 +166,8 @@ __all__ = [
     "merge_lora",
     "noised_prediction",
     "read_header",
+    "read_picture",
+    "recognised_in",
     "refinement",
     "title",
     "training_draw",

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from auditor._files import entry_points as entries
 from auditor._files.documents import sentence_of
+from auditor._files.relative_paths import folder_of_paths, relative_to
 from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
 from auditor.plugin import API_VERSION, hookspecs
 from auditor.plugin import _door as door
@@ -270,7 +271,7 @@ def make_plugin(kind: str, name: str, options: dict[str, Any]) -> Any:
 
     def make() -> Plugin:
         made = plugin(_checked(kind, plugin, options))
-        made.given = options
+        made.given, made.given_in = options, folder_of_paths()
         return made
 
     return door.call(plugin, make)
@@ -280,7 +281,8 @@ def options_again(plugin: Plugin) -> OptionsModel:
     """The options of ``plugin`` checked anew: files that they are read from may hold something else by
     now."""
     kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
-    return door.call(plugin, _checked, kind, type(plugin), plugin.given or {})
+    with relative_to(plugin.given_in):
+        return door.call(plugin, _checked, kind, type(plugin), plugin.given or {})
 
 
 def _checked(kind: str, plugin: type[Plugin], options: Mapping[str, Any]) -> OptionsModel:

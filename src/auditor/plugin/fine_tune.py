@@ -75,9 +75,8 @@ class FineTune(WeightProbe):
                 f"The probe {self.title} has nothing to train on: give 'candidates' or 'folder' in its "
                 "options."
             )
-        candidates = sorted(
-            name for name in set(options.candidates) if as_read(name) not in setting.forbidden
-        )
+        named = {as_read(name): name for name in sorted(options.candidates, reverse=True)}
+        candidates = sorted(name for read, name in named.items() if read not in setting.forbidden)
         return [
             TrainingRequest(name, options.prompts, options.images_per_prompt)
             for name in self.choose(candidates, setting)

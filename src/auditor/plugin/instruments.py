@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from auditor._files.digest import sha256_json, sha256_tree
+from auditor._files.relative_paths import relative_to
 from auditor.errors import PluginError, PolicyError, UsageError
 from auditor.plugin import _door as door
 from auditor.plugin._loader import CONTRACTS, SINGULAR, find_plugin, make_plugin, options_again
@@ -30,7 +31,7 @@ from auditor.plugin.contracts import (
     SamplingProbe,
     WeightProbe,
 )
-from auditor.policy import Concept, Policy, ProbeUse, Sampler, as_read
+from auditor.policy import Concept, DetectorUse, MetricUse, Policy, ProbeUse, Sampler, as_read
 
 _MOST_BYTES = 10**11
 
@@ -110,7 +111,7 @@ def make_instruments(policy: Policy) -> Instruments:
     """
     found = Instruments(
         detectors=make_detectors(policy),
-        metrics=tuple(make_plugin("metrics", use.use, use.options) for use in policy.metrics),
+        metrics=_make("metrics", policy.metrics, policy),
         probes=make_probes(policy),
     )
     for kind, plugins in (("detectors", found.detectors), ("metrics", found.metrics)):
@@ -128,12 +129,17 @@ def make_instruments(policy: Policy) -> Instruments:
 
 def make_probes(policy: Policy) -> tuple[AnyProbe, ...]:
     """The probes of ``policy`` alone: enough to say what would be trained and drawn."""
-    return tuple(make_plugin("probes", use.use, use.options) for use in policy.probes)
+    return _make("probes", policy.probes, policy)
 
 
 def make_detectors(policy: Policy) -> tuple[Detector, ...]:
     """The detectors of ``policy`` alone: enough to look at pictures again."""
-    return tuple(make_plugin("detectors", use.use, use.options) for use in policy.detectors)
+    return _make("detectors", policy.detectors, policy)
+
+
+def _make(kind: str, uses: Sequence[ProbeUse | DetectorUse | MetricUse], policy: Policy) -> tuple[Any, ...]:
+    with relative_to(policy.folder):
+        return tuple(make_plugin(kind, use.use, use.options) for use in uses)
 
 
 def planned_probes(policy: Policy, probes: tuple[AnyProbe, ...]) -> tuple[PlannedProbe, ...]:
@@ -275,7 +281,8 @@ def _contents_now(plugin: Plugin) -> dict[str, str]:
     if _is_known(plugin):
         return _contents(plugin, options_again)
     kind = next(kind for kind, contract in CONTRACTS.items() if isinstance(plugin, contract))
-    return _contents(make_plugin(kind, plugin.name, dict(plugin.given or {})), _options)
+    with relative_to(plugin.given_in):
+        return _contents(make_plugin(kind, plugin.name, dict(plugin.given or {})), _options)
 
 
 def _is_known(plugin: Plugin) -> bool:
@@ -288,8 +295,9 @@ def _options(plugin: Plugin) -> OptionsModel:
 
 
 def _contents(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> dict[str, str]:
-    options = options_of(plugin).model_dump(mode="json")
-    found = {name: sha256_json(value) for name, value in sorted(options.items())}
+    options = options_of(plugin)
+    written = options.model_dump(mode="json")
+    found = {name: sha256_json(value) for name, value in sorted(written.items())}
     for file in door.call(plugin, plugin.files):
         try:
             if _size_of(file) > _MOST_BYTES:
@@ -297,7 +305,7 @@ def _contents(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> d
                     f"{door.title(plugin)} decides by {file}, which holds more than {_MOST_BYTES / 1e9:.0f} "
                     "GB."
                 )
-            found[f"file {file}"] = sha256_tree(file)
+            found[f"file {options.written(file)}"] = sha256_tree(file)
         except OSError as error:
             raise UsageError(
                 f"{door.title(plugin)} decides by {file}, which cannot be read ({error.strerror})."

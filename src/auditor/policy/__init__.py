@@ -13,12 +13,12 @@ from auditor.policy.document import (
     PolicyFile,
     ProbeUse,
     Sampler,
-    as_read,
     forbidden_names,
     load_policy,
     read_policy,
 )
 from auditor.policy.fields import StrictModel
+from auditor.policy.names import as_read, entry_called, oddity_of, recognised_in
 
 __all__ = [
     "Base",
@@ -37,7 +37,10 @@ __all__ = [
     "StrictModel",
     "Vote",
     "as_read",
+    "entry_called",
     "forbidden_names",
     "load_policy",
+    "oddity_of",
     "read_policy",
+    "recognised_in",
 ]

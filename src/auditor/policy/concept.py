@@ -17,6 +17,7 @@ from pydantic import (
 from auditor.policy.concepts.prompt_file import read_prompts
 from auditor.policy.concepts.sets import prompt_templates, resolve_names
 from auditor.policy.fields import Names, StrictModel, as_tuple
+from auditor.policy.names import as_read
 
 
 class Concept(StrictModel):
@@ -68,6 +69,14 @@ class Concept(StrictModel):
         ):
             raise ValueError("'evaluation_seeds' are whole numbers from 0, each once a prompt")
         return self
+
+    @field_validator("name", "synonyms")
+    @classmethod
+    def _readable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in (value,) if isinstance(value, str) else value:
+            if not as_read(name):
+                raise ValueError(f"{name!r} holds nothing that a text encoder reads")
+        return value.strip() if isinstance(value, str) else tuple(name.strip() for name in value)
 
     @field_validator("prompts")
     @classmethod

@@ -6,7 +6,6 @@ detector, limits, budget. An unknown key is an error that names the nearest know
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -23,11 +24,14 @@ from pydantic import (
 
 from auditor._files.bundled import bundled_policy
 from auditor._files.digest import sha256_json
-from auditor._files.documents import read_document
-from auditor.policy.concept import Concept, Concepts
+from auditor._files.documents import Document, read_document
+from auditor._files.relative_paths import relative_to
+from auditor.policy.concept import Concept, Concepts, expanded
+from auditor.policy.concepts.prompt_file import prompt_files_of
 from auditor.policy.concepts.sets import resolve_names
 from auditor.policy.decision import Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
+from auditor.policy.names import as_read, first_alike
 
 
 class Base(StrictModel):
@@ -150,6 +154,14 @@ class Policy(StrictModel):
     sequential: bool = True
     budget: Budget = Budget()
     nonce: str | None = None
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_prompt_files(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Whose a row of a prompt file is hangs on all concepts together."""
+        with prompt_files_of(_names_in(data) if isinstance(data, dict) else ()):
+            return validate(data)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -163,10 +175,8 @@ class Policy(StrictModel):
         names = [
             name for concept in (*self.erase, *self.retain) for name in (concept.name, *concept.synonyms)
         ]
-        read = [as_read(name) for name in names]
-        twice = next((name for name, own in zip(names, read, strict=True) if read.count(own) > 1), None)
-        if twice is not None:
-            raise ValueError(f"the concept '{twice}' stands twice among erase, retain and their synonyms")
+        if (alike := first_alike(names)) is not None:
+            raise ValueError(_twice(*alike))
         if self.is_comparison and self.sequential:
             raise ValueError("prompts with seeds of their own are read once: set 'sequential: false'")
         limits = self.limits
@@ -199,6 +209,12 @@ class Policy(StrictModel):
     def gate_detector(self) -> str:
         """The name of the detector that decides."""
         return self.gate.detector or self.detectors[0].use
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the file lies that it was read from: its relative paths lead from there. None: from the
+        working folder, as those of bundled policies and of ones that were made in Python."""
+        return self._folder
 
     @property
     def is_comparison(self) -> bool:
@@ -244,12 +260,13 @@ class Policy(StrictModel):
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A policy as it stands in a file that was read once: where (``path``, as it was given), and the line,
-    from 1, that names each concept."""
+    """A policy as it stands in a file that was read once: where (``path``, as it was given), the line, from
+    1, that names each concept, and what was made of the rows of prompt files, in sentences."""
 
     policy: Policy
     path: Path | str
     lines: Mapping[str, int]
+    rows: tuple[str, ...] = ()
 
 
 def read_policy(path: Path | str) -> PolicyFile:
@@ -257,8 +274,19 @@ def read_policy(path: Path | str) -> PolicyFile:
 
     Raises :class:`UsageError` where it cannot be read and :class:`PolicyError` where it is no policy.
     """
-    document = read_document(_file_of(path))
-    policy, lines = document.read_as(Policy), dict[str, int]()
+    file = _file_of(path)
+    document = read_document(file)
+    folder = file.parent if file == Path(path) else None  # a bundled one has none
+    with relative_to(folder):
+        with prompt_files_of(_names_in(document.data)) as prompts:
+            policy = document.read_as(Policy)
+        policy._folder = folder
+        return PolicyFile(policy, path, _lines(document), tuple(prompts.sentences()))
+
+
+def _lines(document: Document) -> dict[str, int]:
+    """The line, from 1, that names each concept."""
+    lines = dict[str, int]()
     for key in ("erase", "retain"):
         for at, entry in enumerate(document.data.get(key) or ()):
             try:
@@ -267,8 +295,25 @@ def read_policy(path: Path | str) -> PolicyFile:
                 ValueError
             ):  # a file of names that changed since, or was a pipe: findings go without its lines
                 continue
-            lines |= dict.fromkeys((str(name) for name in names), document.line_of(key, at))
-    return PolicyFile(policy, path, lines)
+            lines |= dict.fromkeys((str(name).strip() for name in names), document.line_of(key, at))
+    return lines
+
+
+def _names_in(data: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """The names of all concepts with their synonyms, as far as ``data`` is a policy at all: what is wrong
+    with it is said by validation."""
+    found = list[tuple[str, tuple[str, ...]]]()
+    for key in ("erase", "retain"):
+        try:
+            entries = expanded(data.get(key))
+        except ValueError:
+            continue
+        for entry in entries if isinstance(entries, list | tuple) else ():
+            concept = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
+            synonyms = concept.get("synonyms")
+            more = synonyms if isinstance(synonyms, list | tuple) else ()
+            found.append((str(concept.get("name")), tuple(map(str, more))))
+    return found
 
 
 def load_policy(path: Path | str) -> Policy:
@@ -290,7 +335,11 @@ def forbidden_names(policy: Policy) -> set[str]:
     return {as_read(name) for concept in concepts for name in (concept.name, *concept.synonyms)}
 
 
-def as_read(text: str) -> str:
-    """``text`` with what tells nothing apart taken away: case, kinds of white space and how many of it,
-    compatible forms (NFKC)."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _twice(first: str, other: str) -> str:
+    if as_read(first) != as_read(other):
+        return (
+            f"the concept {other!a} looks like {first!a} and is read as another; write both in one alphabet, "
+            "or leave one out"
+        )
+    also = "" if first == other else f": a text encoder reads {first!r} alike"
+    return f"the concept '{other}' stands twice among erase, retain and their synonyms{also}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from auditor._journal.lines import Observation
     from auditor.policy import Concept
 from auditor.testing.conformance import SEED, Conformance
+
+
+def _decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
 
 
 class DetectorConformance(Conformance):
@@ -37,18 +42,25 @@ class DetectorConformance(Conformance):
 
         return observations(plugin.detect(images.clone(), concepts), [concept.name for concept in concepts])
 
-    def _same(self, one: Observation, other: Observation, concepts: Sequence[Concept], near: float) -> bool:
-        """Is the same decided of every concept, with scores that are as near as that?"""
+    def _same(
+        self,
+        one: Observation,
+        other: Observation,
+        concepts: Sequence[Concept],
+        called: Sequence[Concept],
+        near: float,
+    ) -> bool:
+        """Is the same decided of every concept, with scores that are as near as that? ``called``: the same
+        concepts by the names that ``other`` was asked with."""
         from auditor._audit.evidence.decisions import decide, names_of, score_of
 
-        for concept in concepts:
-            names = names_of(concept)
-            if decide(one, concept.name, names) != decide(other, concept.name, names):
-                return False
-            scores = [score_of(each, names, concept.name) for each in (one, other)]
-            if abs((scores[0] or 0.0) - (scores[1] or 0.0)) > near:
-                return False
-        return True
+        asked = [(one, concepts), (other, called)]
+        decided, scores = (
+            [[of(said, c.name, names_of(c)) for c in named] for said, named in asked]
+            for of in (decide, lambda said, name, names: score_of(said, names, name) or 0.0)
+        )
+        pairs = zip(*scores, strict=True)
+        return decided[0] == decided[1] and all(abs(a - b) <= near for a, b in pairs)
 
     def test_what_it_returns_keeps_the_contract(self, micro: Kit) -> None:
         """Shapes, kinds and ranges are those of what it returns: a Detection, Labels, Boxes or Answers."""
@@ -72,13 +84,29 @@ class DetectorConformance(Conformance):
         together = self._said(plugin, images, concepts)
         for row in range(3):
             (alone,) = self._said(plugin, images[row : row + 1], concepts)
-            assert self._same(alone, together[row], concepts, 1e-3)
+            assert self._same(alone, together[row], concepts, concepts, 1e-3)
 
     def test_columns_follow_the_concepts(self, micro: Kit) -> None:
         """Concepts in another order give the columns in that order."""
         plugin, images, concepts = self.make(), self.images(micro), self.concepts(micro)
         forth, back = (self._said(plugin, images, order) for order in (concepts, concepts[::-1]))
-        assert all(self._same(*pair, concepts, 1e-5) for pair in zip(forth, back, strict=True))
+        assert all(self._same(*pair, concepts, concepts, 1e-5) for pair in zip(forth, back, strict=True))
+
+    def test_names_are_what_a_text_encoder_reads(self, micro: Kit) -> None:
+        """A concept is the same in capitals, with other blanks, and in another form of Unicode: a detector
+        compares names by ``as_read``."""
+        images, concepts = self.images(micro), self.concepts(micro)
+        plain = self._said(self.make(), images, concepts)
+        for write in (str.upper, lambda name: f" {name.replace(' ', '  ')}\t", _decomposed):
+            other = [
+                concept.model_copy(
+                    update={"name": write(concept.name), "synonyms": tuple(map(write, concept.synonyms))}
+                )
+                for concept in concepts
+            ]
+            found = self._said(self.make(), images, other)
+            same = [self._same(*pair, concepts, other, 1e-3) for pair in zip(plain, found, strict=True)]
+            assert all(same), "a name in another writing is another concept to it"
 
     def test_other_sizes_are_fine(self, micro: Kit) -> None:
         """Images of other sizes are judged too."""

@@ -79,9 +79,11 @@ class ProbeConformance(Conformance):
 
     def test_its_training_set_holds_no_audited_concept(self, micro: Kit) -> None:
         """No caption names an erased or retained concept."""
+        from auditor.policy import recognised_in
+
         _, captions = self.examples(micro, self.make())
         forbidden = self.setting(micro).forbidden
-        assert not [caption for caption in captions if any(name in caption.casefold() for name in forbidden)]
+        assert not [caption for caption in captions if recognised_in(caption, forbidden)]
 
     def test_it_reaches_every_dose_in_order(self, micro: Kit) -> None:
         """It yields each number of training steps once, in rising order."""

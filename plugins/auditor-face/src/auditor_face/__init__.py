@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from auditor.plugin import Detection, Detector, OptionsModel, UsageError, hookimpl
+from auditor.plugin import (
+    Detection,
+    Detector,
+    OptionsModel,
+    UsageError,
+    entry_called,
+    hookimpl,
+    read_picture,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,14 +104,12 @@ class Faces(Detector):
     @cached_property
     def _references(self) -> dict[str, np.ndarray]:
         """Unit vectors of each person's photographs, (N, width)."""
-        from PIL import Image
-
         known = {}
         for name, files in self._gallery.items():
             vectors = []
             for file in files:
-                with Image.open(file) as picture:
-                    faces = self._networks.embed(np.array(picture.convert("RGB")))
+                picture = read_picture(f"The gallery {file.parent}", file)
+                faces = self._networks.embed(np.array(picture))
                 if len(faces) != 1:
                     raise UsageError(f"{file} shows {len(faces)} faces; a reference photograph shows one.")
                 vectors.append(faces[0])
@@ -114,13 +120,21 @@ class Faces(Detector):
 
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection:
         """For each image its faces, each face's nearest person."""
-        unknown = next((concept.name for concept in concepts if concept.name not in self._gallery), None)
-        if unknown is not None:
-            raise UsageError(
-                f"The gallery {self.options.gallery} has no folder '{unknown}'; add one with photographs."
-            )
+        asked = [self._person(concept.name) for concept in concepts]
         faces = [self._networks.embed(image) for image in images.permute(0, 2, 3, 1).contiguous().numpy()]
-        return match(faces, self._references, [concept.name for concept in concepts], self.options.threshold)
+        return match(faces, self._references, asked, self.options.threshold)
+
+    def _person(self, name: str) -> str:
+        """The folder's name of the person called ``name``, in however it is written."""
+        try:
+            found = entry_called(self.options.gallery, name).name
+        except ValueError as error:
+            raise UsageError(f"{error}.") from error
+        if found not in self._gallery:
+            raise UsageError(
+                f"The gallery {self.options.gallery} has no folder '{name}'; add one with photographs."
+            )
+        return found
 
 
 def match(

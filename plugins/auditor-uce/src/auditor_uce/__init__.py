@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from auditor.plugin import ConceptNames, Eraser, Erasure, OptionsModel, UsageError, hookimpl
+from auditor.plugin import ConceptNames, Eraser, Erasure, OptionsModel, UsageError, as_read, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,18 +73,16 @@ class Uce(Eraser):
                     f"UCE needs a guide for '{concept.name}': give the option 'guide', or a mapping in the "
                     "policy."
                 )
-            if guide.casefold() == concept.name.casefold():
+            if as_read(guide) in map(as_read, (concept.name, *concept.synonyms)):
                 raise UsageError(
                     f"The guide of '{concept.name}' is the concept itself: nothing would be erased."
                 )
             for variant in _VARIANTS if options.variants else _VARIANTS[:1]:
                 phrases.append(variant.format(concept.name))
                 guides.append(variant.format(guide) if guide else "")
-        erased = {
-            name.casefold() for concept in erasure.concepts for name in (concept.name, *concept.synonyms)
-        }
-        names = dict.fromkeys((*options.preserve, *(concept.name for concept in erasure.retain)))
-        kept = [name for name in names if name.casefold() not in erased]
+        erased = {as_read(name) for concept in erasure.concepts for name in (concept.name, *concept.synonyms)}
+        names = {as_read(name): name for name in (*options.preserve, *(kept.name for kept in erasure.retain))}
+        kept = [name for name in names.values() if as_read(name) not in erased]
         old, new = last_token_states(model, phrases), last_token_states(model, guides)
         preserved = options.preserve_scale * gram(last_token_states(model, kept) if kept else old[:0])
         scale = options.erase_scale

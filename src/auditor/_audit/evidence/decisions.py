@@ -146,5 +146,5 @@ def label_of(observation: Observation) -> str:
 
 
 def _answer(text: str) -> int:
-    words = as_read(text).replace(",", " ").replace(".", " ").replace("!", " ").split()
-    return {"yes": HIT, "no": MISS}.get(words[0] if words else "", MISSING)
+    first = as_read(text).split(" ")[0]
+    return {"yes": HIT, "no": MISS}.get(first, MISSING)

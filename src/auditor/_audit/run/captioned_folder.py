@@ -1,32 +1,34 @@
-"""Reads a user's folder of captioned images: ``metadata.jsonl`` with ``file_name`` and ``text``, as Hugging
-Face's imagefolder.
+"""Reads a user's folder of captioned images, as Hugging Face's imagefolder: ``metadata.jsonl`` or
+``metadata.csv`` with ``file_name`` and ``text`` (or ``caption``).
 
-The folder may be somebody else's: nothing but ordinary files of three formats is opened, and none before its
-size was looked at (S19).
+The folder may be somebody else's, and what it holds must be what the probe trains on: a picture or a line
+that is unusable is refused by its name, never left out.
 """
 
 from __future__ import annotations
 
 import json
-import stat
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from auditor._files.images import is_flat
+from auditor._files.pictures import read_picture, refuse_no_file
+from auditor._files.tables import read_table
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import UsageError
 
 _FEWEST = 10
 _MOST = 100_000
 _LARGEST_METADATA = 64 * 2**20
-_LARGEST_FILE = 64 * 2**20
-_MOST_PIXELS = 50 * 10**6
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_SMALLEST = 8  # pixels a side, and an eighth of the size that is drawn: one a pixel of the latents
+_FILE = "file_name"
+_CAPTIONS = ("text", "caption")
 
 
 def read_captioned_folder(folder: Path, size: int) -> tuple[Tensor, list[str]]:
@@ -52,28 +54,17 @@ def read_captioned_folder(folder: Path, size: int) -> tuple[Tensor, list[str]]:
 
 def _entries(folder: Path) -> Iterator[tuple[str, Path, str]]:
     """(file and line, picture, caption) of every line."""
-    metadata = folder / "metadata.jsonl"
-    if not metadata.exists():
-        raise UsageError(
-            f"{folder} holds no metadata.jsonl; write one line {{'file_name': …, 'text': …}} for each image."
-        )
-    _refuse_no_file(str(metadata), metadata, _LARGEST_METADATA)
-    try:
-        lines = metadata.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{metadata} is not UTF-8.") from error
-    if len(lines) > _MOST:
-        raise UsageError(f"{metadata} has {len(lines)} lines; at most {_MOST} are read.")
     root = folder.resolve()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{metadata}:{number}"
-        try:
-            entry = json.loads(line)
-            name, caption = entry["file_name"], entry["text"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{where}: expected an object with file_name and text.") from error
+    for where, entry in _lines(folder):
+        name, captions = entry.get(_FILE), [entry[key] for key in _CAPTIONS if key in entry]
+        if name is None or not captions:
+            held = ", ".join(map(repr, list(entry)[:8])) or "nothing"
+            raise UsageError(
+                f"{where}: expected an object with file_name and text (or caption); it has {held}."
+            )
+        if len(captions) > 1 and captions[0] != captions[1]:
+            raise UsageError(f"{where}: text and caption say two things; leave one of them out.")
+        caption = captions[0]
         if (
             not isinstance(caption, str)
             or not isinstance(name, str)
@@ -84,6 +75,63 @@ def _entries(folder: Path) -> Iterator[tuple[str, Path, str]]:
         yield where, folder / name, caption
 
 
+def _lines(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File and line, and what it says of a picture, by column."""
+    found = [path for path in (folder / "metadata.jsonl", folder / "metadata.csv") if path.exists()]
+    if len(found) != 1:
+        said = (
+            "both metadata.jsonl and metadata.csv; leave one"
+            if found
+            else "no metadata.jsonl or metadata.csv"
+        )
+        raise UsageError(
+            f"{folder} holds {said}; write one line {{'file_name': …, 'text': …}} for each image, or a table "
+            "with these columns."
+        )
+    (metadata,) = found
+    refuse_no_file(str(metadata), metadata, _LARGEST_METADATA)
+    entries = _rows_of(metadata) if metadata.suffix == ".csv" else _objects_in(metadata)
+    for number, entry in enumerate(entries):
+        if number >= _MOST:
+            raise UsageError(f"{metadata} has more than {_MOST} lines, which is the most that are read.")
+        yield entry
+
+
+def _rows_of(metadata: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        table = read_table(metadata, (_FILE,), _CAPTIONS)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    for row in table.rows:
+        yield f"{metadata}:{row.line}", dict(row.cells)
+
+
+def _objects_in(metadata: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        lines = metadata.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{metadata} is not UTF-8; save it as UTF-8.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{metadata}:{number}"
+        try:
+            entry = json.loads(line, object_pairs_hook=_each_key_once)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(
+                f"{where}: expected an object with file_name and text (or caption), each once."
+            ) from error
+        if not isinstance(entry, dict):
+            raise UsageError(f"{where}: expected an object with file_name and text (or caption).")
+        yield where, entry
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
 def _is_inside(root: Path, path: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root)
@@ -92,36 +140,13 @@ def _is_inside(root: Path, path: Path) -> bool:
 
 
 def _picture(where: str, path: Path, size: int) -> Tensor:
-    _refuse_no_file(where, path, _LARGEST_FILE)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > _MOST_PIXELS:
-                    pixels = f"{picture.width} x {picture.height} pixels"
-                    raise UsageError(f"{where}: {path.name} has {pixels}; at most {_MOST_PIXELS} are read.")
-                fitted = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow's words for broken files
-        raise UsageError(
-            f"{where}: {path.name} cannot be read as an image ({', '.join(_FORMATS)} are)."
-        ) from error
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
-
-
-def _refuse_no_file(where: str, path: Path, largest: int) -> None:
-    """Raise :class:`UsageError` where ``path`` is no ordinary file, or larger than any that is read: it is
-    not opened."""
-    try:
-        facts = path.stat()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its link leads in a circle"
-        raise UsageError(f"{where}: {path.name} cannot be read: {reason}.") from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise UsageError(f"{where}: {path.name} is no ordinary file; it is not opened.")
-    if facts.st_size > largest:
-        raise UsageError(f"{where}: {path.name} has {facts.st_size} bytes; at most {largest} are read.")
+    picture = read_picture(where, path)
+    least = max(_SMALLEST, size // 8)
+    if min(picture.size) < least:
+        pixels = f"{picture.width} x {picture.height} pixels"
+        raise UsageError(f"{where}: {path.name} has {pixels}; at least {least} a side are needed.")
+    fitted = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    image = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+    if is_flat(image):
+        raise UsageError(f"{where}: {path.name} is one flat colour; leave it out.")
+    return image

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from auditor._audit.run.training_set import TrainingSet
+from auditor._audit.run.training_set import TrainingSet, told_apart
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
 from auditor._diffusion.original import Change, Original
@@ -132,11 +132,15 @@ def _check_put_back(probe: WeightProbe, model: DiffusionModel, base: DiffusionMo
 def _held_out_losses(
     erased: DiffusionModel, training: TrainingSet, seed: int
 ) -> Callable[[DiffusionModel], tuple[float, ...]]:
-    """A function that measures the denoising losses of a model as it is."""
-    captions = training.held_out_captions
+    """A function that measures the denoising losses of a model as it is, on held-out images that differ from
+    what is trained on."""
+    telling = told_apart(training)
+    captions = tuple(
+        each for each, tells in zip(training.held_out_captions, telling.tolist(), strict=True) if tells
+    )
     if not captions:
         return lambda model: ()
-    examples = Examples.of(erased, training.held_out_images, captions)
+    examples = Examples.of(erased, training.held_out_images[telling], captions)
 
     def losses(model: DiffusionModel) -> tuple[float, ...]:
         values = denoising_losses(model, replace(examples, condition=model.condition(captions)), seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from auditor._audit.cells import Seeds
 from auditor._audit.run.captioned_folder import read_captioned_folder
@@ -23,8 +23,10 @@ from auditor._journal.lines import TrainingLine
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import ProbeSetting, TrainingRequest, WeightProbe
-from auditor.policy import Concept, Policy, as_read, forbidden_names
+from auditor.policy import Concept, Policy, forbidden_names, recognised_in
 
+_SAME = 1.0  # of 255: the difference of two images, at 8 x 8 pixels, up to which they are one
+_AT_ONCE = 64  # images that are compared with all others
 _HELD_OUT = 1  # further images of each prompt, for the control "potent"
 
 Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, list[bool]]]
@@ -68,8 +70,10 @@ def ask_for_training_set(
 ) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known
     without drawing it."""
-    forbidden = forbidden_names(policy)
-    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden))
+    names = [
+        name for concept in (*policy.erase, *policy.retain) for name in (concept.name, *concept.synonyms)
+    ]
+    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden_names(policy)))
     asked = door.call(probe, probe.training_set, setting)
     if not isinstance(asked, Path) and not (
         isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)
@@ -86,11 +90,7 @@ def ask_for_training_set(
             "images."
         )
     for caption in captions:
-        bad = next(
-            (word for word in forbidden if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", as_read(caption))),
-            None,
-        )
-        if bad:
+        if bad := recognised_in(caption, names):
             raise UsageError(
                 f"The training set of {name} names '{bad}' in {caption!r}; erased and retained concepts must "
                 "stay out."
@@ -176,3 +176,26 @@ def _parted(images: Tensor, captions: Sequence[str], trained: Sequence[bool]) ->
     train = tuple(caption for caption, keep in zip(captions, trained, strict=True) if keep)
     held_out = tuple(caption for caption, keep in zip(captions, trained, strict=True) if not keep)
     return TrainingSet(images[mask], train, images[~mask], held_out)
+
+
+def told_apart(training: TrainingSet) -> Tensor:
+    """Which held-out images (bool, (N,)) differ from all that are trained on and from the held-out ones
+    before them: the loss on others says nothing of what was learnt."""
+    trained, own = _thumbnails(training.images), _thumbnails(training.held_out_images)
+    kept = torch.ones(len(own), dtype=torch.bool)
+    for start in range(0, len(own), _AT_ONCE):
+        part = own[start : start + _AT_ONCE]
+        others = torch.cat([trained, own[: start + len(part)]])
+        near = (
+            torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+            <= _SAME * part.shape[1] ** 0.5
+        )
+        near[:, len(trained) + start :] = near[:, len(trained) + start :].tril(-1)
+        kept[start : start + len(part)] = ~near.any(1)
+    return kept
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    """Images (uint8, (N, 3, H, W)) as rows of 8 x 8 pixels."""
+    small = [functional.adaptive_avg_pool2d(part.float(), 8).flatten(1) for part in images.split(256)]
+    return torch.cat(small) if small else torch.empty((0, 3 * 64))

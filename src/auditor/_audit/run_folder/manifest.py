@@ -16,7 +16,7 @@ from auditor._journal.seal import Seal
 from auditor._process.machine import threads_now
 from auditor.errors import UsageError
 from auditor.plugin.instruments import PlannedProbe
-from auditor.policy import Policy
+from auditor.policy import Policy, as_read
 from auditor.report import CheckpointFacts
 
 FORMAT = 2
@@ -190,7 +190,10 @@ def _attempt(manifest: dict[str, Any], cache: Path) -> int:
     Whoever changes a byte of a weight has another checkpoint and another seed; it is one more attempt all the
     same.
     """
-    concepts, base = sorted(concept["name"] for concept in manifest["policy"]["erase"]), manifest["base"]
+    concepts, base = (
+        sorted(as_read(concept["name"]) for concept in manifest["policy"]["erase"]),
+        manifest["base"],
+    )
     path = cache / "attempts" / f"{sha256_json([concepts, base['drawn_digest'] if base else None])}.txt"
     seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
     if manifest["seeds"]["audit"] not in seeds:

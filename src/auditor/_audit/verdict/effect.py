@@ -90,7 +90,10 @@ def _learnt(facts: Facts, arm: Arm) -> Control:
     if line is not None and line.least_change is not None:
         return _applied(arm, line.change or 0.0, line.least_change)
     if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
-        sentence = "The probe's effect was not measured: no held-out loss was recorded."
+        sentence = (
+            "The probe's effect was not measured: no loss was recorded on two held-out pictures that differ "
+            "from each other and from those trained on."
+        )
         return potent(passed=False, value=None, n=0, sentence=sentence)
     before, after = np.array(line.fit_before), np.array(line.fit)
     fall = (before - after) / before.mean()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from auditor.builtins.clip.options import ClipOptions
 from auditor.plugin.contracts import Detection, Detector, OptionsModel
+from auditor.policy import as_read
 from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class ClipZeroShot(Detector):
-    """A concept is detected where CLIP's first choice among ``labels`` is its name or a synonym of it."""
+    """A concept is detected where CLIP's first choice among ``labels`` is its name or a synonym of it, in
+    however it is written."""
 
     name = "clip-zero-shot"
     summary = "CLIP zero-shot top-1 among a list of labels (open_clip)"
@@ -59,7 +61,8 @@ class ClipZeroShot(Detector):
             self._features[labels] = clip.label_features(labels, self.options.templates)
         shares = (clip.scale * clip.image_features(images) @ self._features[labels].T).softmax(dim=1)
         best = shares.argmax(dim=1)
-        belongs = shares.new_tensor([[label in names for label in labels] for names in named])
+        read = [{as_read(name) for name in names} for names in named]
+        belongs = shares.new_tensor([[as_read(label) in names for label in labels] for names in read])
         hits = belongs[:, best].T.bool()
         return Detection(
             hits.numpy(),
@@ -69,6 +72,8 @@ class ClipZeroShot(Detector):
 
     def _labels(self, named: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """The policy's labels, and every name that is asked for and not among them."""
-        labels = list(self.options.labels)
-        labels += [name for names in named for name in names if name not in labels]
-        return tuple(labels)
+        # equal features would tie, so what is read alike is one label, in its first writing
+        labels: dict[str, str] = {}
+        for label in (*self.options.labels, *(name for names in named for name in names)):
+            labels.setdefault(as_read(label), label)
+        return tuple(labels.values())

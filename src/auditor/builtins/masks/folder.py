@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from auditor.errors import UsageError
 from auditor.plugin.contracts import MaskRequest, MaskSource, OptionsModel
+from auditor.policy import entry_called
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +41,7 @@ class FolderMasks(MaskSource):
         from auditor._files.digest import sha256_file, sha256_json
 
         return sha256_json(
-            [
-                [path.name, sha256_file(path)]
-                for path in sorted((self.options.folder / concept.name).glob("*.png"))
-            ]
+            [[path.name, sha256_file(path)] for path in sorted(self._folder_of(concept).glob("*.png"))]
         )
 
     def masks(self, request: MaskRequest) -> Tensor:
@@ -58,18 +56,25 @@ class FolderMasks(MaskSource):
     def _mask(self, concept: Concept, name: str, size: tuple[int, int]) -> Tensor:
         import numpy as np
         import torch
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
-        path = self.options.folder / concept.name / f"{name}.png"
-        try:
-            with Image.open(path) as picture:
-                grey = picture.convert("L").resize(size, Image.Resampling.BOX)
-        except (OSError, UnidentifiedImageError) as error:
+        from auditor._files.pictures import read_picture
+
+        path = self._folder_of(concept) / f"{name}.png"
+        if not path.exists():
             raise UsageError(
                 f"The mask {path} cannot be read; keep_images=true and the masks 'none' write the images to "
                 "draw it for."
-            ) from error
+            )
+        picture = read_picture(f"The masks in {path.parent}", path, opaque=True)
+        grey = picture.convert("L").resize(size, Image.Resampling.BOX)
         mask = torch.from_numpy(np.array(grey)) > 127
         if not bool(mask.any()):
             raise UsageError(f"The mask {path} is empty; paint the concept white in it.")
         return mask.float()
+
+    def _folder_of(self, concept: Concept) -> Path:
+        try:
+            return entry_called(self.options.folder, concept.name)
+        except ValueError as error:
+            raise UsageError(f"{error}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from auditor._files.tables import read_table
 from auditor.errors import UsageError
 from auditor.plugin.contracts import OptionsModel, PromptProbe, SamplingProbe
 from auditor.policy import Concept, Sampler, as_read
@@ -100,18 +100,11 @@ class Prompts(PromptProbe):
         if path is None:
             return {}
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                rows = list(reader)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"Cannot read the prompts in {path}: {error}.") from error
-        if missing := {"concept", "prompt"} - set(reader.fieldnames or ()):
-            raise UsageError(
-                f"{path} has no column '{min(missing)}'; 'concept' and 'prompt' are needed, and it has: "
-                f"{', '.join(reader.fieldnames or ()) or 'none'}."
-            )
+            table = read_table(path, ("concept", "prompt"))
+        except ValueError as error:
+            raise UsageError(f"{error}.") from error
         found: dict[str, list[str]] = {}
-        for row in rows:
-            if row["prompt"] and row["concept"]:
-                found.setdefault(row["concept"].strip(), []).append(row["prompt"].strip())
+        for row in table.rows:
+            if row.cells["prompt"].strip() and row.cells["concept"].strip():
+                found.setdefault(row.cells["concept"], []).append(row.cells["prompt"].strip())
         return found

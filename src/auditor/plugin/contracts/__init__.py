@@ -12,7 +12,7 @@ policy's ``budget.plugin_minutes`` ends the process with 5.
 from auditor.plugin.contracts.detectors import Answers, Box, Boxes, Detection, Detector, Labels
 from auditor.plugin.contracts.erasers import Eraser, Erasure, MaskRequest, MaskSource
 from auditor.plugin.contracts.outputs import ImageOutcome, Metric, Reporter
-from auditor.plugin.contracts.plugins import OptionsModel, Plugin
+from auditor.plugin.contracts.plugins import Plugin
 from auditor.plugin.contracts.probes import (
     AnyProbe,
     Probe,
@@ -23,6 +23,7 @@ from auditor.plugin.contracts.probes import (
     Update,
     WeightProbe,
 )
+from auditor.plugin.options import OptionsModel
 
 __all__ = [
     "Answers",

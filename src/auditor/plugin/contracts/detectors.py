@@ -85,7 +85,7 @@ class Detector(Plugin):
     @abstractmethod
     def detect(self, images: Tensor, concepts: Sequence[Concept]) -> Detection | Labels | Boxes | Answers:
         """Score ``images`` (uint8, shape (N, 3, H, W), CPU, not to be changed) against ``concepts`` and their
-        synonyms.
+        synonyms; names are compared by ``as_read``.
 
         An image must be scored as it would be alone: what it is batched with may not matter. What is said
         is kept as it is; how it becomes "seen" or "not seen" is the policy's decision (``gate.decision``).

@@ -1,4 +1,4 @@
-"""What every plugin says of itself, and the model of its options."""
+"""What every plugin says of itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-
-class OptionsModel(BaseModel):
-    """What a plugin can be told in the policy; unknown keys are errors. A string under a field documents
-    it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from auditor.plugin.options import OptionsModel
 
 
 class Plugin(ABC):
@@ -35,6 +28,8 @@ class Plugin(ABC):
     """Distribution and version that it came from; the loader fills it in."""
     given: Mapping[str, Any] | None = None
     """Its options as they were written; the loader fills it in."""
+    given_in: Path | None = None
+    """The folder that their relative paths lead from, None: the working folder; the loader fills it in."""
 
     def __init__(self, options: OptionsModel) -> None:
         self.options: Any = options

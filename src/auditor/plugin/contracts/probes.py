@@ -30,7 +30,8 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class ProbeSetting:
-    """What a probe may know when it chooses its training set; ``forbidden`` holds names in lower case."""
+    """What a probe may know when it chooses its training set; ``forbidden`` holds names as
+    ``as_read`` gives them."""
 
     policy: Policy
     seed: int

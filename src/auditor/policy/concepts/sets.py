@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from auditor._files.relative_paths import placed
 from auditor.policy.concepts import paper
 from auditor.policy.concepts.micro import (
     GENERIC_OBJECTS,
@@ -17,6 +18,7 @@ from auditor.policy.concepts.micro import (
     SCENES,
 )
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
+from auditor.policy.names import as_read
 
 _PROMPTS: dict[str, tuple[str, ...]] = {
     f"paper-{domain}": prompts for domain, prompts in PAPER_PROMPTS.items()
@@ -86,20 +88,21 @@ def resolve_names(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) != {"file"} or not isinstance(value["file"], str):
             raise ValueError("names may be a list, the name of a set, or {file: FILE}")
-        return _names_in(Path(value["file"]))
+        return _names_in(placed(Path(value["file"])))
     return concept_names(value) if isinstance(value, str) else value
 
 
 def _names_in(path: Path) -> tuple[str, ...]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"cannot read the names in {path} ({getattr(error, 'strerror', None) or 'not UTF-8'}); write one "
             "a line"
         ) from error
     names = tuple(line for line in lines if line and not line.startswith("#"))
-    twice = next((name for name in names if names.count(name) > 1), None)
+    read = [as_read(name) for name in names]
+    twice = next((name for name, own in zip(names, read, strict=True) if read.count(own) > 1), None)
     if not names or twice is not None:
         raise ValueError(f"{path} holds no names" if not names else f"'{twice}' stands twice in {path}")
     return names

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from auditor.builtins.erasers.mace.job import Job
 from auditor.builtins.erasers.mace.options import MaceOptions
 from auditor.errors import UsageError
+from auditor.policy import as_read
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
 if TYPE_CHECKING:
@@ -56,20 +57,18 @@ def captions(job: Job) -> tuple[list[str], list[str]]:
     from auditor.builtins.erasers.mace.prior import read_captions
 
     options = job.options
-    erased = {
-        name.casefold() for concept in job.erasure.concepts for name in (concept.name, *concept.synonyms)
-    }
+    erased = {as_read(name) for concept in job.erasure.concepts for name in (concept.name, *concept.synonyms)}
     domains = {concept.domain for concept in job.erasure.concepts}
 
     def prompts(names: tuple[str, ...], retained: list[Concept]) -> list[str]:
-        listed = dict.fromkeys((*names, *(concept.name for concept in retained)))
+        listed = {as_read(name): name for name in (*names, *(concept.name for concept in retained))}
         templates = dict.fromkeys(
             (*ERASURE_TEMPLATES, *(template for concept in retained for template in concept.templates))
         )
         return [
             template.format(name)
-            for name in listed
-            if name.casefold() not in erased
+            for name in listed.values()
+            if as_read(name) not in erased
             for template in templates
         ]
 

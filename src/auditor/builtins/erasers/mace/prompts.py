@@ -14,7 +14,7 @@ from auditor._files.digest import sha256_json
 from auditor.builtins.erasers.mace.align import align_tokens, phrase_positions
 from auditor.builtins.erasers.mace.kept import ConceptFolder
 from auditor.errors import UsageError
-from auditor.policy import Concept
+from auditor.policy import Concept, as_read
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 
 
@@ -25,7 +25,7 @@ def check_concept(concept: Concept, model: DiffusionModel) -> None:
         raise UsageError(
             f"MACE needs a mapping concept for '{concept.name}'; give 'mapping' in the policy (\"a person\")."
         )
-    if concept.mapping.strip().casefold() in (name.casefold() for name in (concept.name, *concept.synonyms)):
+    if as_read(concept.mapping) in map(as_read, (concept.name, *concept.synonyms)):
         raise UsageError(f"The mapping of '{concept.name}' is the concept itself: nothing would be erased.")
     for phrase in (concept.name, concept.mapping):
         if not model.tokenizer(phrase).input_ids[1:-1]:
