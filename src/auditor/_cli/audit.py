@@ -67,7 +67,7 @@ def command(
     model, a UNet, a LoRA or an eraser's changed tensors.
     """
     from auditor._audit.audit import audit
-    from auditor._audit.judge import write_form
+    from auditor._audit.judge import write_forms
     from auditor.plugin._loader import make_plugin
     from auditor.policy import read_policy
     from auditor.report.compare import diff, read_report
@@ -90,8 +90,7 @@ def command(
             chosen=chosen(prediction, components),
         )
     present(report, out, form)
-    for name in forms:
-        write_form(report, out, name)
+    write_forms(report, out, forms)
     if earlier is not None and form == "human":
         show_changes(diff(earlier, report))
     ctx.exit(exit_code_of(report, exit_zero=exit_zero))

@@ -137,13 +137,19 @@ def probe_names(policy: Policy, probes: tuple[Probe, ...]) -> tuple[str, ...]:
 
 def parts_of(plugin: Plugin) -> tuple[Plugin, ...]:
     """The plugins that ``plugin`` is made of. Raises :class:`PluginError` where they are something else."""
-    parts = door.call(plugin, plugin.parts)
+    parts = door.call(plugin, lambda: tuple(plugin.parts()))
     for part in parts:
         if not isinstance(part, Plugin):
             raise PluginError(
                 f"{door.title(plugin)} returned {type(part).__name__} from parts(); plugins are right."
             )
-    return tuple(parts)
+    return parts
+
+
+def training_calls_of(probe: Probe, steps: int) -> int:
+    """How many calls of the denoiser a probe's training takes. Raises :class:`PluginError` where it gives no
+    number."""
+    return door.call(probe, lambda: int(probe.training_calls(steps)))
 
 
 def fingerprint_of(detector: Detector) -> str:
@@ -160,10 +166,10 @@ def fingerprint_of(detector: Detector) -> str:
 def identity_of(plugin: Plugin) -> list[Any]:
     """Name, version, options, content of files, and the same of its parts; of a detector also the weights
     that it decides by."""
-    files = [sha256_tree(path) for path in door.call(plugin, plugin.files)]
+    files = [sha256_tree(path) for path in door.call(plugin, lambda: tuple(plugin.files()))]
     parts = [identity_of(part) for part in parts_of(plugin)]
     weights = [fingerprint_of(plugin)] if isinstance(plugin, Detector) else []
-    return [plugin.name, plugin.origin, plugin.options.model_dump(mode="json"), files, parts, *weights]
+    return [plugin.name, plugin.origin, _dumped(plugin, _options), files, parts, *weights]
 
 
 def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
@@ -195,10 +201,14 @@ def _options(plugin: Plugin) -> OptionsModel:
     return options
 
 
+def _dumped(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> dict[str, Any]:
+    return door.call(plugin, lambda: options_of(plugin).model_dump(mode="json"))
+
+
 def _contents(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> dict[str, str]:
-    options = options_of(plugin).model_dump(mode="json")
+    options = _dumped(plugin, options_of)
     found = {name: sha256_json(value) for name, value in sorted(options.items())}
-    for file in door.call(plugin, plugin.files):
+    for file in door.call(plugin, lambda: tuple(plugin.files())):
         try:
             if _size_of(file) > _MOST_BYTES:
                 raise UsageError(

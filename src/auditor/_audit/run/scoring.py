@@ -11,7 +11,7 @@ from torch import Tensor
 
 from auditor._audit.cells import PlannedSample, Role
 from auditor._journal.lines import Score
-from auditor.errors import PluginError
+from auditor.errors import AuditorError, PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Detection, Detector
 from auditor.policy import Concept, Policy
@@ -69,7 +69,7 @@ class Scorer:
         """An answer a picture. A batch that breaks is tried again image by image."""
         try:
             return [Answer(scores) for scores in self._score(questions, images)]
-        except PluginError as error:
+        except AuditorError as error:
             if len(questions) == 1:
                 return [Answer(error=str(error))]
         return [self.score([asked], image[None])[0] for asked, image in zip(questions, images, strict=True)]
