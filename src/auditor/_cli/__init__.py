@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import click
 
+from auditor._files.entry_points import leave_out_broken_distributions
 from auditor.errors import AuditorError, ExitCode, InterruptedRunError, said
 
 _INTERRUPTED = 130
@@ -57,8 +58,18 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from auditor._process.machine import version_of
+
+        click.echo(f"auditor, version {version_of('auditor')}")
+        ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="auditor")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it."
+)
 @click.option("--debug", is_flag=True, help="Log what is done, and show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
@@ -98,6 +109,7 @@ def main() -> None:
     unended = [True]
     atexit.register(_end_with_5, unended)
     code: int = ExitCode.ERROR
+    leave_out_broken_distributions()
     # Python itself ends with 1 or 0 for what is raised, which mean FAIL and PASS
     try:
         code = _code()

@@ -35,9 +35,10 @@ def call(plugin: Plugin | type[Plugin], method: Callable[_P, _T], *args: _P.args
 
 def iterate(plugin: Plugin, steps: Iterator[_T], seed: int = 0) -> Generator[_T, None, None]:
     """Go through what a plugin yields, one guarded step at a time; closed together with the plugin's own
-    generator. What that raises when it is closed early is logged alone: it must not hide why it is closed.
+    generator.
 
-    ``seed`` is what the global generators begin from.
+    What that raises when it is closed early is logged alone: it must not hide why it is closed. ``seed`` is
+    what the global generators begin from.
     """
     own = Surroundings(seed)
     try:
