@@ -226,14 +226,16 @@ def test_an_observer_that_raises_is_a_sentence(stray: Stray, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STRAYS)
 def test_a_reporter_that_raises_leaves_the_other_forms(stray: Stray, tmp_path: Path, kind: str) -> None:
-    kept = next((Path(__file__).parents[1] / "reporters" / "kept").glob("*.json"))
+    kept = next((Path(__file__).parents[1] / "builtins" / "reporters" / "kept").glob("*.json"))
     stray.place, stray.make = "render", STRAYS[kind]
     with pytest.raises(PluginError, match="'stray'"):
         write_forms(read_report(kept), tmp_path, ["stray", "junit"])
     assert (tmp_path / "junit.xml").is_file()
 
 
-@pytest.mark.parametrize("ending", [KeyboardInterrupt(), InterruptedRunError(15), Ending("the time is spent")])
+@pytest.mark.parametrize(
+    "ending", [KeyboardInterrupt(), InterruptedRunError(15), Ending("the time is spent")]
+)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_ends_a_run_passes_through_also_in_a_group(
     stray: Stray, ending: BaseException, wrapped: bool
@@ -274,15 +276,15 @@ def test_the_command_ends_with_5(
 ) -> None:
     stray.place, stray.make = place, STRAYS[kind]
     load_plugins.cache_clear()
-    monkeypatch.setattr(sys, "argv", ["auditor", "policy", "check", str(tmp_path / "policy.yaml")])
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--plugin", str(tmp_path / "plugins.py")])
-    text = POLICY.model_dump_json().replace('"use":"clip-zero-shot"', '"use":"stray"')
-    (tmp_path / "policy.yaml").write_text(text.replace('"options":{', '"options":{"x":1,', 1))
+    policy = short_policy(detectors=[{"use": "stray", "options": {"x": 1}}]).model_dump_json()
+    (tmp_path / "policy.yaml").write_text(policy)
+    line = ["auditor", "policy", "check", str(tmp_path / "policy.yaml")]
+    monkeypatch.setattr(sys, "argv", [*line, "--plugin", str(tmp_path / "plugins.py")])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 5
     said = capsys.readouterr().err
-    assert "Traceback" not in said and "stray" in said or "plugins.py" in said
+    assert ("Traceback" not in said and "stray" in said) or "plugins.py" in said
 
 
 def test_a_process_that_gets_past_the_last_handler_ends_with_5() -> None:

@@ -164,7 +164,12 @@ def open_checkpoint(
                     (value for key, value in located.snapshot.expected.items() if Path(key).name == name),
                     None,
                 )
-            if digest is not None and opened.files[name] != digest and not is_as_expected(path, digest):
+            if digest is None:
+                raise RefusedError(
+                    f"{source}: {name} was not fetched with the commit {located.snapshot.commit}, so it "
+                    "cannot be shown to be of it."
+                )
+            if opened.files[name] != digest and not is_as_expected(path, digest):
                 raise RefusedError(
                     f"{source}: {name} is not the file that the Hub describes; delete it from the cache and "
                     "fetch it again."

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import choices, chosen, exit_zero, output_format, plugin_files, seal
+from auditor._cli.options import choices, chosen, exit_zero, offline, output_format, plugin_files, seal
 from auditor._cli.terminal import exit_code_of, present, show_changes
 
 
@@ -20,7 +20,7 @@ from auditor._cli.terminal import exit_code_of, present, show_changes
     help="Go on only if the policy is the one with this digest ('auditor policy check').",
 )
 @click.option("--base", help="The checkpoint before erasure; overrides the policy's.")
-@click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
+@offline
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

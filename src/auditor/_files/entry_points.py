@@ -53,7 +53,8 @@ def installed() -> list[Installed]:
 
 def leave_out_broken_distributions() -> None:
     """For this process: what :mod:`importlib.metadata` finds is without the distributions whose metadata
-    cannot be read. Other libraries read all of it when they are imported, and one broken folder stops them."""
+    cannot be read. Other libraries read all of it when they are imported, and one broken folder stops
+    them."""
 
     def found(context: DistributionFinder.Context = _EVERYTHING) -> Iterator[Distribution]:
         return (each for each in _find(context) if not _is_leftover(each) and _fault(each) is None)
