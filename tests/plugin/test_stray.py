@@ -59,7 +59,8 @@ class P(Probe):
     title = property(says("title", "stray"))
     has_sham = property(says("has_sham", True))
     usual, changes, least_change = says("usual", {}), says("changes", ("unet.*",)), says("least_change", 0.1)
-    training_set, training_calls, files = says("training_set", []), says("training_calls", 1), says("files", ())
+    training_set, training_calls = says("training_set", []), says("training_calls", 1)
+    files = says("files", ())
     def update(self, update):
         stray.at("update")
         yield 1
@@ -115,7 +116,7 @@ class Mute(BaseException):
         raise Panic
 
 
-class Disguised(AuditorError):
+class DisguisedError(AuditorError):
     """An error that would end as PASS."""
 
     exit_code = 0
@@ -130,7 +131,7 @@ STRAYS: dict[str, Callable[[], BaseException]] = {
     "group": lambda: BaseExceptionGroup("two", [Panic("one"), ValueError("two")]),
     "mute": Mute,
     "no-text": lambda: ValueError("\ud800" * 10_000_000),
-    "disguised": lambda: Disguised("all is well"),
+    "disguised": lambda: DisguisedError("all is well"),
     "stop-iteration": StopIteration,
 }
 IMAGES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)

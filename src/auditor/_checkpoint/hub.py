@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
@@ -76,7 +77,7 @@ def _from_hub(source: HubSource) -> Snapshot:
     _refuse_full_disk(source, Path(constants.HF_HUB_CACHE), sum(listed[name].size or 0 for name in names))
     expected, folder = {}, None
     for name in names:
-        path = Path(ask(source, lambda name=name: hf_hub_download(source.repo, name, revision=info.sha)))
+        path = Path(ask(source, partial(hf_hub_download, source.repo, name, revision=info.sha)))
         lfs = listed[name].lfs
         digest = (lfs.sha256 if lfs else listed[name].blob_id) or ""
         if path.stat().st_size != listed[name].size or not is_as_expected(path, digest):
@@ -235,12 +236,12 @@ def headers_alone(source: HubSource) -> Iterator[Snapshot]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".safetensors"):
                 url = hf_hub_url(source.repo, name, revision=info.sha)
-                header = ask(source, lambda url=url: _header_at(url))
+                header = ask(source, partial(_header_at, url))
                 with path.open("wb") as file:
                     file.write(header)
                     file.truncate(max(len(header), min(listed[name].size or 0, _LARGEST_SPARSE)))
             else:
-                got = ask(source, lambda name=name: hf_hub_download(source.repo, name, revision=info.sha))
+                got = ask(source, partial(hf_hub_download, source.repo, name, revision=info.sha))
                 shutil.copyfile(got, path)
         assert info.sha is not None
         yield Snapshot(info.sha, Path(place), {}, tuple(sorted(listed)))

@@ -102,8 +102,8 @@ def _answered(where: str, status: int, error: Exception) -> AuditorError:
 def not_here(source: HubSource, why: str) -> UsageError:
     """The error of a repository that is not in the cache while the network is switched off."""
     return UsageError(
-        f"{named(source)} is not in the Hub's cache on this machine, and the network is switched off ({why}); "
-        f"run 'auditor fetch {named(source)}' with a network first."
+        f"{named(source)} is not in the Hub's cache on this machine, and the network is switched off ({why})"
+        f"; run 'auditor fetch {named(source)}' with a network first."
     )
 
 
