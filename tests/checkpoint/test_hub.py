@@ -235,8 +235,9 @@ def test_every_refusal_of_the_hub_has_a_sentence_and_the_right_code(
     code: int,
     sentence: str,
 ) -> None:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     hub.answer, hub.answer_headers = status, headers
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     source = HubSource("org/model", None, None)
