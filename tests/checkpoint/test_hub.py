@@ -216,7 +216,7 @@ def test_the_token_is_sent_to_the_hub_and_shown_nowhere(hub: Hub, tmp_path: Path
             2,
             "correct or unset HF_TOKEN",
         ),
-        (401, {}, 2, "private ones need a token"),
+        (401, {"X-Error-Code": "RepoNotFound"}, 2, "private ones need a token"),
         (403, {"X-Error-Message": "the scope is to write"}, 2, "the permission to read"),
         (403, {"X-Error-Code": "GatedRepo"}, 2, "accept its terms"),
         (404, {}, 2, "There is no org/model on the Hub"),
