@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -145,6 +145,29 @@ def _named_by(path: Path, folder: Path) -> str | None:
     blob = path.resolve()
     linked = path.is_symlink() and blob.parent == (folder.parent.parent / "blobs").resolve()
     return blob.name if linked and _is_digest(blob.name) else None
+
+
+def refuse_other_files(
+    source: str, snapshot: Snapshot, files: Mapping[str, str], paths: Mapping[str, Path]
+) -> None:
+    """Raise :class:`RefusedError` where a file that loads cannot be shown to be of the snapshot's commit.
+
+    ``files`` are their sha256 and ``paths`` where they lie, by name: in the repository, or a bare one.
+    """
+    bare = {PurePosixPath(name).name: digest for name, digest in snapshot.expected.items()}
+    for name, path in paths.items():
+        beside = path.parent == (snapshot.folder / name).parent
+        digest = snapshot.expected.get(name) if beside else bare.get(name)
+        if digest is None:
+            raise RefusedError(
+                f"{source}: {name} was not fetched with the commit {snapshot.commit}, so it cannot be shown to "
+                "be of it."
+            )
+        if files[name] != digest and not is_as_expected(path, digest):
+            raise RefusedError(
+                f"{source}: {name} is not the file that the Hub describes; delete it from the cache and fetch "
+                "it again."
+            )
 
 
 def is_as_expected(path: Path, digest: str) -> bool:
