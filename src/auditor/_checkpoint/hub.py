@@ -160,13 +160,13 @@ def refuse_other_files(
         digest = snapshot.expected.get(name) if beside else bare.get(name)
         if digest is None:
             raise RefusedError(
-                f"{source}: {name} was not fetched with the commit {snapshot.commit}, so it cannot be shown to "
-                "be of it."
+                f"{source}: {name} was not fetched with the commit {snapshot.commit}, so it cannot be "
+                "shown to be of it."
             )
         if files[name] != digest and not is_as_expected(path, digest):
             raise RefusedError(
-                f"{source}: {name} is not the file that the Hub describes; delete it from the cache and fetch "
-                "it again."
+                f"{source}: {name} is not the file that the Hub describes; delete it from the cache and "
+                "fetch it again."
             )
 
 
