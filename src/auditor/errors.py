@@ -6,8 +6,8 @@ AuditorError                  5   something broke while measuring
 ├─ RefusedError               4   the checkpoint is unsafe or malformed; it was not loaded
 └─ PluginError                5   a plugin raised, or returned what its contract forbids
 
-InterruptedRunError     130/143   stopped by a signal; the same command goes on (no Exception: nothing may
-swallow it)
+Ending                            no Exception: no ``except Exception`` of a plugin may swallow it
+└─ InterruptedRunError  130/143   stopped by a signal; the same command goes on
 
 The message is one sentence for a person, with the next step in it.
 """
@@ -54,10 +54,34 @@ class PluginError(AuditorError):
     """A plugin raised or broke its contract; the message names plugin and version."""
 
 
-class InterruptedRunError(BaseException):
-    """A signal stopped the run; everything measured so far is in the journal. No ``except Exception`` of a
+class Ending(BaseException):
+    """What goes on ends here because the user, a signal or the policy says so. No ``except Exception`` of a
     plugin swallows it."""
+
+
+ENDINGS = (KeyboardInterrupt, Ending)
+"""What is let through where everything else that is raised becomes an error."""
+
+
+class InterruptedRunError(Ending):
+    """A signal stopped the run; everything measured so far is in the journal."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("Stopped by a signal; run the same command again to go on from here.")
         self.exit_code: int = 128 + signal_number
+
+
+_LONGEST = 2000  # characters: a message is one sentence, and may quote another
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, as text that can be written: valid Unicode of at most 2000 characters, also
+    where its own ``__str__`` raises."""
+    try:
+        text = str(error)
+    except ENDINGS:
+        raise
+    except BaseException as own:  # noqa: BLE001
+        text = f"(its message cannot be read: {type(own).__name__})"
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

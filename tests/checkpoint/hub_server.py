@@ -40,6 +40,9 @@ class Hub:
     """How many deliveries of large files break off half-way."""
     refuse: int = 0
     """How many requests for large files are answered with 503."""
+    answer: int = 0
+    """The status that every request is answered with; 0: what is right."""
+    answer_headers: dict[str, str] = field(default_factory=dict)
     seconds_a_block: float = 0.0
     on_metadata: Callable[[Hub], None] = field(default=lambda hub: None)
     """Called after the metadata of a revision was delivered."""
@@ -97,7 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.hub.requests.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if self.hub.answer:
+            self._send(self.hub.answer, b"{}", self.hub.answer_headers)
+        elif parts[:2] == ["api", "models"]:
             self._metadata(parts)
         elif parts[0] == "large":
             self._large("/".join(parts[2:]), self.hub.commits[parts[1]], body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from safetensors.torch import load, save
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.addresses import HubSource, parse_hub_source
+from auditor._checkpoint.hub_answers import ask
 from auditor._files.bundled import micro_world
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -203,6 +205,119 @@ def test_the_token_is_sent_to_the_hub_and_shown_nowhere(hub: Hub, tmp_path: Path
     assert ended.returncode == 0
     assert "secret" not in ended.stdout + ended.stderr
     assert not any(b"secretsecret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code", "sentence"),
+    [
+        (
+            401,
+            {"X-Error-Message": "Invalid credentials in Authorization header"},
+            2,
+            "correct or unset HF_TOKEN",
+        ),
+        (401, {"X-Error-Code": "RepoNotFound"}, 2, "private ones need a token"),
+        (403, {"X-Error-Message": "the scope is to write"}, 2, "the permission to read"),
+        (403, {"X-Error-Code": "GatedRepo"}, 2, "accept its terms"),
+        (404, {}, 2, "There is no org/model on the Hub"),
+        (407, {}, 2, "HTTPS_PROXY"),
+        (410, {}, 2, "The Hub refuses org/model (410)"),
+        (429, {"Retry-After": "1"}, 5, "wait 1 seconds and run the same command again"),
+        (500, {}, 5, "a problem of its own with org/model (500)"),
+        (503, {}, 5, "run the same command again later"),
+    ],
+)
+def test_every_refusal_of_the_hub_has_a_sentence_and_the_right_code(
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    headers: dict[str, str],
+    code: int,
+    sentence: str,
+) -> None:
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.answer, hub.answer_headers = status, headers
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    source = HubSource("org/model", None, None)
+    with pytest.raises(AuditorError, match=re.escape(sentence)) as error:
+        ask(source, lambda: HfApi(endpoint=hub.url).model_info("org/model"))
+    assert error.value.exit_code == code
+
+
+def test_what_a_file_is_refused_with_is_said_too(hub: Hub, tmp_path: Path) -> None:
+    hub.on_metadata = lambda hub: setattr(hub, "answer", 403)
+    ended = run(hub, tmp_path, "fetch", "org/model")
+    assert ended.returncode == 2 and "the permission to read" in ended.stderr, ended.stderr
+
+
+@pytest.fixture
+def flat(hub: Hub, tmp_path: Path) -> Path:
+    """The folder of a snapshot in a cache without links."""
+    fetched = run(hub, tmp_path, "fetch", "org/model", HF_HUB_DISABLE_SYMLINKS="1")
+    assert fetched.returncode == 0, fetched.stderr
+    (index,) = tmp_path.rglob("model_index.json")
+    assert not index.is_symlink()
+    return index.parent
+
+
+def test_in_a_cache_without_links_files_are_held_against_what_the_hub_said(
+    hub: Hub, tmp_path: Path, flat: Path
+) -> None:
+    found = json.loads(offline_digest(hub, tmp_path, "org/model").stdout)
+    assert found["refused"] is None and found["commit"] == flat.name
+    for name, spoil in ((UNET, flipped), ("unet/config.json", flipped_text)):
+        whole = (flat / name).read_bytes()
+        (flat / name).write_bytes(spoil(name, whole))
+        refused = offline_digest(hub, tmp_path, "org/model")
+        found = json.loads(refused.stdout)
+        assert refused.returncode == 4 and found["commit"] is None, found
+        assert name in found["refused"] and "is not the file that the Hub describes" in found["refused"]
+        (flat / name).write_bytes(whole)
+    assert offline_digest(hub, tmp_path, "org/model").returncode == 0
+
+
+def test_what_nobody_kept_a_digest_of_is_not_named_as_the_commit(
+    hub: Hub, tmp_path: Path, flat: Path
+) -> None:
+    (record,) = tmp_path.rglob(f"{flat.name}.json")
+    record.unlink()
+    refused = offline_digest(hub, tmp_path, "org/model")
+    assert refused.returncode == 2 and f"auditor fetch org/model@{flat.name}" in refused.stderr
+    named = run(hub, tmp_path, "inspect", str(flat), "--full", "--format", "json")
+    assert named.returncode == 0 and json.loads(named.stdout)["commit"] is None
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+    assert offline_digest(hub, tmp_path, "org/model").returncode == 0
+
+
+def test_a_file_in_place_of_a_link_is_held_against_what_the_hub_said(hub: Hub, tmp_path: Path) -> None:
+    assert run(hub, tmp_path, "fetch", "org/model").returncode == 0
+    (file,) = (path for path in tmp_path.rglob(Path(UNET).name) if path.parent.name == "unet")
+    content = flipped(UNET, file.read_bytes())
+    file.unlink()
+    file.write_bytes(content)
+    refused = offline_digest(hub, tmp_path, "org/model")
+    assert refused.returncode == 4 and "is not the file that the Hub describes" in refused.stdout
+
+
+def test_the_environment_switches_the_network_off_as_the_option_does(hub: Hub, tmp_path: Path) -> None:
+    fetched = run(hub, tmp_path, "fetch", "org/model")
+    assert fetched.returncode == 0
+    asked, source = len(hub.requests), fetched.stdout.strip()
+    plan = ("plan", source, "--policy", "micro-person")
+    erase = ("erase", source, "--eraser", "esd", "--policy", "micro-person", "--dry-run")
+    for line in (("inspect", source), ("fetch", source), plan):
+        ended = run(hub, tmp_path, *line, HF_HUB_OFFLINE="1")
+        assert ended.returncode == 0, ended.stderr
+    for line in (("fetch", source), plan, erase):
+        ended = run(hub, tmp_path, *line, "--offline")
+        assert ended.returncode == 0, ended.stderr
+    assert len(hub.requests) == asked
+    ended = run(hub, tmp_path, "inspect", "hf://org/other", TRANSFORMERS_OFFLINE="1")
+    assert ended.returncode == 2 and "TRANSFORMERS_OFFLINE is set" in ended.stderr
+    ended = run(hub, tmp_path, "fetch", "org/other", "--offline")
+    assert ended.returncode == 2 and "switched off (--offline)" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -508,7 +508,9 @@ def test_the_schema_describes_what_is_written(
 
 
 @pytest.mark.parametrize(
-    "file", sorted((ROOT / "tests" / "reporters" / "kept").glob("*.json")), ids=lambda path: path.stem
+    "file",
+    sorted((ROOT / "tests" / "builtins" / "reporters" / "kept").glob("*.json")),
+    ids=lambda path: path.stem,
 )
 def test_reports_of_earlier_versions_are_read(file: Path) -> None:
     report = read_report(file)

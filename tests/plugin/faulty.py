@@ -1,5 +1,6 @@
 """Plugins with one fault each, as a third party might ship them. Loaded as a file by the tests beside it."""
 
+import asyncio
 import random
 import time
 from dataclasses import replace
@@ -68,6 +69,31 @@ def leaves(*_, **__):
     raise SystemExit(0)
 
 
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+
+def panics(*_, **__):
+    raise Panic("called unwrap on None")
+
+
+def is_cancelled(*_, **__):
+    raise asyncio.CancelledError
+
+
+def ends_its_generator(self, update):
+    yield from ()
+    raise GeneratorExit
+
+
+def raises_many(*_, **__):
+    raise BaseExceptionGroup("two at once", [Panic("one"), RuntimeError("two")])
+
+
+def raises_no_text(*_, **__):
+    raise RuntimeError("\ud800" * 100_000)
+
+
 def hangs(*_, **__):
     time.sleep(600)
 
@@ -117,6 +143,15 @@ PROBES = [
     fault("probe-raises", update=raises),
     fault("probe-raises-when-asked", training_set=raises),
     fault("probe-exits", update=leaves),
+    fault("probe-panics", update=panics),
+    fault("probe-panics-when-asked", training_set=panics),
+    fault("probe-panics-about-its-changes", changes=panics),
+    fault("probe-panics-about-its-least-change", least_change=panics),
+    fault("probe-panics-about-its-calls", training_calls=panics),
+    fault("probe-is-cancelled", update=broken_at(is_cancelled)),
+    fault("probe-ends-its-generator", update=ends_its_generator),
+    fault("probe-raises-many", update=broken_at(raises_many)),
+    fault("probe-raises-no-text", update=raises_no_text),
     fault("probe-returns-nothing", update=lambda self, update: None),
     fault("probe-yields-words", update=lambda self, update: iter(["one"])),
     fault("probe-reaches-another-dose", update=lambda self, update: iter([7])),
@@ -162,6 +197,8 @@ def leaks(found, images):
 DETECTORS = [
     answering("detector-raises", raises),
     answering("detector-exits", leaves),
+    answering("detector-panics", panics),
+    answering("detector-raises-many", raises_many),
     answering("detector-returns-nothing", lambda found, images: None),
     answering("detector-says-nan", lambda found, images: replace(found, scores=found.scores * np.nan)),
     answering("detector-says-numbers", lambda found, images: replace(found, hits=found.hits.astype(int))),
@@ -181,6 +218,7 @@ def misuses(*_, **__):
 
 METRICS = [
     type("Ruler", (ClipScore,), {"name": "metric-raises", "features": raises}),
+    type("Panicking", (ClipScore,), {"name": "metric-panics", "features": panics, "value": panics}),
     type("Misuse", (ClipScore,), {"name": "metric-misuses", "features": misuses}),
     type(
         "Words",

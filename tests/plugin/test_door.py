@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFile
 
 from auditor._process.watchdog import WATCHDOG, Watchdog
 from auditor.errors import PluginError, RefusedError, UsageError
@@ -29,6 +34,25 @@ def meddle() -> list[float]:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
+    torch.set_default_device("meta")
+    torch.device("meta").__enter__()
+    torch.inference_mode().__enter__()
+    torch.set_autocast_enabled("cpu", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_flush_denormal(True)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.enable_math_sdp(False)
+    np.seterr(all="raise")
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    Image.MAX_IMAGE_PIXELS = None
+    warnings.simplefilter("ignore")
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    socket.setdefaulttimeout(0.001)
+    sys.setrecursionlimit(1234)
+    os.environ["AUDITOR_CACHE"] = "elsewhere"
+    os.environ.pop("PATH")
+    os.umask(0o777)
     os.chdir("/")
     print("hello")
     return drawn
@@ -41,7 +65,22 @@ def state() -> tuple[object, ...]:
         torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
         Path.cwd(),
+        torch.ones(()).device,
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.are_deterministic_algorithms_enabled(),
+        sys.float_info.min / 2 > 0,
+        (torch.backends.cudnn.benchmark, torch.backends.cuda.math_sdp_enabled()),
+        np.geterr(),
+        (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS),
+        list(warnings.filters),
+        locale.setlocale(locale.LC_ALL),
+        signal.getsignal(signal.SIGTERM),
+        (socket.getdefaulttimeout(), sys.getrecursionlimit()),
+        dict(os.environ),
+        os.umask(0o022),
     )
+    os.umask(modes[-1])
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(), modes
 
 
@@ -51,6 +90,32 @@ def test_a_call_leaves_the_process_as_it_was_and_is_reproducible(capsys: pytest.
     assert state() == before
     assert first == second, "the generators begin from the same seed in every call"
     assert capsys.readouterr().out == ""
+
+
+def test_who_imports_torch_first_does_not_decide_how_it_computes() -> None:
+    code = """
+import sys
+from auditor.plugin import _door as door
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+with door.opened("A module that research left behind"):
+    import numpy, torch
+    from PIL import ImageFile
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    numpy.seterr(all="raise")
+    threads = torch.get_num_threads()
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(threads + 1)
+    torch.manual_seed(7)
+assert torch.is_grad_enabled() and torch.get_num_threads() == threads
+assert (torch.ones(()).dtype, torch.ones(()).device.type) == (torch.float32, "cpu")
+assert numpy.geterr()["under"] == "ignore" and not ImageFile.LOAD_TRUNCATED_IMAGES
+assert torch.initial_seed() != 7
+assert type(torch.__spec__.loader).__module__ == "_frozen_importlib_external"
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_generator_keeps_its_randomness_from_step_to_step_and_not_ours() -> None:

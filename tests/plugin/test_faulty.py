@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -34,6 +33,9 @@ AT_RUN = [
 WRONG = {
     "import-raises": "raise RuntimeError('no luck')",
     "import-exits": "raise SystemExit(0)",
+    "import-panics": "class Panic(BaseException): pass\nraise Panic('called unwrap on None')",
+    "registration-is-cancelled": "import asyncio\n@hookimpl\ndef auditor_register_probes():\n    raise "
+    "asyncio.CancelledError",
     "package-is-missing": "import no_such_package",
     "syntax": "def (",
     "registration-raises": "@hookimpl\ndef auditor_register_probes():\n    raise RuntimeError('not today')",
@@ -92,11 +94,10 @@ def entries_of(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, 
         module = f"faulty_{name.replace('-', '_')}"
         (folder / f"{module}.py").write_text(f"{HEAD}\n{code}\n")
         entry = EntryPoint(name=name, value=module, group=entries.ENTRY_POINT_GROUP)
-        vars(entry).update(dist=SimpleNamespace(name=f"dist-{name}", version="1.2"))
-        found.append(entry)
+        found.append(entries.Installed(f"dist-{name}", "1.2", (entry,)))
     other = EntryPoint(name="tomorrow", value="tomorrow", group="auditor.v99")
-    vars(other).update(dist=SimpleNamespace(name="dist-tomorrow", version="9"))
-    monkeypatch.setattr(entries, "all_entries", lambda: [*found, other])
+    found.append(entries.Installed("dist-tomorrow", "9", (other,)))
+    monkeypatch.setattr(entries, "installed", lambda: found)
     load_plugins.cache_clear()
 
 
@@ -191,7 +192,7 @@ def test_faulty_metrics_and_observers_are_warnings(
 ) -> None:
     add_file(FAULTY)
     monkeypatch.chdir(shared)
-    faults = ["metric-raises", "metric-misuses", "metric-says-words", "metric-says-nan"]
+    faults = ["metric-raises", "metric-panics", "metric-misuses", "metric-says-words", "metric-says-nan"]
     metrics = [{"use": name, "options": {"model": "micro"}} for name in (*faults, "clip-score")]
     report = audit(tmp_path, shared, metrics=metrics)
     assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from auditor._files.entry_points import ENTRY_POINT_GROUP
+from auditor._files.entry_points import ENTRY_POINT_GROUP, Installed
 from auditor.builtins.probes.finetune import InDomain
 from auditor.errors import PluginError, PolicyError
 from auditor.plugin import _door as door
@@ -17,9 +17,12 @@ from auditor.plugin._loader import find_plugin, load_plugins, make_plugin
 
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Entry points to fill in; the loader forgets what it knew before and after."""
+    """Entry points of one distribution to fill in; the loader forgets what it knew before and after."""
     found: list[object] = []
-    monkeypatch.setattr("auditor._files.entry_points.all_entries", lambda: found)
+    monkeypatch.setattr(
+        "auditor._files.entry_points.installed",
+        lambda: [Installed("some", "1", tuple(found))],  # type: ignore[arg-type]
+    )
     load_plugins.cache_clear()
     yield found  # type: ignore[misc]
     load_plugins.cache_clear()
@@ -52,22 +55,25 @@ def test_asking_for_what_is_not_there_names_what_did_not_load(entries: list[obje
 def test_a_plugin_that_takes_anothers_name_is_refused(
     entries: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Mine(InDomain):
+        pass
+
     @hookimpl
     def auditor_register_probes() -> list[type[InDomain]]:
-        return [InDomain]
+        return [Mine]
 
     module = ModuleType("copycat")
     module.auditor_register_probes = auditor_register_probes  # type: ignore[attr-defined]
 
     class Entry:
-        name, dist, group = "copycat", None, ENTRY_POINT_GROUP
+        name, group = "copycat", ENTRY_POINT_GROUP
 
         def load(self) -> ModuleType:
             return module
 
     entries.append(Entry())
     assert find_plugin("probes", "in-domain").distribution == "auditor"
-    refused = next(record for record in load_plugins().records if record.distribution == "unknown")
+    refused = next(record for record in load_plugins().records if record.distribution == "some")
     assert refused.error == f"its name, 'in-domain', is also that of a probe of auditor {version('auditor')}."
 
 

@@ -20,10 +20,11 @@ from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.whole_files import room_on_disk
 from auditor._journal.file import Journal, read_journal
+from auditor._journal.lines import ErrorLine
 from auditor._journal.seal import read_key
 from auditor._process.machine import default_cache, device_kind, torch_threads, versions
 from auditor._process.signals import stoppable
-from auditor.errors import PolicyError, RefusedError
+from auditor.errors import PluginError, PolicyError, RefusedError, said
 from auditor.plugin._loader import broken_plugins, named_files
 from auditor.plugin._observers import Observers
 from auditor.plugin.instruments import Instruments, make_instruments
@@ -96,7 +97,7 @@ def audit(
                 plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
             )
             _measure(runner, out, manifest, sealed=key is not None)
-        instruments.refuse_changed(plan.contents)
+            _refuse_changed(instruments, runner)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
@@ -149,6 +150,15 @@ def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: boo
     counted = runner.run(started)
     if runner.has_earlier and would_pass(plan, counted):
         runner.check_earlier(sealed=sealed)
+
+
+def _refuse_changed(instruments: Instruments, runner: Runner) -> None:
+    """Raise :class:`UsageError` where a file that the plugins decide by changed under the run. A plugin that
+    breaks when it is asked for them is an error in the report."""
+    try:
+        instruments.refuse_changed(runner.plan.contents)
+    except PluginError as error:
+        runner.record.write(ErrorLine(arm="erased", message=said(error)))
 
 
 def _open(

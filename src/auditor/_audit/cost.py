@@ -17,9 +17,8 @@ from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
-from auditor.plugin import _door as door
 from auditor.plugin.contracts import WeightProbe
-from auditor.plugin.instruments import make_probes
+from auditor.plugin.instruments import make_probes, training_calls_of
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
@@ -136,7 +135,7 @@ def training_calls(plan: Plan) -> int:
     calls = 0
     for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
         if isinstance(probe, WeightProbe):
-            calls += use.replicates * int(door.call(probe, probe.training_calls, use.doses[-1]))
+            calls += use.replicates * training_calls_of(probe, use.doses[-1])
     return _BACKWARD * calls
 
 

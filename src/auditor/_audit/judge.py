@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,19 @@ def write_form(report: Report, out: Path, reporter_name: str, options: dict[str,
     filename, content = render(report, out, reporter_name, options)
     write_whole(out / filename, content)
     return out / filename
+
+
+def write_forms(report: Report, out: Path, names: Sequence[str]) -> None:
+    """Write ``report`` in the forms of several reporters, each whatever the others do; then raise what the
+    first one raised that broke."""
+    broken: list[AuditorError] = []
+    for name in names:
+        try:
+            write_form(report, out, name)
+        except AuditorError as error:
+            broken.append(error)
+    if broken:
+        raise broken[0]
 
 
 def render(

@@ -36,6 +36,7 @@ def replay(
     checkpoint: str | None = None,
     base: str | None = None,
     tolerance: int = 8,
+    offline: bool = False,
     progress: Progress | None = None,
     seal: Path | None = None,
 ) -> Report:
@@ -47,15 +48,18 @@ def replay(
 
     ``checkpoint`` and ``base`` say where the weights lie now, if not where the run found them; their digests
     must be the run's. Trained arms come from the run's folder and are never trained again. The report is
-    written anew, with the finding in it.
+    written anew, with the finding in it. With ``offline`` repositories on the Hub are taken from its cache
+    alone.
     """
     run, progress = open_run(out), progress or Progress()
     key = None if seal is None else read_key(seal)
     signed = seal_of(run.manifest, key)
     counted = tally(run.plan, run.seeds, read_journal(out / "journal.jsonl", signed))
     dtype = run.plan.policy.sampler.dtype
-    opened_base = None if run.base is None else _open(base or run.base.source, run.base)
-    erased = load_model(_open(checkpoint or run.checkpoint.source, run.checkpoint, opened_base), dtype)
+    opened_base = None if run.base is None else _open(base or run.base.source, run.base, offline=offline)
+    erased = load_model(
+        _open(checkpoint or run.checkpoint.source, run.checkpoint, opened_base, offline=offline), dtype
+    )
     models = {Weights.ERASED: erased}
     if opened_base is not None:
         models[Weights.BASE] = load_model(opened_base, dtype)
@@ -90,8 +94,10 @@ def replay(
     return judge_folder(out, key)
 
 
-def _open(source: str, facts: CheckpointFacts, base: Checkpoint | None = None) -> Checkpoint:
-    opened = open_checkpoint(source, base=base, chosen=facts.chosen)
+def _open(
+    source: str, facts: CheckpointFacts, base: Checkpoint | None = None, *, offline: bool
+) -> Checkpoint:
+    opened = open_checkpoint(source, base=base, offline=offline, chosen=facts.chosen)
     if opened.digest != facts.digest:
         raise UsageError(
             f"{source} is not what the run audited: its digest is {opened.digest[:12]}, the run's "

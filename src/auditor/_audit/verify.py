@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from auditor._audit.judge import judged, render
 from auditor._journal.file import read_journal
 from auditor._journal.lines import BatchLine
+from auditor._process.machine import version_of
 from auditor.errors import AuditorError, UsageError
 from auditor.plugin._loader import load_plugins
 from auditor.report import Report
@@ -50,7 +50,7 @@ def verify(folder: Path, key: bytes | None = None) -> Verified:
         report = judged(folder, key)
     except AuditorError as error:
         return Verified(0, 0, (), (str(error),), version)
-    same = version == installed_version("auditor")
+    same = version == version_of("auditor")
     before, after = (found.model_dump() if same else _essence(found) for found in (written, report))
     changed = [name for name in before if before[name] != after[name]]
     if changed:

@@ -24,7 +24,7 @@ from auditor._checkpoint.architecture import (
     refusing,
 )
 from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
-from auditor._checkpoint.hub import Snapshot, fetch, is_as_expected
+from auditor._checkpoint.hub import Snapshot, fetch, refuse_other_files
 from auditor._checkpoint.names import is_unused, plain_name
 from auditor._checkpoint.neighbours import weights_beside
 from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay
@@ -157,18 +157,7 @@ def open_checkpoint(
         else:
             opened = _open_file(located, base, chosen or {})
     if located.snapshot is not None:
-        for name, path in opened.paths.items():
-            digest = located.snapshot.expected.get(name)
-            if opened.form is not Form.FOLDER:
-                digest = next(
-                    (value for key, value in located.snapshot.expected.items() if Path(key).name == name),
-                    None,
-                )
-            if digest is not None and opened.files[name] != digest and not is_as_expected(path, digest):
-                raise RefusedError(
-                    f"{source}: {name} is not the file that the Hub describes; delete it from the cache and "
-                    "fetch it again."
-                )
+        refuse_other_files(source, located.snapshot, opened.files, opened.paths)
     _LOG.info("admitted %s: %s, digest %s", source, opened.form, opened.digest)
     return opened
 

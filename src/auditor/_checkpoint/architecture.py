@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor._checkpoint.names import is_buffer, is_unused, plain_name
 from auditor._files.json_files import read_json
-from auditor.errors import AuditorError, RefusedError
+from auditor.errors import ENDINGS, AuditorError, RefusedError, said
 
 if TYPE_CHECKING:
     from auditor._checkpoint.vocabulary import Vocabulary
@@ -24,10 +24,10 @@ def refusing(what: str) -> Iterator[None]:
     sentence."""
     try:
         yield
-    except AuditorError:
+    except (AuditorError, *ENDINGS):
         raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    except BaseException as error:  # a library in Rust that panics raises no Exception
+        reason = (said(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise RefusedError(f"{what}: {reason}") from error
 
 

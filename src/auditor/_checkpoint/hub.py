@@ -8,34 +8,26 @@ written or logged here.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource
 from auditor._checkpoint.folder import LICENCES
+from auditor._checkpoint.hub_answers import ask, named, not_here
 from auditor._files.safetensors_header import LARGEST_HEADER
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
-_TRIES = 3
-# whichever huggingface_hub is built on
-_HTTP_CLIENTS = (
-    "httpx",
-    "httpx2",
-    "httpcore",
-    "httpcore2",
-    "requests",
-    "urllib3",
-)
 _SPARE_BYTES = 256 * 2**20
 _LARGEST_SPARSE = 2**40
 _PARTIAL = 206  # an answer with the asked range alone
@@ -63,21 +55,29 @@ def fetch(source: HubSource, *, offline: bool = False) -> Snapshot:
     cannot be reached or the disk is too full, :class:`RefusedError` where a file is not what the Hub says it
     is (it is removed, to be fetched again).
     """
-    return _from_cache(source) if offline else _from_hub(source)
+    why = "--offline" if offline else switched_off()
+    return _from_hub(source) if why is None else _from_cache(source, why)
+
+
+def switched_off() -> str | None:
+    """What in the environment switches the network off for the Hub, in words; None where nothing does."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        return None
+    return f"{'HF_HUB_OFFLINE' if os.environ.get('HF_HUB_OFFLINE') else 'TRANSFORMERS_OFFLINE'} is set"
 
 
 def _from_hub(source: HubSource) -> Snapshot:
     from huggingface_hub import HfApi, constants, hf_hub_download
 
-    info = _ask(
-        source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
-    )
+    info = ask(source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True))
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     names = _needed(source, listed)
     _refuse_full_disk(source, Path(constants.HF_HUB_CACHE), sum(listed[name].size or 0 for name in names))
     expected, folder = {}, None
     for name in names:
-        path = Path(_ask(source, lambda name=name: hf_hub_download(source.repo, name, revision=info.sha)))
+        path = Path(ask(source, partial(hf_hub_download, source.repo, name, revision=info.sha)))
         lfs = listed[name].lfs
         digest = (lfs.sha256 if lfs else listed[name].blob_id) or ""
         if path.stat().st_size != listed[name].size or not is_as_expected(path, digest):
@@ -90,31 +90,84 @@ def _from_hub(source: HubSource) -> Snapshot:
         expected[name] = digest
         folder = path.parents[len(PurePosixPath(name).parts) - 1]
     assert folder is not None and info.sha is not None
+    repository = folder.parent.parent
+    kept = _digests_kept(folder)
+    if not expected.items() <= kept.items():
+        write_whole(_record_of(folder), json.dumps(kept | expected, sort_keys=True, indent=1).encode())
     # now that all of it is there, and not before, the revision's name leads to it without a network
-    write_whole(folder.parent.parent / "refs" / (source.revision or "main"), info.sha.encode())
+    write_whole(repository / "refs" / (source.revision or "main"), info.sha.encode())
     return Snapshot(info.sha, folder, expected, tuple(sorted(listed)))
 
 
-def _from_cache(source: HubSource) -> Snapshot:
+def _record_of(folder: Path) -> Path:
+    """Where the digests that the Hub gave a snapshot's files are kept: beside the snapshots."""
+    return folder.parent.parent / "auditor" / f"{folder.name}.json"
+
+
+def _digests_kept(folder: Path) -> dict[str, str]:
+    """The digests that the Hub gave the files of a snapshot when they were fetched; none where nothing that
+    reads was kept."""
+    try:
+        kept = json.loads(_record_of(folder).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {k: v for k, v in kept.items() if isinstance(v, str)} if isinstance(kept, dict) else {}
+
+
+def _from_cache(source: HubSource, why: str) -> Snapshot:
     from huggingface_hub import try_to_load_from_cache
 
-    first = source.file or "model_index.json"
-    found = try_to_load_from_cache(source.repo, first, revision=source.revision or "main")
-    if not isinstance(found, str):
-        raise UsageError(
-            f"{source.repo} is not in the Hub's cache on this machine; run 'auditor fetch {source.repo}' "
-            "with a network first."
-        )
+    revision = source.revision or "main"
+    firsts = [source.file] if source.file else ["model_index.json", *ADAPTER_FILES]
+    there = ((first, try_to_load_from_cache(source.repo, first, revision=revision)) for first in firsts)
+    first, found = next(((first, path) for first, path in there if isinstance(path, str)), ("", ""))
+    if not found:
+        raise not_here(source, why)
     folder = Path(found).parents[len(PurePosixPath(first).parts) - 1]
     names = _needed(
         source, (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     )
-    # in the cache a file is a link to a blob that is named by the digest the Hub gave it
-    return Snapshot(
-        folder.name,
-        folder,
-        {name: blob.name for name in names if _is_digest((blob := (folder / name).resolve()).name)},
-    )
+    expected = {name: digest for name in names if (digest := _named_by(folder / name, folder))}
+    expected |= {name: digest for name, digest in _digests_kept(folder).items() if name in names}
+    bare = next((name for name in names if name not in expected), None)
+    if bare is not None:
+        commit = named(HubSource(source.repo, folder.name, source.file))
+        raise UsageError(
+            f"{source.repo}: {bare} lies in the Hub's cache without what the Hub said of it, so it cannot be "
+            f"shown to be of the commit {folder.name}; run 'auditor fetch {commit}' with a network once, or "
+            f"give the folder, which names no commit: {folder}"
+        )
+    return Snapshot(folder.name, folder, expected)
+
+
+def _named_by(path: Path, folder: Path) -> str | None:
+    """In a cache with links a file is one to a blob that is named by the digest that the Hub gave it."""
+    blob = path.resolve()
+    linked = path.is_symlink() and blob.parent == (folder.parent.parent / "blobs").resolve()
+    return blob.name if linked and _is_digest(blob.name) else None
+
+
+def refuse_other_files(
+    source: str, snapshot: Snapshot, files: Mapping[str, str], paths: Mapping[str, Path]
+) -> None:
+    """Raise :class:`RefusedError` where a file that loads cannot be shown to be of the snapshot's commit.
+
+    ``files`` are their sha256 and ``paths`` where they lie, by name: in the repository, or a bare one.
+    """
+    bare = {PurePosixPath(name).name: digest for name, digest in snapshot.expected.items()}
+    for name, path in paths.items():
+        beside = path.parent == (snapshot.folder / name).parent
+        digest = snapshot.expected.get(name) if beside else bare.get(name)
+        if digest is None:
+            raise RefusedError(
+                f"{source}: {name} was not fetched with the commit {snapshot.commit}, so it cannot be "
+                "shown to be of it."
+            )
+        if files[name] != digest and not is_as_expected(path, digest):
+            raise RefusedError(
+                f"{source}: {name} is not the file that the Hub describes; delete it from the cache and "
+                "fetch it again."
+            )
 
 
 def is_as_expected(path: Path, digest: str) -> bool:
@@ -198,9 +251,7 @@ def headers_alone(source: HubSource) -> Iterator[Snapshot]:
     """
     from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
 
-    info = _ask(
-        source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
-    )
+    info = ask(source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True))
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     with tempfile.TemporaryDirectory() as place:
         for name in _needed(source, listed):
@@ -208,12 +259,12 @@ def headers_alone(source: HubSource) -> Iterator[Snapshot]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".safetensors"):
                 url = hf_hub_url(source.repo, name, revision=info.sha)
-                header = _ask(source, lambda url=url: _header_at(url))
+                header = ask(source, partial(_header_at, url))
                 with path.open("wb") as file:
                     file.write(header)
                     file.truncate(max(len(header), min(listed[name].size or 0, _LARGEST_SPARSE)))
             else:
-                got = _ask(source, lambda name=name: hf_hub_download(source.repo, name, revision=info.sha))
+                got = ask(source, partial(hf_hub_download, source.repo, name, revision=info.sha))
                 shutil.copyfile(got, path)
         assert info.sha is not None
         yield Snapshot(info.sha, Path(place), {}, tuple(sorted(listed)))
@@ -251,45 +302,3 @@ def _refuse_full_disk(source: HubSource, cache: Path, size: int) -> None:
             f"{source.repo} takes {size / 2**30:.1f} GiB and {nearest} has {free / 2**30:.1f}; make room or "
             "set HF_HUB_CACHE."
         )
-
-
-def _ask(source: HubSource, question: Any) -> Any:
-    """Ask the Hub, again where it stumbles; every way in which it can fail becomes one of our sentences."""
-    from huggingface_hub import errors
-
-    where = f"{source.repo}{'@' + source.revision if source.revision else ''}"
-    for attempt in range(1, _TRIES + 1):
-        try:
-            return question()
-        except errors.GatedRepoError as error:
-            raise UsageError(
-                f"{where} is gated: accept its terms on the Hub and log in ('hf auth login' or HF_TOKEN)."
-            ) from error
-        except (
-            errors.RepositoryNotFoundError,
-            errors.RevisionNotFoundError,
-            errors.EntryNotFoundError,
-        ) as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                problem: Exception = error
-            else:
-                raise UsageError(
-                    f"There is no {where} on the Hub, nor a file of that name here (private ones need a "
-                    "token)."
-                ) from error
-        except errors.HFValidationError as error:
-            raise UsageError(
-                f"{where} is no name of a repository on the Hub, and there is no such folder here."
-            ) from error
-        except Exception as error:
-            if (
-                not isinstance(error, errors.HfHubHTTPError | OSError)
-                and type(error).__module__.split(".")[0] not in _HTTP_CLIENTS
-            ):
-                raise
-            problem = error
-        if attempt < _TRIES:
-            time.sleep(attempt)
-    raise AuditorError(
-        f"The Hub did not deliver {where} ({type(problem).__name__}); run the same command again, it goes on."
-    ) from problem

@@ -13,7 +13,7 @@ import yaml
 
 from auditor._checkpoint.admit import Located, file_in, locate, on_hub, open_checkpoint
 from auditor._checkpoint.folder import admit_folder, weight_files
-from auditor._checkpoint.hub import headers_alone
+from auditor._checkpoint.hub import headers_alone, switched_off
 from auditor._checkpoint.neighbours import WEIGHT_FILES
 from auditor._checkpoint.overlay import form_of
 from auditor._checkpoint.prediction import said_prediction
@@ -71,7 +71,7 @@ def inspect(
     """Look at ``source``. With ``full`` everything is admitted, hashed and scanned as for an audit, by the
     same code (a single file then needs ``base``). ``chosen``: see
     :func:`~auditor._checkpoint.admit.open_checkpoint`."""
-    hub = None if full or offline else on_hub(source)
+    hub = None if full or offline or switched_off() else on_hub(source)
     with contextlib.ExitStack() as stack:
         if hub is None:
             located = locate(source, offline=offline)
@@ -88,6 +88,8 @@ def _looked_at(
     form, components, refused = None, list[Component](), None
     digest = root = family = prediction = None
     content, path = "", file_in(located.path)
+    # of the cache nothing is shown to be of a commit before every byte was read
+    commit = located.snapshot.commit if located.snapshot and located.snapshot.listed else None
     try:
         if path.is_dir():
             form, components = "diffusers folder", _folder(located, chosen)
@@ -100,7 +102,7 @@ def _looked_at(
             opened_base = None if base is None or path.is_dir() else open_checkpoint(base, offline=offline)
             opened = open_checkpoint(source, base=opened_base, offline=offline, chosen=chosen)
             digest, root, form = opened.digest, opened.root_digest, str(opened.form)
-            content, prediction = opened.content, opened.prediction
+            content, prediction, commit = opened.content, opened.prediction, opened.commit
     except RefusedError as error:
         refused = str(error)
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -111,7 +113,7 @@ def _looked_at(
         form,
         family,
         prediction,
-        located.snapshot.commit if located.snapshot else None,
+        commit,
         tuple(components),
         licence,
         base_model,

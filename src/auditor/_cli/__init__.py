@@ -3,15 +3,22 @@ run."""
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
-from auditor.errors import AuditorError, ExitCode, InterruptedRunError
+from auditor._files.entry_points import leave_out_broken_distributions
+from auditor.errors import AuditorError, ExitCode, InterruptedRunError, said
+
+_INTERRUPTED = 130
+_CODES = (ExitCode.USAGE, ExitCode.REFUSED, ExitCode.ERROR, _INTERRUPTED, 143)
+"""What an error may end with: a plugin's own class may say 0 or 1."""
 
 _COMMANDS = {
     "demo": "erase one person twice, audit both, show one page",
@@ -51,8 +58,18 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from auditor._process.machine import version_of
+
+        click.echo(f"auditor, version {version_of('auditor')}")
+        ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="auditor")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it."
+)
 @click.option("--debug", is_flag=True, help="Log what is done, and show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
@@ -89,26 +106,51 @@ def _printable(text: str) -> str:
 
 def main() -> None:
     """The entry point: errors become one sentence and their exit code."""
+    unended = [True]
+    atexit.register(_end_with_5, unended)
+    code: int = ExitCode.ERROR
+    leave_out_broken_distributions()
+    # Python itself ends with 1 or 0 for what is raised, which mean FAIL and PASS
+    try:
+        code = _code()
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BaseException as error:  # noqa: BLE001
+        with suppress(Exception):
+            _say(f"unexpected {type(error).__name__}")
+    unended.clear()
+    atexit.unregister(_end_with_5)
+    raise SystemExit(code)
+
+
+def _end_with_5(unended: list[bool]) -> None:
+    """At the end of a process that got past :func:`main`."""
+    if unended:
+        os._exit(ExitCode.ERROR)
+
+
+def _code() -> int:
+    """What the command ends with."""
     debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False)  # without standalone mode click hands the exit code back
+        return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
-        raise SystemExit(130) from None
+        return _INTERRUPTED
     except click.ClickException as error:
         error.show()
-        raise SystemExit(ExitCode.USAGE) from None
-    except (AuditorError, InterruptedRunError) as error:
+        return ExitCode.USAGE
+    except BaseException as error:  # noqa: BLE001
         if debug:
             traceback.print_exc()
-        click.echo(f"auditor: {_printable(str(error))}", err=True)
-        raise SystemExit(error.exit_code) from None
-    # Python would end with 1 or 0 here, which mean FAIL and PASS
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        if debug:
-            traceback.print_exc()
-        click.echo(
-            f"auditor: unexpected {type(error).__name__}: {_printable(str(error))} (--debug shows where)",
-            err=True,
-        )
-        raise SystemExit(ExitCode.ERROR) from None
-    raise SystemExit(code if isinstance(code, int) else 0)
+        if isinstance(error, AuditorError | InterruptedRunError):
+            _say(said(error))
+            return error.exit_code if error.exit_code in _CODES else ExitCode.ERROR
+        _say(f"unexpected {type(error).__name__}: {said(error)} (--debug shows where)")
+        return ExitCode.ERROR
+
+
+def _say(sentence: str) -> None:
+    """On standard error, where somebody reads that: a closed one changes no exit code."""
+    with suppress(OSError, ValueError, AttributeError):
+        click.echo(f"auditor: {_printable(sentence)}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import choices, chosen, exit_zero, output_format, plugin_files, seal
+from auditor._cli.options import choices, chosen, exit_zero, offline, output_format, plugin_files, seal
 from auditor._cli.terminal import exit_code_of, present, show_changes
 
 
@@ -20,7 +20,7 @@ from auditor._cli.terminal import exit_code_of, present, show_changes
     help="Go on only if the policy is the one with this digest ('auditor policy check').",
 )
 @click.option("--base", help="The checkpoint before erasure; overrides the policy's.")
-@click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
+@offline
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -67,7 +67,7 @@ def command(
     model, a UNet, a LoRA or an eraser's changed tensors.
     """
     from auditor._audit.audit import audit
-    from auditor._audit.judge import write_form
+    from auditor._audit.judge import write_forms
     from auditor.plugin._loader import make_plugin
     from auditor.policy import read_policy
     from auditor.report.compare import diff, read_report
@@ -90,8 +90,7 @@ def command(
             chosen=chosen(prediction, components),
         )
     present(report, out, form)
-    for name in forms:
-        write_form(report, out, name)
+    write_forms(report, out, forms)
     if earlier is not None and form == "human":
         show_changes(diff(earlier, report))
     ctx.exit(exit_code_of(report, exit_zero=exit_zero))

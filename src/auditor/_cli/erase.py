@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from auditor._cli.live import watch_steps
-from auditor._cli.options import choices, chosen, plugin_files
+from auditor._cli.options import choices, chosen, offline, plugin_files
 from auditor._cli.terminal import show_erasure_plan
 
 
@@ -47,6 +47,7 @@ from auditor._cli.terminal import show_erasure_plan
 @click.option("--over", help="The diffusers folder that BASE, a single file, lies over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@offline
 @choices
 @plugin_files
 def command(
@@ -61,6 +62,7 @@ def command(
     over: str | None,
     dry_run: bool,
     seed: int,
+    offline: bool,
     prediction: str | None,
     components: dict[str, str],
 ) -> None:
@@ -88,6 +90,7 @@ def command(
                 over=over,
                 out=out,
                 chosen=meant,
+                offline=offline,
             )
         )
         return
@@ -105,6 +108,7 @@ def command(
             reuse=reuse,
             over=over,
             chosen=meant,
+            offline=offline,
             on_step=on_step,
         )
     click.echo(f"Wrote {folder}")

@@ -7,7 +7,7 @@ import json
 
 import click
 
-from auditor._cli.options import choices, chosen
+from auditor._cli.options import choices, chosen, offline
 from auditor.errors import ExitCode
 
 
@@ -19,7 +19,7 @@ from auditor.errors import ExitCode
     help="Read every byte as for an audit: digests, and values that are not finite or constant.",
 )
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
-@click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
+@offline
 @choices
 @click.option("--format", "form", type=click.Choice(["human", "json"]), default="human")
 @click.pass_context

@@ -40,6 +40,12 @@ plugin_files = click.option(
     "what is audited.",
 )
 
+offline = click.option(
+    "--offline",
+    is_flag=True,
+    help="Take repositories from the Hub's cache alone. HF_HUB_OFFLINE=1 in the environment does the same.",
+)
+
 seal = click.option(
     "--seal",
     type=click.Path(path_type=Path),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import plugin_files
+from auditor._cli.options import offline, plugin_files
 from auditor._cli.terminal import show_plan
 
 
@@ -16,8 +16,9 @@ from auditor._cli.terminal import show_plan
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Where earlier audits left how quick this machine is."
 )
+@offline
 @plugin_files
-def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
+def command(checkpoint: str | None, policy: str, cache: Path | None, offline: bool) -> None:
     """Say what an audit would draw, what it could show and what it would cost. No model is loaded;
     CHECKPOINT, if given, is admitted."""
     from auditor._audit.cost import forecast_cost, kept_rate
@@ -29,7 +30,7 @@ def command(checkpoint: str | None, policy: str, cache: Path | None) -> None:
     if checkpoint is not None:
         from auditor._checkpoint import open_checkpoint
 
-        opened = open_checkpoint(checkpoint)
+        opened = open_checkpoint(checkpoint, offline=offline)
         click.echo(
             f"{checkpoint}: admitted, {opened.parameters / 1e6:.1f} M parameters, digest {opened.digest[:12]}"
         )

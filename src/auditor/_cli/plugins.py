@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from auditor._cli.options import plugin_files
+from auditor._files.entry_points import limit_in_words
 from auditor.errors import UsageError
 from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
 
@@ -42,7 +43,9 @@ def show(name: str, kind: str | None, form: str) -> None:
         record for record in load_plugins().records if record.name == name and kind in (None, record.kind)
     ]
     if not records:
-        raise UsageError(f"No plugin is called '{name}'; 'auditor plugins' lists them.")
+        limit = limit_in_words()
+        hint = f" {limit}" if limit else ""
+        raise UsageError(f"No plugin is called '{name}'; 'auditor plugins' lists them.{hint}")
     if form == "json":
         rows = [
             _row(record) | {"options": record.plugin.Options.model_json_schema() if record.plugin else None}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import plugin_files, seal
+from auditor._cli.options import offline, plugin_files, seal
 from auditor.errors import AuditorError
 
 
@@ -29,10 +29,17 @@ from auditor.errors import AuditorError
     show_default=True,
     help="Largest difference of a pixel, of 255, that another stack may make.",
 )
+@offline
 @seal
 @plugin_files
 def command(
-    folder: Path, samples: int, checkpoint: str | None, base: str | None, tolerance: int, seal: Path | None
+    folder: Path,
+    samples: int,
+    checkpoint: str | None,
+    base: str | None,
+    tolerance: int,
+    offline: bool,
+    seal: Path | None,
 ) -> None:
     """Draw some images of the run in FOLDER again and compare them, pixel by pixel and by what the detector
     says.
@@ -48,6 +55,7 @@ def command(
             checkpoint=checkpoint,
             base=base,
             tolerance=tolerance,
+            offline=offline,
             progress=progress,
             seal=seal,
         )

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from auditor._cli.options import plugin_files
+from auditor._cli.options import offline, plugin_files
 from auditor._cli.terminal import Terminal, plain
 from auditor._study.store import ArmRecord, Store, StudyProgress, seen
 from auditor.errors import ExitCode
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Say what it would take; nothing is loaded or measured.")
 @click.option("--write-only", is_flag=True, help="Write table, figures and page of what is there already.")
-@click.option("--offline", is_flag=True, help="Take a base from the Hub's cache alone.")
+@offline
 @click.option("--worker", is_flag=True, hidden=True)
 @plugin_files
 @click.pass_context

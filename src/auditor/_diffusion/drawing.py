@@ -10,6 +10,7 @@ from torch import Tensor
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import draw
 from auditor._files.images import flaw_of
+from auditor.errors import said
 from auditor.policy import Sampler
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
@@ -68,7 +69,7 @@ def draw_in_batches(
 def is_out_of_memory(error: BaseException) -> bool:
     """torch says so in its own class on a GPU and in words on a CPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error).lower() for words in _NO_MEMORY
+        words in said(error).lower() for words in _NO_MEMORY
     )
 
 

@@ -48,12 +48,13 @@ def plan_erasure(
     over: str | None = None,
     out: Path | None = None,
     chosen: Mapping[str, str] | None = None,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """What :func:`erase` would do, by the eraser's own account, and nothing of it done. Raises as it
     would."""
     if out is not None:
         _new_folder(out)
-    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {})
+    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {}, offline=offline)
     found: dict[str, Any] = door.call(job.plugin, job.plugin.plan, job.erasure(None))
     return found
 
@@ -70,6 +71,7 @@ def erase(
     reuse: Path | None = None,
     over: str | None = None,
     chosen: Mapping[str, str] | None = None,
+    offline: bool = False,
     on_step: Callable[[str, int, int], None] = lambda stage, step, steps: None,
 ) -> Path:
     """Erase the policy's concepts from ``base`` and write the result to ``out``.
@@ -78,11 +80,12 @@ def erase(
     then it is changed in place, and is the result. A file that lies over a diffusers folder needs that one in
     ``over``; ``chosen`` says what is meant where its files do not say one thing
     (:func:`~auditor._checkpoint.admit.open_checkpoint`). Only what the eraser says it changes may change;
-    every other file is copied. ``reuse`` is an earlier result whose parts the eraser may take. Raises
+    every other file is copied. With ``offline`` the Hub is not
+    asked. ``reuse`` is an earlier result whose parts the eraser may take. Raises
     :class:`UsageError` where ``out`` is not empty or something cannot be erased; then nothing is written.
     """
     out = _new_folder(out)
-    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {})
+    job = erasure_job(base, policy, eraser, options, seed, reuse, over, chosen or {}, offline=offline)
     if save == "delta":
         refuse_delta(job)
     # says what cannot be done, before anything is written

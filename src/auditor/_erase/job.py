@@ -80,6 +80,8 @@ def erasure_job(
     reuse: Path | None,
     over: str | None,
     chosen: Mapping[str, str],
+    *,
+    offline: bool = False,
 ) -> ErasureJob:
     """Everything that an erasure needs, loaded and checked; arguments and errors are those of
     :func:`~auditor._erase.erase.erase`."""
@@ -96,7 +98,8 @@ def erasure_job(
             "its erasure/ in it."
         )
     if isinstance(base, str):
-        opened = open_checkpoint(base, base=None if over is None else open_checkpoint(over), chosen=chosen)
+        under = None if over is None else open_checkpoint(over, offline=offline)
+        opened = open_checkpoint(base, base=under, offline=offline, chosen=chosen)
         if over is not None and opened.base is None:
             raise UsageError(f"{base} is a diffusers folder and lies over nothing; leave out --over.")
         base = (opened, load_model(opened, "float32"))

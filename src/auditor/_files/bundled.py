@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from auditor._files.entry_points import plugin_entries
+from auditor._files.entry_points import wanted_distributions
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -44,10 +44,10 @@ def bundled_names() -> list[str]:
 
 def _folders() -> Iterator[Path]:
     yield policies_folder()
-    for entry in plugin_entries():
+    for entry in (entry for found in wanted_distributions() for entry in found.entries):
         try:
             spec = importlib.util.find_spec(entry.module.split(".")[0])
-        except (ImportError, ValueError):
+        except Exception:  # noqa: BLE001, S112 - the loader names what cannot be found
             continue
         for place in (spec.submodule_search_locations or ()) if spec else ():
             yield Path(place) / "policies"

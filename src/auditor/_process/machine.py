@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import platformdirs
@@ -19,7 +19,20 @@ STACK = ("auditor", "torch", "diffusers", "transformers", "peft", "open_clip_tor
 
 def versions() -> dict[str, str]:
     """What of :data:`STACK` is installed."""
-    return {name: version(name) for name in STACK}
+    return {name: version_of(name) for name in STACK}
+
+
+def version_of(name: str) -> str:
+    """The version of the distribution ``name`` that is installed: the first on the path whose metadata says
+    one. ``unknown`` where none does."""
+    for distribution in distributions(name=name):
+        try:
+            release = distribution.version
+        except Exception:  # noqa: BLE001, S112 - an empty folder, or whatever else has that name
+            continue
+        if release:
+            return str(release)
+    return "unknown"
 
 
 def device_kind() -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from auditor._files.images import PictureCache
 from auditor._study.expand import Chosen, Expansion, StudyArm
 from auditor._study.store import Store
-from auditor.plugin import _door as door
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import WeightProbe
+from auditor.plugin.instruments import training_calls_of
 from auditor.policy import ProbeUse
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
@@ -89,5 +89,5 @@ def _takes(
     calls = images * plan.study.sampler.steps * 2
     for use, _ in trainings:
         probe: WeightProbe = make_plugin("probes", use.use, use.options)
-        calls += _BACKWARD * int(door.call(probe, probe.training_calls, use.doses[-1]))
+        calls += _BACKWARD * training_calls_of(probe, use.doses[-1])
     return Takes(checkpoints, len(trainings), sum(use.doses[-1] for use, _ in trainings), images, calls)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.metadata import version
 from typing import Any, Literal
 
 from auditor._audit.cells import Seeds
 from auditor._diffusion.seeds import image_seed, training_seed
 from auditor._files.digest import sha256_json
+from auditor._process.machine import version_of
 from auditor._study.document import Study
 from auditor.errors import UsageError
 from auditor.plugin._loader import make_plugin
@@ -79,7 +79,7 @@ class Expansion:
     def __init__(self, study: Study, base: str, device: str) -> None:
         self.study, self.base = study, base
         self._plugins: dict[str, list[Any]] = {}
-        self._stack = {name: version(name) for name in STACK} | {"device": device}
+        self._stack = {name: version_of(name) for name in STACK} | {"device": device}
 
     @cached_property
     def _sampler(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from auditor._diffusion.sampling import batch_size
 from auditor._files.images import PictureCache, flaw_of
 from auditor._study.expand import Expansion, StudyArm, StudySample
 from auditor._study.store import ArmRecord, MetricValue, Outcome, Store, StudyProgress
-from auditor.errors import AuditorError, PluginError, UsageError
+from auditor.errors import ENDINGS, AuditorError, PluginError, UsageError, said
 from auditor.plugin._loader import make_plugin
 from auditor.plugin.contracts import Detector, ImageOutcome, Metric
 from auditor.policy import Concept
@@ -211,14 +211,14 @@ class ArmMeasurer:
         whole study."""
         try:
             yield
-        except OSError:
+        except (OSError, *ENDINGS):
             raise
-        # a plugin, torch or a bug of ours: an arm that breaks must not end the others
-        except Exception as error:  # noqa: BLE001
+        # a plugin, a panic in a library or a bug of ours: an arm that breaks must not end the others
+        except BaseException as error:  # noqa: BLE001
             message = (
-                str(error)
+                said(error)
                 if isinstance(error, AuditorError)
-                else f"unexpected {type(error).__name__}: {error}"
+                else f"unexpected {type(error).__name__}: {said(error)}"
             )
             self.store.fail(key, message)
             self.failures += 1

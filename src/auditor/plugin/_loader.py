@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from auditor._files import entry_points as entries
 from auditor._files.documents import sentence_of
 from auditor._files.relative_paths import folder_of_paths, relative_to
+from auditor._process.machine import version_of
 from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
 from auditor.plugin import API_VERSION, hookspecs
 from auditor.plugin import _door as door
@@ -58,6 +59,7 @@ SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS}
 OBSERVERS = ("auditor_run_started", "auditor_arm_ready", "auditor_batch_measured", "auditor_report_written")
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_MISSING = f"{entries.LOAD_ONLY} names it, and it is not installed or registers nothing."
 _files: list[Path] = []
 
 
@@ -101,10 +103,15 @@ def load_plugins() -> Loaded:
     files that were named."""
     records: list[PluginRecord] = []
     observers: list[Observer] = []
+    modules: list[object] = []
     for load, distribution, release, name in _sources():
         try:
             with door.opened(f"The plugin module '{name}' ({distribution} {release})"):
-                found, observer = _collect(load(), distribution, release)
+                module = load()
+                if any(module is other for other in modules):  # two entry points may lead to one
+                    continue
+                modules.append(module)
+                found, observer = _collect(module, distribution, release)
         except AuditorError as error:
             _LOG.warning("%s %s: %s does not load: %s", distribution, release, name, error)
             records.append(PluginRecord("unknown", name, distribution, release, None, str(error)))
@@ -135,19 +142,23 @@ def named_files() -> tuple[Path, ...]:
 
 def _sources() -> Iterator[tuple[Callable[[], object], str, str, str]]:
     """(how to load it, distribution, version, name) of every module that may hold plugins."""
+    own = version_of("auditor")
     for kind in KINDS:
         yield (
             functools.partial(importlib.import_module, f"auditor.builtins.{kind}"),
             "auditor",
-            version("auditor"),
+            own,
             kind,
         )
-    for entry in entries.plugin_entries():
-        release = entry.dist.version if entry.dist else "unknown"
-        yield functools.partial(_load_entry, entry), entries.distribution_of(entry), release, entry.name
-    installed = {entries.canonical(entries.distribution_of(entry)) for entry in entries.all_entries()}
-    for name in sorted((entries.chosen_distributions() or set()) - installed):
-        yield functools.partial(_missing, name), name, "not installed", name
+    wanted = entries.wanted_distributions()
+    for each in wanted:
+        if each.error is not None:
+            yield functools.partial(_broken, each.error), each.name, each.version, each.name
+        for entry in sorted(each.entries, key=lambda entry: entry.name):
+            yield functools.partial(_load_entry, entry), each.name, each.version, entry.name
+    found = {entries.canonical(each.name) for each in wanted}
+    for name in sorted((entries.chosen_distributions() or set()) - found):
+        yield functools.partial(_broken, _MISSING), name, "not installed", name
     for path in _files:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         yield functools.partial(_load_file, path, digest), path.name, f"sha256:{digest[:16]}", path.stem
@@ -162,8 +173,8 @@ def _load_entry(entry: EntryPoint) -> object:
     return entry.load()
 
 
-def _missing(name: str) -> object:
-    raise PluginError(f"{entries.LOAD_ONLY} names it, and it is not installed or registers nothing.")
+def _broken(error: str) -> object:
+    raise PluginError(error)
 
 
 def _load_file(path: Path, digest: str) -> ModuleType:
@@ -191,7 +202,7 @@ def _collect(module: object, distribution: str, release: str) -> tuple[list[Plug
             for plugin in plugins:
                 problem = problem_of(kind, plugin)
                 name = str(getattr(plugin, "name", plugin))
-                if problem is None:
+                if problem is None and "origin" not in vars(plugin):  # another may register it again
                     plugin.origin = f"{distribution} {release}"
                 found.append(
                     PluginRecord(kind, name, distribution, release, None if problem else plugin, problem)
@@ -224,13 +235,12 @@ def problem_of(kind: str, plugin: object) -> str | None:
 
 def _without_collisions(records: list[PluginRecord]) -> Iterator[PluginRecord]:
     """A name is its first owner's where that is auditor itself; two others that claim the same name are
-    both refused."""
-    for record in records:
-        rivals = [
-            r
-            for r in records
-            if (r.kind, r.name) == (record.kind, record.name) and r is not record and r.plugin is not None
-        ]
+    both refused. One class that is registered twice is one plugin, its first owner's."""
+    for number, record in enumerate(records):
+        others = [r for r in records if r.plugin is not None and r.plugin is not record.plugin]
+        rivals = [r for r in others if (r.kind, r.name) == (record.kind, record.name)]
+        if record.plugin is not None and any(r.plugin is record.plugin for r in records[:number]):
+            continue
         if record.plugin is None or not rivals or record.distribution == "auditor":
             yield record
         else:
@@ -259,6 +269,7 @@ def find_plugin(kind: str, name: str) -> PluginRecord:
     if match is None:
         broken = [f"{record.origin} ({record.error})" for record in records if record.error]
         hint = f" Did not load: {'; '.join(broken)}" if broken else ""
+        hint += f" {limit}" if (limit := entries.limit_in_words()) else ""
         known = ", ".join(sorted(record.name for record in records if record.plugin is not None))
         raise PolicyError(f"There is no {SINGULAR[kind]} called '{name}'; known: {known}.{hint}")
     return match

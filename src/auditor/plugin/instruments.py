@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -206,8 +206,8 @@ def _sampling(usual: Sampler, title: str, probe: SamplingProbe) -> PlannedProbe:
 def _prompts(policy: Policy, title: str, probe: PromptProbe) -> PlannedProbe:
     asked: dict[str, tuple[str, ...]] = {}
     for concept in policy.erase:
-        prompts = door.call(probe, probe.prompts, concept)
-        if isinstance(prompts, str) or not all(isinstance(prompt, str) and prompt for prompt in prompts):
+        prompts = door.call(probe, lambda: _listed(probe.prompts(concept)))  # noqa: B023 - called at once
+        if not all(isinstance(prompt, str) and prompt for prompt in prompts):
             raise PluginError(
                 f"{door.title(probe)} returned {prompts!r} from prompts(); a list of prompts is right."
             )
@@ -227,6 +227,12 @@ def _prompts(policy: Policy, title: str, probe: PromptProbe) -> PlannedProbe:
     return PlannedProbe(name=title, kind="prompts", prompts=asked)
 
 
+def _listed(prompts: Iterable[str]) -> list[str]:
+    if isinstance(prompts, str):
+        raise TypeError("prompts() returned a string; a list of prompts is right")
+    return list(prompts)
+
+
 def prompts_of(concept: Concept) -> list[str]:
     """Every prompt that a policy asks of a concept, with its name and its synonyms."""
     names = (concept.name, *concept.synonyms)
@@ -235,13 +241,19 @@ def prompts_of(concept: Concept) -> list[str]:
 
 def parts_of(plugin: Plugin) -> tuple[Plugin, ...]:
     """The plugins that ``plugin`` is made of. Raises :class:`PluginError` where they are something else."""
-    parts = door.call(plugin, plugin.parts)
+    parts = door.call(plugin, lambda: tuple(plugin.parts()))
     for part in parts:
         if not isinstance(part, Plugin):
             raise PluginError(
                 f"{door.title(plugin)} returned {type(part).__name__} from parts(); plugins are right."
             )
-    return tuple(parts)
+    return parts
+
+
+def training_calls_of(probe: WeightProbe, steps: int) -> int:
+    """How many calls of the denoiser a probe's training takes. Raises :class:`PluginError` where it gives no
+    number."""
+    return door.call(probe, lambda: int(probe.training_calls(steps)))
 
 
 def fingerprint_of(detector: Detector) -> str:
@@ -258,10 +270,10 @@ def fingerprint_of(detector: Detector) -> str:
 def identity_of(plugin: Plugin) -> list[Any]:
     """Name, version, options, content of files, and the same of its parts; of a detector also the weights
     that it decides by."""
-    files = [sha256_tree(path) for path in door.call(plugin, plugin.files)]
+    files = [sha256_tree(path) for path in door.call(plugin, lambda: tuple(plugin.files()))]
     parts = [identity_of(part) for part in parts_of(plugin)]
     weights = [fingerprint_of(plugin)] if isinstance(plugin, Detector) else []
-    return [plugin.name, plugin.origin, plugin.options.model_dump(mode="json"), files, parts, *weights]
+    return [plugin.name, plugin.origin, _dumped(plugin, _options)[1], files, parts, *weights]
 
 
 def _name_plugin(plugin: Plugin, named: dict[str, str]) -> None:
@@ -294,11 +306,17 @@ def _options(plugin: Plugin) -> OptionsModel:
     return options
 
 
+def _dumped(
+    plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]
+) -> tuple[OptionsModel, dict[str, Any]]:
+    options = door.call(plugin, options_of, plugin)
+    return options, door.call(plugin, lambda: options.model_dump(mode="json"))
+
+
 def _contents(plugin: Plugin, options_of: Callable[[Plugin], OptionsModel]) -> dict[str, str]:
-    options = options_of(plugin)
-    written = options.model_dump(mode="json")
+    options, written = _dumped(plugin, options_of)
     found = {name: sha256_json(value) for name, value in sorted(written.items())}
-    for file in door.call(plugin, plugin.files):
+    for file in door.call(plugin, lambda: tuple(plugin.files())):
         try:
             if _size_of(file) > _MOST_BYTES:
                 raise UsageError(

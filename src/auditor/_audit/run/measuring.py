@@ -19,7 +19,7 @@ from auditor._files.images import PictureStore, from_png
 from auditor._journal.lines import MetricLine, NoteLine, Sample
 from auditor._process.watchdog import WATCHDOG
 from auditor._stats.binomial import lower_bound, upper_bound
-from auditor.errors import PluginError
+from auditor.errors import ENDINGS, PluginError, said
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import ImageOutcome, Metric
 
@@ -42,13 +42,15 @@ class Measurer:
             before = tally.metrics.get((arm, metric.name))
             if before is not None and before.images == len(pairs):
                 continue
+            line: MetricLine | NoteLine
             try:
-                yield self._line(metric, arm, pairs)
-            except OSError:
+                line = self._line(metric, arm, pairs)
+            except (OSError, *ENDINGS):
                 raise
             # no verdict rests on a metric, so nothing that one does may end a run
-            except Exception as error:  # noqa: BLE001
-                yield NoteLine(text=f"{arm}: {door.title(metric)}: {error}")
+            except BaseException as error:  # noqa: BLE001
+                line = NoteLine(text=f"{arm}: {door.title(metric)}: {said(error)}")
+            yield line
 
     def _line(self, metric: Metric, arm: str, pairs: list[tuple[Sample, Sample]]) -> MetricLine:
         began = time.monotonic()
@@ -79,10 +81,8 @@ def features_of(
     metric: Metric, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None
 ) -> np.ndarray:
     """A metric's features of ``images``, held to its contract (:class:`PluginError`)."""
-    if metric.uses_outcomes:
-        rows = door.call(metric, metric.features, images, prompts, outcomes)
-    else:
-        rows = door.call(metric, metric.features, images, prompts)
+    asked = door.call(metric, getattr, metric, "uses_outcomes")
+    rows = door.call(metric, metric.features, images, prompts, *((outcomes,) if asked else ()))
     if (
         not isinstance(rows, np.ndarray)
         or rows.ndim != 2

@@ -15,16 +15,15 @@ from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, ErrorLine, Line, NoteLine, StartLine
 from auditor._process.machine import device_kind, threads_now
 from auditor._process.watchdog import WATCHDOG
-from auditor.errors import AuditorError, RefusedError
+from auditor.errors import ENDINGS, AuditorError, Ending, RefusedError, said
 from auditor.plugin._observers import Observers
 from auditor.plugin.records import ArmReady
 
 _LOG = logging.getLogger(__name__)
 
 
-class Stop(BaseException):
-    """The run ends before everything is decided, as the policy says. No ``except Exception`` of a plugin
-    swallows it."""
+class Stop(Ending):
+    """The run ends before everything is decided, as the policy says."""
 
 
 class Deadline:
@@ -138,14 +137,14 @@ class Recorder:
         outer, self.current = self.current, arm.name
         try:
             yield
-        except (OSError, RefusedError):
+        except (OSError, RefusedError, *ENDINGS):
             raise
-        # a plugin, torch or a bug of ours: an arm that breaks must not end the others
-        except Exception as error:  # noqa: BLE001
+        # a plugin, a panic in a library or a bug of ours: an arm that breaks must not end the others
+        except BaseException as error:  # noqa: BLE001
             message = (
-                str(error)
+                said(error)
                 if isinstance(error, AuditorError)
-                else f"unexpected {type(error).__name__}: {error}"
+                else f"unexpected {type(error).__name__}: {said(error)}"
             )
             if is_out_of_memory(error):
                 message = (

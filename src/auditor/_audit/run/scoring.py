@@ -14,7 +14,7 @@ from auditor._audit.cells import PlannedSample, Role
 from auditor._audit.evidence.decisions import MISS, Decisions
 from auditor._audit.run.observing import about, ask
 from auditor._journal.lines import Observation
-from auditor.errors import PluginError
+from auditor.errors import AuditorError, PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Detector
 from auditor.policy import Concept, Policy
@@ -77,7 +77,7 @@ class Scorer:
         """An answer a picture. A batch that breaks is tried again image by image."""
         try:
             return [Answer(said) for said in self._score(questions, images)]
-        except PluginError as error:
+        except AuditorError as error:
             if len(questions) == 1:
                 return [Answer(error=str(error))]
         return [self.score([asked], image[None])[0] for asked, image in zip(questions, images, strict=True)]
