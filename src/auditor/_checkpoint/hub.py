@@ -8,6 +8,7 @@ written or logged here.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shutil
 import tempfile
@@ -21,11 +22,13 @@ from typing import Any
 from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource
 from auditor._checkpoint.folder import LICENCES
+from auditor._files.places import problem_at, sentence_at
 from auditor._files.safetensors_header import LARGEST_HEADER
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
+_LOG = logging.getLogger(__name__)
 _TRIES = 3
 # whichever huggingface_hub is built on
 _HTTP_CLIENTS = (
@@ -81,18 +84,30 @@ def _from_hub(source: HubSource) -> Snapshot:
         lfs = listed[name].lfs
         digest = (lfs.sha256 if lfs else listed[name].blob_id) or ""
         if path.stat().st_size != listed[name].size or not is_as_expected(path, digest):
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise RefusedError(
-                f"{source.repo}: {name} is not the file that the Hub describes; it was removed, fetch it "
-                "again."
-            )
+            try:
+                path.resolve().unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                what = "it was removed, fetch it again"
+            except OSError as error:
+                what = f"remove it and fetch it again: {sentence_at(error, path).removesuffix('.')}"
+            raise RefusedError(f"{source.repo}: {name} is not the file that the Hub describes; {what}.")
         expected[name] = digest
         folder = path.parents[len(PurePosixPath(name).parts) - 1]
     assert folder is not None and info.sha is not None
-    # now that all of it is there, and not before, the revision's name leads to it without a network
-    write_whole(folder.parent.parent / "refs" / (source.revision or "main"), info.sha.encode())
+    _name(folder.parent.parent / "refs" / (source.revision or "main"), info.sha)
     return Snapshot(info.sha, folder, expected, tuple(sorted(listed)))
+
+
+def _name(reference: Path, commit: str) -> None:
+    """Now that all of it is there, and not before, the revision's name leads to it without a network.
+
+    Where the cache cannot be written the commit alone does.
+    """
+    try:
+        if not reference.is_file() or reference.read_text(encoding="utf-8", errors="replace") != commit:
+            write_whole(reference, commit.encode())
+    except OSError as error:
+        _LOG.warning("%s; offline, name the commit %s", sentence_at(error, reference), commit)
 
 
 def _from_cache(source: HubSource) -> Snapshot:
@@ -287,6 +302,8 @@ def _ask(source: HubSource, question: Any) -> Any:
                 and type(error).__module__.split(".")[0] not in _HTTP_CLIENTS
             ):
                 raise
+            if isinstance(error, OSError) and error.filename and (local := problem_at(error)) is not None:
+                raise local from error  # the cache's place, not the Hub
             problem = error
         if attempt < _TRIES:
             time.sleep(attempt)

@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -11,6 +12,8 @@ import traceback
 
 import click
 
+from auditor._cli.output import echo, leave, settle
+from auditor._files.places import NEEDS_POSIX, problem_at
 from auditor.errors import AuditorError, ExitCode, InterruptedRunError
 
 _COMMANDS = {
@@ -89,26 +92,43 @@ def _printable(text: str) -> str:
 
 def main() -> None:
     """The entry point: errors become one sentence and their exit code."""
+    if importlib.util.find_spec("fcntl") is None:
+        echo(NEEDS_POSIX, err=True)
+        raise SystemExit(ExitCode.USAGE)
+    settle()
+    code = _run()
+    unwritten = leave()
+    if unwritten is not None:
+        echo(f"auditor: standard output could not be written: {unwritten.strerror}.", err=True)
+    if code is None:  # what was printed is all that the command was for
+        code = ExitCode.ERROR if unwritten is not None else 0
+    raise SystemExit(code)
+
+
+def _run() -> int | None:
+    """The exit code that the command decided on; None where it came to its end without one."""
     debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False)  # without standalone mode click hands the exit code back
     except click.exceptions.Abort:
-        raise SystemExit(130) from None
+        return 130
     except click.ClickException as error:
         error.show()
-        raise SystemExit(ExitCode.USAGE) from None
+        return ExitCode.USAGE
     except (AuditorError, InterruptedRunError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"auditor: {_printable(str(error))}", err=True)
-        raise SystemExit(error.exit_code) from None
+        echo(f"auditor: {_printable(str(error))}", err=True)
+        return error.exit_code
     # Python would end with 1 or 0 here, which mean FAIL and PASS
     except (Exception, SystemExit) as error:  # noqa: BLE001
         if debug:
             traceback.print_exc()
-        click.echo(
-            f"auditor: unexpected {type(error).__name__}: {_printable(str(error))} (--debug shows where)",
-            err=True,
-        )
-        raise SystemExit(ExitCode.ERROR) from None
-    raise SystemExit(code if isinstance(code, int) else 0)
+        known = problem_at(error) if isinstance(error, OSError) else None
+        if known is not None:
+            echo(f"auditor: {_printable(str(known))}", err=True)
+            return known.exit_code
+        said = f"unexpected {type(error).__name__}: {_printable(str(error))} (--debug shows where)"
+        echo(f"auditor: {said}", err=True)
+        return ExitCode.ERROR
+    return code if isinstance(code, int) else None

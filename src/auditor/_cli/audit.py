@@ -89,9 +89,9 @@ def command(
             seal=seal,
             chosen=chosen(prediction, components),
         )
-    present(report, out, form)
     for name in forms:
         write_form(report, out, name)
+    present(report, out, form)
     if earlier is not None and form == "human":
         show_changes(diff(earlier, report))
     ctx.exit(exit_code_of(report, exit_zero=exit_zero))

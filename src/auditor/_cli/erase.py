@@ -9,6 +9,7 @@ import click
 
 from auditor._cli.live import watch_steps
 from auditor._cli.options import choices, chosen, plugin_files
+from auditor._cli.output import echo
 from auditor._cli.terminal import show_erasure_plan
 
 
@@ -107,4 +108,4 @@ def command(
             chosen=meant,
             on_step=on_step,
         )
-    click.echo(f"Wrote {folder}")
+    echo(f"Wrote {folder}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from auditor._cli.output import document_follows, echo, print_document
 from auditor.errors import UsageError
 
 
@@ -19,9 +20,10 @@ def command(source: str) -> None:
     from auditor._checkpoint.addresses import address_of, parse_hub_source
     from auditor._checkpoint.hub import fetch
 
+    document_follows()
     hub = parse_hub_source(source)
     if hub is None:
         raise UsageError(f"{source} is no hf://org/name[@revision][/file.safetensors].")
     snapshot = fetch(hub)
-    click.echo(address_of(hub, snapshot.commit))
-    click.echo(f"{len(snapshot.expected)} files in {snapshot.folder}", err=True)
+    print_document(address_of(hub, snapshot.commit))
+    echo(f"{len(snapshot.expected)} files in {snapshot.folder}", err=True)

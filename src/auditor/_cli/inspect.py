@@ -7,7 +7,8 @@ import json
 
 import click
 
-from auditor._cli.options import choices, chosen
+from auditor._cli.options import choices, chosen, format_option
+from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 
 
@@ -21,7 +22,7 @@ from auditor.errors import ExitCode
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
 @click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
 @choices
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human")
+@format_option("human", "json")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -40,7 +41,7 @@ def command(
 
     found = inspect(checkpoint, full=full, base=base, offline=offline, chosen=chosen(prediction, components))
     if form == "json":
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
+        print_document(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
     else:
         show_inspection(found)
     ctx.exit(0 if found.refused is None else ExitCode.REFUSED)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from auditor._cli.output import document_follows
+
 
 def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
     from auditor.plugin._loader import add_file
@@ -16,12 +18,31 @@ def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...
         add_file(file)
 
 
-output_format = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["human", "json", "quiet"]),
-    default="human",
-    show_default=True,
+def _form(ctx: click.Context, parameter: click.Parameter, form: str) -> str:
+    if form == "json":
+        document_follows()
+    return form
+
+
+def format_option(*forms: str, help: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--format``, the first of ``forms`` where it is not given; with ``json`` nothing but the document is
+    on standard output."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(forms),
+        default=forms[0],
+        show_default=True,
+        is_eager=True,
+        callback=_form,
+        help=help,
+    )
+
+
+output_format = format_option(
+    "human",
+    "json",
+    "quiet",
     help="human: a table and the verdict; json: report.json on standard output; quiet: the exit code alone.",
 )
 

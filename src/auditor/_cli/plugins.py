@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from auditor._cli.options import plugin_files
+from auditor._cli.options import format_option, plugin_files
+from auditor._cli.output import echo, print_document
 from auditor.errors import UsageError
 from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
 
 
 @click.group("plugins", invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@format_option("table", "json")
 @plugin_files
 @click.pass_context
 def command(ctx: click.Context, kind: str | None, form: str) -> None:
@@ -24,7 +25,7 @@ def command(ctx: click.Context, kind: str | None, form: str) -> None:
         return
     records = [record for record in load_plugins().records if kind in (None, record.kind) or record.error]
     if form == "json":
-        click.echo(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
+        print_document(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_plugins
 
@@ -34,7 +35,7 @@ def command(ctx: click.Context, kind: str | None, form: str) -> None:
 @command.command("show")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Where plugins of several kinds share the name.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@format_option("table", "json")
 @plugin_files
 def show(name: str, kind: str | None, form: str) -> None:
     """Say what the plugin NAME is and which options it takes, with their defaults."""
@@ -48,7 +49,7 @@ def show(name: str, kind: str | None, form: str) -> None:
             _row(record) | {"options": record.plugin.Options.model_json_schema() if record.plugin else None}
             for record in records
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_plugin
 
@@ -69,9 +70,7 @@ def new(kind: str, name: str, out: Path | None) -> None:
     from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, name, out)
-    click.echo(
-        f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'."
-    )
+    echo(f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'.")
 
 
 @command.command("check")
@@ -83,7 +82,7 @@ def check(distribution: str) -> None:
     from auditor.testing.distribution import check_distribution
 
     for sentence in check_distribution(distribution):
-        click.echo(sentence)
+        echo(sentence)
 
 
 def _row(record: PluginRecord) -> dict[str, Any]:

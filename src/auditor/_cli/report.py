@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import plugin_files, seal
+from auditor._cli.options import format_option, plugin_files, seal
+from auditor._cli.output import document_follows, echo, print_document
 from auditor._files.documents import parse_options
 from auditor.errors import AuditorError
 
@@ -36,18 +37,20 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
     from auditor._audit.judge import judged, render, write_form
     from auditor.report.compare import read_report
 
+    if stdout:
+        document_follows()
     report = judged(path) if path.is_dir() else read_report(path)
     folder = path if path.is_dir() else path.parent
     if stdout:
-        click.echo(render(report, folder, form, parse_options(pairs))[1], nl=False)
+        print_document(render(report, folder, form, parse_options(pairs))[1])
         return
-    click.echo(write_form(report, folder, form, parse_options(pairs)))
+    echo(write_form(report, folder, form, parse_options(pairs)))
 
 
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@format_option("human", "json")
 def diff_command(before: Path, after: Path, form: str) -> None:
     """Say what changed between two reports (folders of runs, or report.json files). Always ends with 0: it
     judges nothing."""
@@ -55,7 +58,7 @@ def diff_command(before: Path, after: Path, form: str) -> None:
 
     changes = diff(read_report(before), read_report(after))
     if form == "json":
-        click.echo(json.dumps([change.__dict__ for change in changes], indent=2, ensure_ascii=False))
+        print_document(json.dumps([change.__dict__ for change in changes], indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_changes
 
@@ -79,7 +82,7 @@ def verify_command(folder: Path, seal: Path | None) -> None:
 
     found = verify(folder, None if seal is None else read_key(seal))
     for problem in found.problems[:20]:
-        click.echo(harmless(line(problem)), err=True)
+        echo(harmless(line(problem)), err=True)
     if found.problems:
         raise AuditorError(
             f"The report in {folder} does not verify: {len(found.problems)} problems, the first: "
@@ -90,7 +93,7 @@ def verify_command(folder: Path, seal: Path | None) -> None:
         f"{', '.join(found.left)}"
     )
     again = f"{', '.join(found.forms)} made again, byte for byte" if found.forms else compared
-    click.echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
+    echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
 
 
 @command.command("schema")
@@ -98,4 +101,4 @@ def schema() -> None:
     """Print the JSON schema of report.json."""
     from auditor.report import Report
 
-    click.echo(json.dumps(Report.model_json_schema(mode="serialization"), indent=2))
+    print_document(json.dumps(Report.model_json_schema(mode="serialization"), indent=2))
