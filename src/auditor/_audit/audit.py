@@ -19,6 +19,7 @@ from auditor._audit.run_folder.manifest import check_folder, seal_of, threads_of
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.places import refuse_unwritable
+from auditor._files.repository import path_in_repository
 from auditor._files.whole_files import on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.seal import read_key
@@ -219,13 +220,9 @@ def _command(
 
 
 def _shown(policy: Path | str) -> str:
-    """The policy's file as a repository's viewer finds it: relative where it lies under the working
-    folder; a bundled one by its name."""
+    """The policy's file as a repository's viewer finds it; a bundled one by its name."""
     path = Path(policy)
-    if not path.exists():
-        return f"{path.name}.yaml"
-    inside = path.resolve().is_relative_to(Path.cwd())
-    return path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name
+    return path_in_repository(path) if path.exists() else f"{path.name}.yaml"
 
 
 def _manifest(

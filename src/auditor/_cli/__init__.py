@@ -3,16 +3,18 @@ run."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
-from auditor._cli.output import echo, leave, settle
+from auditor._cli.output import echo, keep_others_out, leave, settle
 from auditor._files.places import NEEDS_POSIX, problem_at
 from auditor.errors import AuditorError, ExitCode, InterruptedRunError
 
@@ -46,12 +48,29 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"auditor._cli.{cmd_name}").command
-        return command
+        return _keeping_others_out(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list for ``--help``, without loading any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _keeping_others_out(command: click.Command) -> click.Command:
+    """``command``, which has standard output for itself while it runs; its help is printed before."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _keeping_others_out(each)
+    elif command.callback is not None:
+        run = command.callback
+
+        @functools.wraps(run)
+        def alone(*arguments: Any, **options: Any) -> Any:
+            keep_others_out()
+            return run(*arguments, **options)
+
+        command.callback = alone
+    return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

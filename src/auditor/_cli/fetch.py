@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from auditor._cli.output import document_follows, echo, print_document
+from auditor._cli.output import echo, print_document
 from auditor.errors import UsageError
 
 
@@ -20,7 +20,6 @@ def command(source: str) -> None:
     from auditor._checkpoint.addresses import address_of, parse_hub_source
     from auditor._checkpoint.hub import fetch
 
-    document_follows()
     hub = parse_hub_source(source)
     if hub is None:
         raise UsageError(f"{source} is no hf://org/name[@revision][/file.safetensors].")

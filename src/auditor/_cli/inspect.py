@@ -7,7 +7,7 @@ import json
 
 import click
 
-from auditor._cli.options import choices, chosen, format_option
+from auditor._cli.options import choices, chosen
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 
@@ -22,7 +22,7 @@ from auditor.errors import ExitCode
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
 @click.option("--offline", is_flag=True, help="Take repositories from the Hub's cache alone.")
 @choices
-@format_option("human", "json")
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human")
 @click.pass_context
 def command(
     ctx: click.Context,

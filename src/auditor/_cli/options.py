@@ -8,41 +8,24 @@ from typing import Any
 
 import click
 
-from auditor._cli.output import document_follows
+from auditor._cli.output import keep_others_out
 
 
 def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
     from auditor.plugin._loader import add_file
 
+    if files:
+        keep_others_out()
     for file in files:
         add_file(file)
 
 
-def _form(ctx: click.Context, parameter: click.Parameter, form: str) -> str:
-    if form == "json":
-        document_follows()
-    return form
-
-
-def format_option(*forms: str, help: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``--format``, the first of ``forms`` where it is not given; with ``json`` nothing but the document is
-    on standard output."""
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(forms),
-        default=forms[0],
-        show_default=True,
-        is_eager=True,
-        callback=_form,
-        help=help,
-    )
-
-
-output_format = format_option(
-    "human",
-    "json",
-    "quiet",
+output_format = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["human", "json", "quiet"]),
+    default="human",
+    show_default=True,
     help="human: a table and the verdict; json: report.json on standard output; quiet: the exit code alone.",
 )
 

@@ -2,7 +2,8 @@
 
 Who reads it, in what encoding and how wide decides neither the exit code nor which files are written. A
 process that came through :func:`settle` prints to a copy of descriptor 1; descriptor 1 itself leads to
-standard error from then on, so that what native libraries and child processes print is not mixed with ours.
+standard error from then on, and once a command runs ``sys.stdout`` does too, so that what libraries, plugins
+and child processes print is not mixed with ours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import select
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 _NOBODY_READS = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET)
 _WIDEST = 10_000
@@ -82,9 +83,14 @@ def settle() -> None:
     os.dup2(_ERRORS, 1)
 
 
+def standard_output() -> TextIO:
+    """Where what is asked for is printed."""
+    return _own or sys.stdout
+
+
 def echo(text: object = "", *, err: bool = False) -> None:
     """Print one line of text."""
-    print(text, file=sys.stderr if err else sys.stdout)
+    print(text, file=sys.stderr if err else standard_output())
 
 
 def leave() -> OSError | None:
@@ -93,14 +99,14 @@ def leave() -> OSError | None:
     if _own is None:
         return None
     _own.flush()
-    document_follows()
+    keep_others_out()
     sys.stderr.flush()
     return _own.descriptor.problem
 
 
-def document_follows() -> None:
-    """Standard output is for one document, which :func:`print_document` writes: what anybody else prints
-    goes to standard error."""
+def keep_others_out() -> None:
+    """From here on standard output is for what is printed through this module: what plugins and libraries
+    print goes to standard error."""
     if _own is not None and sys.stdout is _own:
         _own.flush()
         sys.stdout = sys.stderr
@@ -109,7 +115,7 @@ def document_follows() -> None:
 def print_document(content: str | bytes) -> None:
     """Write a document to standard output, and nothing else: bytes as they are, JSON with what the encoding
     does not have escaped."""
-    stream = _own or sys.stdout
+    stream: Any = standard_output()
     if isinstance(content, bytes):
         stream.flush()
         stream.buffer.write(content)

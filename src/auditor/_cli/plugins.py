@@ -8,21 +8,22 @@ from typing import Any
 
 import click
 
-from auditor._cli.options import format_option, plugin_files
-from auditor._cli.output import echo, print_document
+from auditor._cli.options import plugin_files
+from auditor._cli.output import echo, keep_others_out, print_document
 from auditor.errors import UsageError
 from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
 
 
 @click.group("plugins", invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@format_option("table", "json")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @plugin_files
 @click.pass_context
 def command(ctx: click.Context, kind: str | None, form: str) -> None:
     """List the plugins on this machine, and the ones that did not load."""
     if ctx.invoked_subcommand is not None:
         return
+    keep_others_out()
     records = [record for record in load_plugins().records if kind in (None, record.kind) or record.error]
     if form == "json":
         print_document(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
@@ -35,7 +36,7 @@ def command(ctx: click.Context, kind: str | None, form: str) -> None:
 @command.command("show")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Where plugins of several kinds share the name.")
-@format_option("table", "json")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @plugin_files
 def show(name: str, kind: str | None, form: str) -> None:
     """Say what the plugin NAME is and which options it takes, with their defaults."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import format_option, plugin_files, seal
-from auditor._cli.output import document_follows, echo, print_document
+from auditor._cli.options import plugin_files, seal
+from auditor._cli.output import echo, print_document
 from auditor._files.documents import parse_options
 from auditor.errors import AuditorError
 
@@ -37,8 +37,6 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
     from auditor._audit.judge import judged, render, write_form
     from auditor.report.compare import read_report
 
-    if stdout:
-        document_follows()
     report = judged(path) if path.is_dir() else read_report(path)
     folder = path if path.is_dir() else path.parent
     if stdout:
@@ -50,7 +48,7 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@format_option("human", "json")
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
 def diff_command(before: Path, after: Path, form: str) -> None:
     """Say what changed between two reports (folders of runs, or report.json files). Always ends with 0: it
     judges nothing."""

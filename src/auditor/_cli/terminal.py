@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from auditor._audit.cells import Role
 from auditor._audit.plan import Plan
-from auditor._cli.output import moves_cursor, print_document
+from auditor._cli.output import moves_cursor, print_document, standard_output
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
 from auditor.report.words import harmless, line, remarks
@@ -281,7 +281,7 @@ class Terminal(Console):
     def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
         # rich asks the file that it was given for its encoding, and no other
         super().__init__(
-            file=sys.stderr if stderr else sys.stdout, stderr=stderr, highlight=highlight, emoji=False
+            file=sys.stderr if stderr else standard_output(), stderr=stderr, highlight=highlight, emoji=False
         )
 
     @property

@@ -54,7 +54,7 @@ _PROBLEMS: dict[int, tuple[type[AuditorError], str]] = {
         "{where} cannot be there: a part of this path is a file; give another place.",
     ),
     errno.EEXIST: (UsageError, "{where} is in the way and no folder; give another place, or remove it."),
-    errno.EISDIR: (UsageError, "{where} is a folder and a file is needed; give another name."),
+    errno.EISDIR: (AuditorError, "{where} is a folder where a file belongs; move it away."),
     errno.ENAMETOOLONG: (UsageError, "{where} is too long a name for this file system; give a shorter one."),
     errno.ELOOP: (UsageError, "{where} has links that lead in a circle; give another place."),
 }
@@ -109,7 +109,7 @@ def refuse_unwritable(folder: Path, *, go_on: bool = False) -> None:
                     each.rmdir()
         for where in folder.iterdir() if go_on and not made else ():
             rights = os.R_OK | (os.W_OK if where.is_dir() or where.suffix == ".jsonl" else 0)
-            if not os.access(where, rights):
+            if not os.access(where, rights, effective_ids=os.access in os.supports_effective_ids):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UsageError(sentence_at(error, where)) from error
