@@ -41,7 +41,7 @@ _STATES = {
     State.FAILED: "[red]failed[/]",
     State.UNDECIDED: "[yellow]undecided[/]",
 }
-_NARROW = 60  # columns; a table with fewer is no table that anybody reads
+_ANY_WIDTH = 10_000  # columns
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -275,8 +275,7 @@ def show_changes(changes: Sequence[Change]) -> None:
 
 
 class Terminal(Console):
-    """Where people read. A table that is too wide for it becomes lines, one a row, and what no terminal
-    wraps is not broken into lines."""
+    """Where people read. Where it is no terminal, lines are left as long as they are."""
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
         # rich asks the file that it was given for its encoding, and no other
@@ -290,16 +289,15 @@ class Terminal(Console):
         return moves_cursor(self.file)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich prints, tables readable in any width."""
-        narrow = self.width < _NARROW
-        if len(objects) == 1 and isinstance(objects[0], Table):
-            if not narrow:
-                super().print(*objects, **options)
-                return
-            for line_of_table in _lines(objects[0]):
-                super().print(line_of_table, **options | {"soft_wrap": True})
-            return
-        super().print(*objects, **{"soft_wrap": narrow or not self.moves_cursor} | options)
+        """As rich prints; a table whose longest words do not fit as lines."""
+        table = objects[0] if len(objects) == 1 and isinstance(objects[0], Table) else None
+        if table is None:
+            super().print(*objects, **{"soft_wrap": not self.moves_cursor} | options)
+        elif self.measure(table, options=self.options.update(width=_ANY_WIDTH)).minimum <= self.width:
+            super().print(table, **options)
+        else:
+            for row in _lines(table):
+                super().print(row, **options | {"soft_wrap": True})
 
 
 def _lines(table: Table) -> Iterator[str]:
