@@ -25,7 +25,7 @@ def test_without_a_cache_the_audit_goes_on_and_says_so(erased: Path, tmp_path: P
     line = ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "share.so"), str(tmp_path / "share.c"), "-ldl"]
     subprocess.run(line, check=True)
     (tmp_path / "file").write_text("")
-    policy_file(tmp_path, budget={"images_per_cell": 2, "retained_per_arm": 2})
+    policy_file(tmp_path, budget=SMALL)
     kept = {
         name: value for name, value in os.environ.items() if name not in ("AUDITOR_CACHE", "XDG_CACHE_HOME")
     }

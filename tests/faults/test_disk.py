@@ -146,7 +146,11 @@ def test_a_full_disk_under_the_cache_is_named_and_the_audit_goes_on_without(
     reports = [json.loads((folder / "run" / "report.json").read_bytes()) for folder in (tmp_path, alone)]
     warnings = reports[0]["provenance"]["warnings"]
     assert [text for text in warnings if f"The disk under {disk / 'cache'} is full" in text] == warnings[-1:]
-    assert reports[0]["cells"] == reports[1]["cells"] and reports[0]["verdict"] == reports[1]["verdict"]
+    drawn, drawn_alone = (
+        [(cell["arm"], cell["concept"], cell["images"], cell["hits"]) for cell in report["cells"]]
+        for report in reports
+    )
+    assert drawn == drawn_alone and reports[0]["verdict"] == reports[1]["verdict"]
 
 
 def test_judging_on_a_full_disk_leaves_the_report_as_it_was(
