@@ -435,3 +435,22 @@ def test_shards_are_fetched_under_the_names_of_every_age(hub: Hub, tmp_path: Pat
         ended = run(own, tmp_path, "inspect", "hf://org/model", "--full", "--format", "json")
     found = json.loads(ended.stdout)
     assert found["refused"] is None and found["digest"], ended.stdout
+
+
+def test_a_whole_cache_that_cannot_be_written_will_do(hub: Hub, tmp_path: Path) -> None:
+    """The branch's name cannot be kept; the commit is there, and is printed."""
+    assert run(hub, tmp_path, "fetch", "hf://org/model@main").returncode == 0
+    references = tmp_path / "models--org--model" / "refs"
+    (references / "main").unlink()
+    references.rmdir()
+    references.write_text("nothing can be written below a file")
+    again = run(hub, tmp_path, "fetch", "hf://org/model@main")
+    assert again.returncode == 0, again.stderr
+    assert offline_digest(hub, tmp_path, again.stdout.strip()).returncode == 0
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(hub, tmp_path / "file" / "cache", "fetch", "hf://org/model@main")
+    assert done.returncode == 2, done.stderr
+    assert str(tmp_path / "file") in done.stderr and "unexpected" not in done.stderr

@@ -138,15 +138,19 @@ def test_a_disk_that_is_full_from_the_start_is_said_so(
     assert timeless(disk / "run") == timeless(alone / "run")
 
 
-def test_a_full_disk_under_the_cache_is_named_and_not_the_run_folders(
+def test_a_full_disk_under_the_cache_is_named_and_the_audit_goes_on_without(
     forks: Forks, erased: Path, disk: Path, alone: Path, tmp_path: Path
 ) -> None:
     leave(disk, 40_000)
-    arguments = auditing(erased, alone, tmp_path / "run", disk / "cache")
-    check_it_is_said(forks.run(*arguments), disk)
-    (disk / "filler").unlink()
-    assert forks.run(*arguments).code == 3
-    assert timeless(tmp_path / "run") == timeless(alone / "run")
+    assert forks.run(*auditing(erased, alone, tmp_path / "run", disk / "cache")).code == 3
+    reports = [json.loads((folder / "run" / "report.json").read_bytes()) for folder in (tmp_path, alone)]
+    warnings = reports[0]["provenance"]["warnings"]
+    assert [text for text in warnings if f"The disk under {disk / 'cache'} is full" in text] == warnings[-1:]
+    drawn, drawn_alone = (
+        [(cell["arm"], cell["concept"], cell["images"], cell["hits"]) for cell in report["cells"]]
+        for report in reports
+    )
+    assert drawn == drawn_alone and reports[0]["verdict"] == reports[1]["verdict"]
 
 
 def test_judging_on_a_full_disk_leaves_the_report_as_it_was(

@@ -368,6 +368,11 @@ def test_the_action_is_valid(schema: str, file: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_workflow_may_upload_sarif_in_a_private_repository() -> None:
+    rights = yaml.safe_load((ACTION / "workflow.yml").read_text())["jobs"]["audit"]["permissions"]
+    assert rights == {"contents": "read", "security-events": "write", "actions": "read"}
+
+
 def test_actions_are_pinned_and_inputs_reach_no_shell() -> None:
     for file in (ACTION / "workflow.yml", ROOT / ".github" / "workflows" / "test.yml"):
         for job in yaml.safe_load(file.read_text())["jobs"].values():

@@ -18,7 +18,9 @@ from auditor._audit.progress import Progress
 from auditor._audit.run_folder.manifest import FORMAT, check_folder, seal_of, threads_of, write_manifest
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.weaker import weaker_than_default
-from auditor._files.whole_files import room_on_disk
+from auditor._files.places import refuse_unwritable
+from auditor._files.repository import path_in_repository
+from auditor._files.whole_files import on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import ErrorLine
 from auditor._journal.seal import read_key
@@ -68,6 +70,7 @@ def audit(
     plan = make_plan(policy, instruments)
     if policy_digest is not None:
         _refuse_other(plan, policy_digest, file, other_base=base is not None)
+    refuse_unwritable(out, go_on=True)
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
@@ -87,11 +90,15 @@ def audit(
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
     cache = cache or default_cache()
-    with room_on_disk(out), stoppable(), ExitStack() as stack:
+    with on_disk(out), stoppable(), ExitStack() as stack:
         manifest["threads"] = threads_of(check_folder(out, manifest))
         stack.enter_context(torch_threads(manifest["threads"]))
         out.mkdir(parents=True, exist_ok=True)
         with Journal(out / "journal.jsonl", seal_of(manifest, key)) as journal:
+            if not journal.locked:
+                manifest["warnings"].append(
+                    f"{out} is on a file system without locks: nothing keeps other audits from writing to it."
+                )
             written = write_manifest(out, manifest, cache)
             runner = _runner(
                 plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
@@ -125,7 +132,7 @@ def _runner(
     observers: Observers,
     progress: Progress,
     manifest_digest: str,
-    cache: Path,
+    cache: Path | None,
 ) -> Runner:
     """What draws, with both models in memory and the journal counted so far."""
     from auditor._audit.run.recorder import Recorder
@@ -223,13 +230,9 @@ def _command(
 
 
 def _shown(policy: Path | str) -> str:
-    """The policy's file as a repository's viewer finds it: relative where it lies under the working
-    folder; a bundled one by its name."""
+    """The policy's file as a repository's viewer finds it; a bundled one by its name."""
     path = Path(policy)
-    if not path.exists():
-        return f"{path.name}.yaml"
-    inside = path.resolve().is_relative_to(Path.cwd())
-    return path.resolve().relative_to(Path.cwd()).as_posix() if inside else path.name
+    return path_in_repository(path) if path.exists() else f"{path.name}.yaml"
 
 
 def _manifest(

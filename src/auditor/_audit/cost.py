@@ -176,18 +176,20 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
 # -- the rate of this machine --------------------------------------------------------------------------------
 
 
-def keep_rate(cache: Path, device: str, operations: int, seconds: float) -> None:
+def keep_rate(cache: Path | None, device: str, operations: int, seconds: float) -> None:
     """Remember how many operations a second drawing reached in an audit on this machine, for the next
     plan's minutes."""
-    if operations and seconds > 0:
+    if cache is not None and operations and seconds > 0:
         write_whole(
             cache / "rates" / "last.json",
             json.dumps({"device": device, "flops": operations / seconds}).encode(),
         )
 
 
-def kept_rate(cache: Path) -> float | None:
+def kept_rate(cache: Path | None) -> float | None:
     """Operations a second of the last audit on this machine; None before the first."""
+    if cache is None:
+        return None
     try:
         return float(json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))["flops"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ from auditor._audit.evidence.counts import Tally, tally
 from auditor._audit.evidence.decisions import Decisions
 from auditor._audit.run_folder.manifest import manifest_digest, open_run, seal_of
 from auditor._audit.verdict.assemble import report_of
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.whole_files import on_disk, write_whole
 from auditor._journal.file import read_journal
 from auditor.errors import AuditorError, PluginError
 from auditor.plugin import _door as door
@@ -35,7 +35,7 @@ def judge_folder(out: Path, key: bytes | None = None) -> Report:
     With ``key`` every line must carry its seal.
     """
     report = judged(out, key)
-    with room_on_disk(out):
+    with on_disk(out):
         for name in REPORTERS:
             write_form(report, out, name)
     return report

@@ -34,6 +34,7 @@ from auditor._checkpoint.survey import survey
 from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._files.json_files import read_json
+from auditor._files.places import expanded
 from auditor._files.safetensors_header import Header, read_header, read_number
 from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
@@ -103,7 +104,7 @@ class Located:
 
 def on_hub(source: str) -> HubSource | None:
     """What ``source`` names on the Hub; None where it is something on this disk."""
-    if source == "micro" or (Path(source).expanduser().exists() and not source.startswith("hf://")):
+    if source == "micro" or (expanded(source).exists() and not source.startswith("hf://")):
         return None
     return parse_hub_source(source)
 
@@ -116,7 +117,7 @@ def locate(source: str, *, offline: bool = False) -> Located:
     hub = on_hub(source)
     if hub is not None:
         return _on_hub(source, hub, offline)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.exists():
         raise UsageError(
             f"There is no checkpoint at {source}; give a folder, a safetensors file, hf://org/name, or "

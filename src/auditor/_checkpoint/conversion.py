@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from auditor._files.places import refuse_unwritable
 from auditor.errors import RefusedError, UsageError
 
 _LIMIT_SECONDS = 3600
@@ -29,6 +30,8 @@ def convert(source: Path, out: Path, key: str | None = None) -> None:
         raise UsageError(f"There is no file {source}.")
     if out.exists() or out.suffix != ".safetensors":
         raise UsageError(f"{out} must be a new file that ends in .safetensors.")
+    refuse_unwritable(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     part, keys = out.with_name(f".{out.stem}.part.safetensors"), key.split("/") if key else []
     kept = {
         name: value

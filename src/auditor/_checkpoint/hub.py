@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,11 +24,13 @@ from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource
 from auditor._checkpoint.folder import LICENCES
 from auditor._checkpoint.hub_answers import ask, named, not_here
+from auditor._files.places import sentence_at
 from auditor._files.safetensors_header import LARGEST_HEADER
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
 from auditor.families.stable_diffusion.components import WEIGHTS
 
+_LOG = logging.getLogger(__name__)
 _SPARE_BYTES = 256 * 2**20
 _LARGEST_SPARSE = 2**40
 _PARTIAL = 206  # an answer with the asked range alone
@@ -81,22 +84,32 @@ def _from_hub(source: HubSource) -> Snapshot:
         lfs = listed[name].lfs
         digest = (lfs.sha256 if lfs else listed[name].blob_id) or ""
         if path.stat().st_size != listed[name].size or not is_as_expected(path, digest):
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise RefusedError(
-                f"{source.repo}: {name} is not the file that the Hub describes; it was removed, fetch it "
-                "again."
-            )
+            try:
+                path.resolve().unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                what = "it was removed, fetch it again"
+            except OSError as error:
+                what = f"remove it and fetch it again: {sentence_at(error, path).removesuffix('.')}"
+            raise RefusedError(f"{source.repo}: {name} is not the file that the Hub describes; {what}.")
         expected[name] = digest
         folder = path.parents[len(PurePosixPath(name).parts) - 1]
     assert folder is not None and info.sha is not None
-    repository = folder.parent.parent
     kept = _digests_kept(folder)
     if not expected.items() <= kept.items():
-        write_whole(_record_of(folder), json.dumps(kept | expected, sort_keys=True, indent=1).encode())
+        content = json.dumps(kept | expected, sort_keys=True, indent=1)
+        _keep(_record_of(folder), content, "fetch it again where the cache can be written")
     # now that all of it is there, and not before, the revision's name leads to it without a network
-    write_whole(repository / "refs" / (source.revision or "main"), info.sha.encode())
+    _keep(folder.parent.parent / "refs" / (source.revision or "main"), info.sha, "name its commit offline")
     return Snapshot(info.sha, folder, expected, tuple(sorted(listed)))
+
+
+def _keep(path: Path, content: str, otherwise: str) -> None:
+    """Write a note of ours into the Hub's cache, where that can be written."""
+    try:
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != content:
+            write_whole(path, content.encode())
+    except OSError as error:
+        _LOG.warning("%s; %s", sentence_at(error, path), otherwise)
 
 
 def _record_of(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from auditor._checkpoint.addresses import HubSource
+from auditor._files.places import problem_at
 from auditor.errors import AuditorError, UsageError
 
 _T = TypeVar("_T")
@@ -72,6 +73,8 @@ def _answer(source: HubSource, error: Exception) -> AuditorError | None:
         )
     if status is not None:
         return _answered(where, status, error)
+    if isinstance(error, OSError) and error.filename and (local := problem_at(error)) is not None:
+        return local  # the cache's place, not the Hub
     known = isinstance(error, errors.HfHubHTTPError | OSError)
     if not known and type(error).__module__.split(".")[0] not in _HTTP_CLIENTS:
         return None

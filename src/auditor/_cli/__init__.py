@@ -4,16 +4,21 @@ run."""
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib
+import importlib.util
 import logging
 import os
 import sys
 import traceback
 from contextlib import suppress
+from typing import Any
 
 import click
 
+from auditor._cli.output import echo, keep_others_out, leave, settle
 from auditor._files.entry_points import leave_out_broken_distributions
+from auditor._files.places import NEEDS_POSIX, problem_at
 from auditor.errors import AuditorError, ExitCode, InterruptedRunError, said
 
 _INTERRUPTED = 130
@@ -50,7 +55,7 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"auditor._cli.{cmd_name}").command
-        return command
+        return _keeping_others_out(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list for ``--help``, without loading any."""
@@ -62,8 +67,25 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
     if wanted and not ctx.resilient_parsing:
         from auditor._process.machine import version_of
 
-        click.echo(f"auditor, version {version_of('auditor')}")
+        echo(f"auditor, version {version_of('auditor')}")
         ctx.exit()
+
+
+def _keeping_others_out(command: click.Command) -> click.Command:
+    """``command``, which has standard output for itself while it runs; its help is printed before."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _keeping_others_out(each)
+    elif command.callback is not None:
+        run = command.callback
+
+        @functools.wraps(run)
+        def alone(*arguments: Any, **options: Any) -> Any:
+            keep_others_out()
+            return run(*arguments, **options)
+
+        command.callback = alone
+    return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,16 +128,26 @@ def _printable(text: str) -> str:
 
 def main() -> None:
     """The entry point: errors become one sentence and their exit code."""
+    if importlib.util.find_spec("fcntl") is None:
+        echo(NEEDS_POSIX, err=True)
+        raise SystemExit(ExitCode.USAGE)
     unended = [True]
     atexit.register(_end_with_5, unended)
-    code: int = ExitCode.ERROR
-    leave_out_broken_distributions()
+    code: int | None = ExitCode.ERROR
     # Python itself ends with 1 or 0 for what is raised, which mean FAIL and PASS
     try:
+        settle()
+        leave_out_broken_distributions()
         code = _code()
+        unwritten = leave()
+        if unwritten is not None:
+            _say(f"standard output could not be written: {unwritten.strerror}.")
+        if code is None:  # what was printed is all that the command was for
+            code = ExitCode.ERROR if unwritten is not None else 0
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except BaseException as error:  # noqa: BLE001
+        code = ExitCode.ERROR
         with suppress(Exception):
             _say(f"unexpected {type(error).__name__}")
     unended.clear()
@@ -129,12 +161,12 @@ def _end_with_5(unended: list[bool]) -> None:
         os._exit(ExitCode.ERROR)
 
 
-def _code() -> int:
-    """What the command ends with."""
+def _code() -> int | None:
+    """The exit code that the command decided on; None where it came to its end without one."""
     debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False)  # without standalone mode click hands the exit code back
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else None
     except click.exceptions.Abort:
         return _INTERRUPTED
     except click.ClickException as error:
@@ -143,9 +175,10 @@ def _code() -> int:
     except BaseException as error:  # noqa: BLE001
         if debug:
             traceback.print_exc()
-        if isinstance(error, AuditorError | InterruptedRunError):
-            _say(said(error))
-            return error.exit_code if error.exit_code in _CODES else ExitCode.ERROR
+        known = problem_at(error) if isinstance(error, OSError) else error
+        if isinstance(known, AuditorError | InterruptedRunError):
+            _say(said(known))
+            return known.exit_code if known.exit_code in _CODES else ExitCode.ERROR
         _say(f"unexpected {type(error).__name__}: {said(error)} (--debug shows where)")
         return ExitCode.ERROR
 
@@ -153,4 +186,4 @@ def _code() -> int:
 def _say(sentence: str) -> None:
     """On standard error, where somebody reads that: a closed one changes no exit code."""
     with suppress(OSError, ValueError, AttributeError):
-        click.echo(f"auditor: {_printable(sentence)}", err=True)
+        echo(f"auditor: {_printable(sentence)}", err=True)

@@ -89,8 +89,8 @@ def command(
             seal=seal,
             chosen=chosen(prediction, components),
         )
-    present(report, out, form)
     write_forms(report, out, forms)
+    present(report, out, form)
     if earlier is not None and form == "human":
         show_changes(diff(earlier, report))
     ctx.exit(exit_code_of(report, exit_zero=exit_zero))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from auditor._cli.output import echo
+
 
 @click.command("convert")
 @click.option(
@@ -22,4 +24,4 @@ def command(source: Path, out: Path, key: str | None) -> None:
     from auditor._checkpoint.conversion import convert
 
     convert(source, out, key)
-    click.echo(f"Wrote {out}")
+    echo(f"Wrote {out}")

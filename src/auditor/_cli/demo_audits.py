@@ -6,13 +6,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from auditor._audit.audit import audit
 from auditor._cli.live import watch, watch_steps
-from auditor._cli.terminal import show_report
+from auditor._cli.terminal import Terminal, show_report
 from auditor._erase.erase import erase
 from auditor._erase.job import read_options
+from auditor._files.places import refuse_unwritable
 from auditor._files.whole_files import write_whole
 from auditor._process.machine import elapsed
 from auditor.builtins.reporters.html import environment, grid, thumbnails
@@ -26,8 +25,9 @@ ERASERS = {"esd": "ESD-u", "mace": "MACE"}
 def run_demo(out: Path) -> None:
     """Erase, audit and compare; everything goes to ``out``, and the same call goes on where an earlier one
     stopped."""
-    began, console = time.monotonic(), Console(stderr=True, highlight=False)
+    began, console = time.monotonic(), Terminal(stderr=True, highlight=False)
     reports: dict[str, Report] = {}
+    refuse_unwritable(out)
     for eraser, title in ERASERS.items():
         folder = out / f"erased-by-{eraser}"
         if not folder.exists():

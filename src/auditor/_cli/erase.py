@@ -9,6 +9,7 @@ import click
 
 from auditor._cli.live import watch_steps
 from auditor._cli.options import choices, chosen, offline, plugin_files
+from auditor._cli.output import echo
 from auditor._cli.terminal import show_erasure_plan
 
 
@@ -111,4 +112,4 @@ def command(
             offline=offline,
             on_step=on_step,
         )
-    click.echo(f"Wrote {folder}")
+    echo(f"Wrote {folder}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from auditor._cli.options import offline
+from auditor._cli.output import echo, print_document
 from auditor.errors import UsageError
 
 
@@ -26,5 +27,5 @@ def command(source: str, offline: bool) -> None:
     if hub is None:
         raise UsageError(f"{source} is no hf://org/name[@revision][/file.safetensors].")
     snapshot = fetch(hub, offline=offline)
-    click.echo(address_of(hub, snapshot.commit))
-    click.echo(f"{len(snapshot.expected)} files in {snapshot.folder}", err=True)
+    print_document(address_of(hub, snapshot.commit))
+    echo(f"{len(snapshot.expected)} files in {snapshot.folder}", err=True)

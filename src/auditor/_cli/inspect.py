@@ -8,6 +8,7 @@ import json
 import click
 
 from auditor._cli.options import choices, chosen, offline
+from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 
 
@@ -40,7 +41,7 @@ def command(
 
     found = inspect(checkpoint, full=full, base=base, offline=offline, chosen=chosen(prediction, components))
     if form == "json":
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
+        print_document(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
     else:
         show_inspection(found)
     ctx.exit(0 if found.refused is None else ExitCode.REFUSED)

@@ -78,11 +78,9 @@ class _Plain(Progress):
         self._console = console
         self._began = time.monotonic()
 
-    def _line(self, text: str) -> None:
-        said = harmless(line(text))
-        self._console.print(
-            f"{time.monotonic() - self._began:6.0f} s  {said}", markup=False, highlight=False, soft_wrap=True
-        )
+    def _line(self, text: str, style: str | None = None) -> None:
+        said = f"{time.monotonic() - self._began:6.0f} s  {harmless(line(text))}"
+        self._console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         """How much there is to do."""
@@ -93,7 +91,7 @@ class _Plain(Progress):
 
     def stage(self, text: str) -> None:
         """What begins."""
-        self._line(text)
+        self._line(text, "dim")
 
     def arm_started(self, arm: str, already: int) -> None:
         """Its name, and what is drawn already."""
@@ -106,11 +104,11 @@ class _Plain(Progress):
 
     def failed(self, arm: str, message: str) -> None:
         """What broke, and why."""
-        self._line(f"failed: {arm}: {message}")
+        self._line(f"failed: {arm}: {message}", "red")
 
     def stopped(self, reason: str) -> None:
         """Why nothing more is drawn."""
-        self._line(f"stopped: {reason}")
+        self._line(f"stopped: {reason}", "yellow")
 
 
 def _counts(hits: int, judged: int) -> str:
@@ -136,7 +134,7 @@ def watch(form: str = "human") -> Iterator[Progress]:
     if form == "quiet":
         yield Progress()
         return
-    if not console.is_terminal:
+    if not console.moves_cursor:
         yield _Plain(console)
         return
     with _bars(console) as bars:
@@ -147,7 +145,7 @@ def watch(form: str = "human") -> Iterator[Progress]:
 def watch_steps(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """A view of an eraser's stages on standard error."""
     console = Terminal(stderr=True)
-    if not console.is_terminal:
+    if not console.moves_cursor:
         began, seen = time.monotonic(), set[str]()
 
         def say(stage: str, step: int, steps: int) -> None:

@@ -8,10 +8,14 @@ from typing import Any
 
 import click
 
+from auditor._cli.output import keep_others_out
+
 
 def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
     from auditor.plugin._loader import add_file
 
+    if files:
+        keep_others_out()
     for file in files:
         add_file(file)
 

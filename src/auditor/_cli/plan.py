@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.options import offline, plugin_files
+from auditor._cli.output import echo
 from auditor._cli.terminal import show_plan
 
 
@@ -31,11 +32,11 @@ def command(checkpoint: str | None, policy: str, cache: Path | None, offline: bo
         from auditor._checkpoint import open_checkpoint
 
         opened = open_checkpoint(checkpoint, offline=offline)
-        click.echo(
+        echo(
             f"{checkpoint}: admitted, {opened.parameters / 1e6:.1f} M parameters, digest {opened.digest[:12]}"
         )
         try:
             cost = forecast_cost(plan, opened)
         except ValueError as error:
-            click.echo(f"what it costs is not known: {error}")
+            echo(f"what it costs is not known: {error}")
     show_plan(plan, cost, kept_rate(cache or default_cache()))

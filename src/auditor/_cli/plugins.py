@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from auditor._cli.options import plugin_files
+from auditor._cli.output import echo, keep_others_out, print_document
 from auditor._files.entry_points import limit_in_words
 from auditor.errors import UsageError
 from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
@@ -23,9 +24,10 @@ def command(ctx: click.Context, kind: str | None, form: str) -> None:
     """List the plugins on this machine, and the ones that did not load."""
     if ctx.invoked_subcommand is not None:
         return
+    keep_others_out()
     records = [record for record in load_plugins().records if kind in (None, record.kind) or record.error]
     if form == "json":
-        click.echo(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
+        print_document(json.dumps([_row(record) for record in records], indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_plugins
 
@@ -51,7 +53,7 @@ def show(name: str, kind: str | None, form: str) -> None:
             _row(record) | {"options": record.plugin.Options.model_json_schema() if record.plugin else None}
             for record in records
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_plugin
 
@@ -72,9 +74,7 @@ def new(kind: str, name: str, out: Path | None) -> None:
     from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, name, out)
-    click.echo(
-        f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'."
-    )
+    echo(f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'.")
 
 
 @command.command("check")
@@ -86,7 +86,7 @@ def check(distribution: str) -> None:
     from auditor.testing.distribution import check_distribution
 
     for sentence in check_distribution(distribution):
-        click.echo(sentence)
+        echo(sentence)
 
 
 def _row(record: PluginRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from auditor._cli.options import plugin_files
+from auditor._cli.output import echo, print_document
 from auditor.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
@@ -61,11 +62,14 @@ def init(
     tau: float,
 ) -> None:
     """Write a commented policy to FILE. In a terminal it asks for what no option gives."""
+    from auditor._files.places import refuse_unwritable
+    from auditor._files.whole_files import write_whole
     from auditor.policy import load_policy
     from auditor.policy.presets import new_policy
 
     if file.exists():
         raise UsageError(f"{file} exists; give a new name.")
+    refuse_unwritable(file.parent)
     erase = erase or _ask("What was erased (names, separated by commas)?", "--erase")
     domain = domain or _ask("Are they people, objects, or what else?", "--domain")[0]
     retain = retain or _ask("What must still be drawn (at least three of the same kind)?", "--retain")
@@ -80,8 +84,8 @@ def init(
             raise UsageError(
                 str(error).replace(f"{draft}:", "the policy would not be valid: line ")
             ) from error
-    file.write_text(text, encoding="utf-8")
-    click.echo(f"Wrote {file}. Next: auditor policy check {file}")
+    write_whole(file, text.encode())
+    echo(f"Wrote {file}. Next: auditor policy check {file}")
 
 
 def _ask(question: str, option: str) -> tuple[str, ...]:
@@ -109,20 +113,20 @@ def check(file: str, strict: bool) -> None:
     plan = make_plan(policy, make_instruments(policy))
     found = list(warnings(plan))
     for warning in found:
-        click.echo(f"warning: {harmless(line(warning, 2000))}")
+        echo(f"warning: {harmless(line(warning, 2000))}")
     for sentence in given.rows:
-        click.echo(f"prompts: {harmless(line(sentence, 5000))}")
-    click.echo(
+        echo(f"prompts: {harmless(line(sentence, 5000))}")
+    echo(
         f"valid: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
         f"{plan.images} images"
     )
     for plugin, named in plan.contents.items():
         for what, digest in named.items():
             if what.startswith("file ") or ": file " in what:
-                click.echo(
+                echo(
                     harmless(line(f"{plugin} decides by {what}: sha256:{digest or 'nothing is there'}", 2000))
                 )
-    click.echo(f"digest: sha256:{policy.digest(plan.contents)}")
+    echo(f"digest: sha256:{policy.digest(plan.contents)}")
     if strict and found:
         raise PolicyError(f"{file}: {len(found)} warnings, and --strict was given.")
 
@@ -144,7 +148,7 @@ def explain_command(file: str, cache: Path | None) -> None:
 
     plan = make_plan(load_policy(file))
     for sentence in explain(plan, _cost(plan), kept_rate(cache or default_cache())):
-        click.echo(harmless(line(sentence, 5000)))
+        echo(harmless(line(sentence, 5000)))
 
 
 def _cost(plan: Plan) -> Cost | None:
@@ -167,4 +171,4 @@ def schema_command() -> None:
     """Print the JSON schema of policy files, for editors."""
     from auditor.policy.presets import schema
 
-    click.echo(json.dumps(schema(), indent=2))
+    print_document(json.dumps(schema(), indent=2))

@@ -8,6 +8,7 @@ import click
 
 from auditor._cli.live import watch
 from auditor._cli.options import offline, plugin_files, seal
+from auditor._cli.output import echo
 from auditor.errors import AuditorError
 
 
@@ -61,6 +62,6 @@ def command(
         )
     found = report.provenance.replay
     assert found is not None
-    click.echo(found.sentence)
+    echo(found.sentence)
     if not found.succeeded:
         raise AuditorError(f"The run does not replay within {tolerance} of 255 on this machine.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.options import plugin_files, seal
+from auditor._cli.output import echo, print_document
 from auditor._files.documents import parse_options
 from auditor.errors import AuditorError
 
@@ -39,9 +40,9 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
     report = judged(path) if path.is_dir() else read_report(path)
     folder = path if path.is_dir() else path.parent
     if stdout:
-        click.echo(render(report, folder, form, parse_options(pairs))[1], nl=False)
+        print_document(render(report, folder, form, parse_options(pairs))[1])
         return
-    click.echo(write_form(report, folder, form, parse_options(pairs)))
+    echo(write_form(report, folder, form, parse_options(pairs)))
 
 
 @command.command("diff")
@@ -55,7 +56,7 @@ def diff_command(before: Path, after: Path, form: str) -> None:
 
     changes = diff(read_report(before), read_report(after))
     if form == "json":
-        click.echo(json.dumps([change.__dict__ for change in changes], indent=2, ensure_ascii=False))
+        print_document(json.dumps([change.__dict__ for change in changes], indent=2, ensure_ascii=False))
         return
     from auditor._cli.terminal import show_changes
 
@@ -79,7 +80,7 @@ def verify_command(folder: Path, seal: Path | None) -> None:
 
     found = verify(folder, None if seal is None else read_key(seal))
     for problem in found.problems[:20]:
-        click.echo(harmless(line(problem)), err=True)
+        echo(harmless(line(problem)), err=True)
     if found.problems:
         raise AuditorError(
             f"The report in {folder} does not verify: {len(found.problems)} problems, the first: "
@@ -90,7 +91,7 @@ def verify_command(folder: Path, seal: Path | None) -> None:
         f"{', '.join(found.left)}"
     )
     again = f"{', '.join(found.forms)} made again, byte for byte" if found.forms else compared
-    click.echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
+    echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
 
 
 @command.command("schema")
@@ -98,4 +99,4 @@ def schema() -> None:
     """Print the JSON schema of report.json."""
     from auditor.report import Report
 
-    click.echo(json.dumps(Report.model_json_schema(mode="serialization"), indent=2))
+    print_document(json.dumps(Report.model_json_schema(mode="serialization"), indent=2))

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from auditor._cli.options import offline, plugin_files
+from auditor._cli.output import echo
 from auditor._cli.terminal import Terminal, plain
+from auditor._files.places import refuse_unwritable
 from auditor._study.store import ArmRecord, Store, StudyProgress, seen
-from auditor.errors import ExitCode
+from auditor.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from auditor._study.findings import Findings
@@ -72,11 +73,18 @@ def command(
     if out is None and not (dry_run or (worker and store)):
         raise click.UsageError("Missing option '--out'; --dry-run goes without.")
     asked = run.ask(file)
+    if not dry_run:
+        for folder in filter(None, (out, store)):
+            refuse_unwritable(folder)
     held = Store(store or (out or Path()) / "store")
     if dry_run:
         _show_cost(asked, held, offline)
         return
     check_matplotlib()
+    if jobs > 1 and not (write_only or worker or held.has_locks()):
+        raise UsageError(
+            f"{held.folder} is on a file system without locks; use --jobs 1, or another --store."
+        )
     if not write_only:
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
         progress = _Progress(Terminal(stderr=True), file.stem)
@@ -124,10 +132,10 @@ def _workers(file: Path, store: Store, jobs: int, *, offline: bool) -> Iterator[
 class _Progress(StudyProgress):
     """A line an event, with what is done of the whole."""
 
-    def __init__(self, console: Console, name: str) -> None:
+    def __init__(self, console: Terminal, name: str) -> None:
         self._console, self._name = console, name
         self._began = time.monotonic()
-        self._status = console.status("") if console.is_terminal else None
+        self._status = console.status("") if console.moves_cursor else None
 
     def _line(self, text: str) -> None:
         self._console.print(
@@ -213,6 +221,6 @@ def _show(parts: list[tuple[str, Findings]], out: Path) -> int:
         console.print(table)
     broken = [finding for _, findings in parts for finding in findings.failures]
     if broken:
-        click.echo(f"Not measured: {len(broken)} of the model states; the page says which and why.", err=True)
-    click.echo(f"Wrote {out / 'study.html'}")
+        echo(f"Not measured: {len(broken)} of the model states; the page says which and why.", err=True)
+    echo(f"Wrote {out / 'study.html'}")
     return len(broken)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rich.table import Column, Table
 
 from auditor._audit.cells import Role
 from auditor._audit.plan import Plan
+from auditor._cli.output import moves_cursor, print_document, standard_output
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
 from auditor.report.words import harmless, line, remarks
@@ -41,8 +41,7 @@ _STATES = {
     State.FAILED: "[red]failed[/]",
     State.UNDECIDED: "[yellow]undecided[/]",
 }
-
-
+_ANY_WIDTH = 10_000  # columns
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -255,7 +254,7 @@ def show_report(report: Report, folder: Path) -> None:
 def present(report: Report, folder: Path, form: str) -> None:
     """A report on standard output, as the user asked for it."""
     if form == "json":
-        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+        print_document(report.model_dump_json(indent=2))
     elif form == "human":
         show_report(report, folder)
 
@@ -276,9 +275,34 @@ def show_changes(changes: Sequence[Change]) -> None:
 
 
 class Terminal(Console):
-    """A console that a closed pipe makes silent: the exit code stays the verdict's."""
+    """Where people read. Where it is no terminal, lines are left as long as they are."""
 
-    def on_broken_pipe(self) -> None:
-        """Nobody reads any more: say nothing, and keep the exit code."""
-        self.quiet = True
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
+    def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
+        # rich asks the file that it was given for its encoding, and no other
+        super().__init__(
+            file=sys.stderr if stderr else standard_output(), stderr=stderr, highlight=highlight, emoji=False
+        )
+
+    @property
+    def moves_cursor(self) -> bool:
+        """May what was printed be drawn over?"""
+        return moves_cursor(self.file)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich prints; a table whose longest words do not fit as lines."""
+        table = objects[0] if len(objects) == 1 and isinstance(objects[0], Table) else None
+        if table is None:
+            super().print(*objects, **{"soft_wrap": not self.moves_cursor} | options)
+        elif self.measure(table, options=self.options.update(width=_ANY_WIDTH)).minimum <= self.width:
+            super().print(table, **options)
+        else:
+            for row in _lines(table):
+                super().print(row, **options | {"soft_wrap": True})
+
+
+def _lines(table: Table) -> Iterator[str]:
+    if table.title:
+        yield str(table.title)
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        named = zip((str(column.header) for column in table.columns), row, strict=True)
+        yield "; ".join(f"{header}: {cell}" if header else str(cell) for header, cell in named if cell)

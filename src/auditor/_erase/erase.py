@@ -13,7 +13,6 @@ settings takes over what still fits.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from auditor._erase.job import erasure_job
 from auditor._erase.save import MARK, Before, Save, changed_tensors, refuse_delta, write_result
-from auditor._files.whole_files import room_on_disk
+from auditor._files.places import lock, refuse_unwritable
+from auditor._files.whole_files import on_disk
 from auditor._process.signals import stoppable
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import AuditorError, UsageError
@@ -91,7 +91,7 @@ def erase(
     # says what cannot be done, before anything is written
     door.call(job.plugin, job.plugin.plan, job.erasure(None))
     part = out.with_name(f".{out.name}.part")
-    with room_on_disk(out), _only_one(part, eraser) as begun:
+    with on_disk(out), _only_one(part, eraser) as begun:
         began = time.monotonic()
         before = Before.of(job.model)
         # hours at true size, with a person at the terminal
@@ -140,6 +140,7 @@ def _new_folder(out: Path) -> Path:
         raise UsageError(
             f"{out} cannot be replaced by the result; give a new folder inside of it with --out."
         )
+    refuse_unwritable(found.parent if found.exists() else found)
     return found
 
 
@@ -156,12 +157,8 @@ def _only_one(part: Path, eraser: str) -> Iterator[bool]:
     begun = not part.exists()
     part.mkdir(parents=True, exist_ok=True)
     with mark.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"Another erasure is at work in {part}; wait for it, or give another --out."
-            ) from error
+        if lock(file) is False:
+            raise UsageError(f"Another erasure is at work in {part}; wait for it, or give another --out.")
         file.seek(0)
         if file.read() not in ("", eraser):
             shutil.rmtree(part / "erasure", ignore_errors=True)

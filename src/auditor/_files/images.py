@@ -87,28 +87,40 @@ class PictureStore:
 
 class PictureCache:
     """Pictures by the digest of what made them. Each file carries its own sha256 and is hashed again when
-    read."""
+    read. Without a folder, or with one that cannot be read, it holds none."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
 
     def load(self, key: str) -> Tensor | None:
         """The picture made by ``key``, or None; a file whose bytes do not match its name is not used."""
-        for path in self._folder.glob(f"{key[:2]}/{key}-*.png"):
-            content = path.read_bytes()
+        for path in self._files_of(key):
+            try:
+                content = path.read_bytes()
+            except OSError:
+                continue
             if hashlib.sha256(content).hexdigest() == path.stem.rsplit("-", 1)[1]:
                 return from_png(content)
         return None
 
     def has(self, key: str) -> bool:
         """Is there a picture made by ``key``?"""
-        return any(self._folder.glob(f"{key[:2]}/{key}-*.png"))
+        return bool(self._files_of(key))
 
     def save(self, key: str, image: Tensor) -> None:
-        """Keep the picture made by ``key``, in the place of another one."""
+        """Keep the picture made by ``key``, in the place of another one. Raises ``OSError`` where the folder
+        cannot be written."""
+        if self.folder is None:
+            return
         content = to_png(image)
-        path = self._folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png"
+        path = self.folder / key[:2] / f"{key}-{hashlib.sha256(content).hexdigest()}.png"
         write_whole(path, content)
-        for other in self._folder.glob(f"{key[:2]}/{key}-*.png"):
+        for other in self._files_of(key):
             if other != path:
                 other.unlink(missing_ok=True)
+
+    def _files_of(self, key: str) -> list[Path]:
+        try:
+            return [] if self.folder is None else list(self.folder.glob(f"{key[:2]}/{key}-*.png"))
+        except OSError:
+            return []

@@ -3,8 +3,8 @@ S10)."""
 
 from __future__ import annotations
 
-import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,27 +12,26 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from auditor.errors import AuditorError
+from auditor._files.places import problem_at, set_mode, sync, sync_folder
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)  # it can only be asked for by setting it
-_SAFETENSORS_FULL = f"(os error {errno.ENOSPC})"  # it has an error class of its own
+_SAFETENSORS_ERROR = re.compile(r"\(os error (\d+)\)$")  # it has an error class of its own
 
 
 @contextmanager
-def room_on_disk(folder: Path) -> Iterator[None]:
-    """A full disk becomes an :class:`AuditorError` with a sentence; what was written whole is kept."""
+def on_disk(folder: Path) -> Iterator[None]:
+    """What a file system refuses becomes an :class:`AuditorError` with a sentence
+    (:mod:`auditor._files.places`); what was written whole is kept."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = error.errno in _FULL if isinstance(error, OSError) else str(error).endswith(_SAFETENSORS_FULL)
-        if not full:
+        said = _SAFETENSORS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
+        found = error if isinstance(error, OSError) else OSError(int(said[1]) if said else 0, str(error))
+        problem = problem_at(found, folder)
+        if problem is None:
             raise
-        where = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
-        raise AuditorError(
-            f"The disk under {where} is full. Make room and run the same command again: it goes on."
-        ) from error
+        raise problem from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -43,18 +42,14 @@ def write_whole(path: Path, content: bytes) -> None:
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_UMASK)  # as any new file; a temporary one is for its owner alone
+            set_mode(handle, 0o666 & ~_UMASK)  # as any new file; a temporary one is for its owner alone
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -3,14 +3,13 @@ failure."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from auditor._files.places import lock, sync
 from auditor._journal.lines import Line
 from auditor._journal.seal import SEAL_AT_END, Seal
 from auditor.errors import AuditorError, UsageError
@@ -50,13 +49,13 @@ class Journal:
     def __init__(self, path: Path, seal: Seal | None = None) -> None:
         self.path = path
         self._file = path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        self.locked = lock(self._file)
+        """True, or None where the file system has no locks."""
+        if self.locked is False:
             self._file.close()
             raise UsageError(
                 f"Another audit is writing to {path.parent}; wait for it, or give another folder with --out."
-            ) from error
+            )
         self._file.seek(0)
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
@@ -80,7 +79,7 @@ class Journal:
         rest = (text if self._seal is None else text[:-1] + b',"seal":"' + last + b'"}') + b"\n"
         while rest:
             rest = rest[self._file.write(rest) :]
-        os.fsync(self._file.fileno())
+        sync(self._file.fileno())
         self._last = last
 
     def __enter__(self) -> Self:

@@ -71,10 +71,18 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def default_cache() -> Path:
-    """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder."""
+def default_cache() -> Path | None:
+    """Where pictures of bases are kept between audits: ``AUDITOR_CACHE`` or the user's cache folder; None
+    where the user has no home."""
     given = os.environ.get("AUDITOR_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("auditor")) / "pictures"
+    try:
+        return (
+            Path(given).expanduser()
+            if given
+            else Path(platformdirs.user_cache_dir("auditor")).absolute() / "pictures"
+        )
+    except (RuntimeError, LookupError, OSError):  # neither HOME nor an account
+        return None
 
 
 def elapsed(began: float) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.whole_files import on_disk, write_whole
 from auditor._process.signals import stoppable
 from auditor._study.document import Study
 from auditor._study.expand import Chosen, Expansion
@@ -81,7 +81,7 @@ def measure(
     if threads is not None:
         torch.set_num_threads(threads)
     failures = 0
-    with room_on_disk(store.folder), stoppable():
+    with on_disk(store.folder), stoppable():
         model, opened = None, open_base(asked.study.base.address, offline)
         for each in asked.whole:
             plan = expansion(each.study, opened)
@@ -112,7 +112,7 @@ def write(asked: Asked, store: Store, out: Path, *, offline: bool = False) -> li
     from auditor.builtins.reporters.tables import csv_bytes
 
     parts, answered = read(asked, store, offline=offline), []
-    with room_on_disk(out):
+    with on_disk(out):
         if asked.study.predict is None:
             rows = [row for name, findings in parts for row in findings.rows(name)]
             write_whole(

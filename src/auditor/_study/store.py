@@ -13,9 +13,9 @@ on one store.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from auditor._files.places import lock
 from auditor._files.whole_files import write_whole
 from auditor._journal.lines import Record
 
@@ -179,9 +180,10 @@ class Store:
         path = self.folder / "locks" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+            yield lock(file) is not False
+
+    def has_locks(self) -> bool:
+        """Can several processes share the work?"""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".lock.") as file:
+            return lock(file) is not None

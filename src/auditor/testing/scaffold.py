@@ -9,7 +9,8 @@ from pathlib import Path
 import jinja2
 
 from auditor._files.entry_points import ENTRY_POINT_GROUP
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.places import refuse_unwritable
+from auditor._files.whole_files import on_disk, write_whole
 from auditor.errors import UsageError
 from auditor.plugin._loader import CONTRACTS, SINGULAR
 
@@ -25,6 +26,7 @@ def write_package(one: str, name: str, out: Path | None = None) -> Path:
     folder = out or Path(f"auditor-{name}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already; give a new folder with --out.")
+    refuse_unwritable(folder)
     kind = next(kind for kind, singular in SINGULAR.items() if singular == one)
     package = f"auditor_{name.replace('-', '_')}"
     facts = {
@@ -49,7 +51,7 @@ def write_package(one: str, name: str, out: Path | None = None) -> Path:
         trim_blocks=True,
         autoescape=False,  # noqa: S701 - Python and TOML, from names that were checked above
     )
-    with room_on_disk(folder):
+    with on_disk(folder):
         for path, template in files.items():
             write_whole(folder / path, templates.get_template(template).render(facts).encode())
     return folder

@@ -144,6 +144,35 @@ def test_junit_is_valid_and_what_was_not_shown_is_an_error(
         assert cases["cells.in-domain-lora", "Borin Talvek"].find("error") is not None
 
 
+def test_another_checkpoint_or_policy_is_another_category_of_sarif(
+    report_of: Callable[[str], Report], tmp_path: Path
+) -> None:
+    """GitHub replaces the results of the same category, which is what stands before the id's last slash."""
+    report = report_of("FAIL")
+
+    def category(each: Report) -> str:
+        found = str(json.loads(form("sarif", each, tmp_path))["runs"][0]["automationDetails"]["id"])
+        return found.rpartition("/")[0]
+
+    def of(**facts: object) -> Report:
+        return report.model_copy(update={"checkpoint": report.checkpoint.model_copy(update=facts)})
+
+    elsewhere = report.model_copy(update={"policy_file": PolicyPlace(path="policies/other.yaml", lines={})})
+    nowhere = report.model_copy(update={"policy_file": None})
+    different = [
+        of(source="hf://org/one@main"),
+        of(source="hf://org/two@main"),
+        of(source="a/erased"),
+        of(source="b/erased"),
+        of(source="b/erased", chosen={"prediction": "epsilon"}),
+        elsewhere,
+        nowhere,
+    ]
+    assert len({category(each) for each in different}) == len(different)
+    assert category(of(source="./a/erased/")) == category(of(source="a/erased", digest="0" * 64))
+    assert category(of(source="hf://org/one@main")) == "auditor/policies/gate.yaml/hf://org/one@main"
+
+
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_sarif_is_valid_and_points_into_the_policy(
     report_of: Callable[[str], Report], tmp_path: Path, outcome: str

@@ -22,7 +22,8 @@ from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json
 from auditor._files.images import PictureCache, PictureStore, flaw_of
-from auditor._journal.lines import BatchLine, HalvedLine, Sample
+from auditor._files.places import sentence_at
+from auditor._journal.lines import BatchLine, HalvedLine, NoteLine, Sample
 from auditor._process.machine import device_kind, versions
 from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
@@ -41,7 +42,7 @@ class Drawing:
         instruments: Instruments,
         base: DiffusionModel | None,
         folder: Path,
-        cache: Path,
+        cache: Path | None,
         record: Recorder,
         deadline: Deadline,
     ) -> None:
@@ -53,6 +54,7 @@ class Drawing:
         self.scorer = Scorer(self.policy, instruments.detectors)
         self.pictures = PictureStore(folder / "images")
         self.cache = PictureCache(cache)
+        self._cache_refused = False
         self.measurer = Measurer(plan, instruments.metrics, self.pictures)
         self._stack = versions()
         self.drawn = 0
@@ -206,8 +208,18 @@ class Drawing:
         images, finite, _ = self.draw(arm, self.base, prompts, seeds)
         for key, image, sound in zip(keys, images, finite, strict=True):
             if flaw_of(image, sound) is None:
-                self.cache.save(key, image)
+                self._keep(key, image)
         return images, finite, False
+
+    def _keep(self, key: str, image: Tensor) -> None:
+        """Keep a picture of the base for later audits; a cache that cannot be written is done without."""
+        try:
+            if not self._cache_refused:
+                self.cache.save(key, image)
+        except OSError as error:
+            self._cache_refused = True
+            why = sentence_at(error, self.cache.folder or Path())
+            self.record.write(NoteLine(text=f"Pictures of the base are not kept for later audits: {why}"))
 
     def base_examples(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
         """Images of the base for a training set, and whether each is finite."""

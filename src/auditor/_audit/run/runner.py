@@ -41,7 +41,7 @@ class Runner:
         erased: DiffusionModel,
         base: DiffusionModel | None,
         folder: Path,
-        cache: Path,
+        cache: Path | None,
         record: Recorder,
     ) -> None:
         self.plan = plan

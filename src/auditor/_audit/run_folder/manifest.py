@@ -11,6 +11,7 @@ from auditor._audit.cells import Seeds
 from auditor._audit.plan import Plan, derive_seeds, lay_out
 from auditor._checkpoint.admit import digest_of_folder
 from auditor._files.digest import sha256_file, sha256_json
+from auditor._files.places import sentence_at
 from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
 from auditor._process.machine import threads_now
@@ -159,23 +160,25 @@ def _difference(key: str, before: Any, now: Any) -> str:
     return f"{key}: {str(before)[:80]} → {str(now)[:80]}"
 
 
+_UNCOUNTED = "Attempts could not be counted"
 _FROM_THE_FIRST = ("started", "attempt")
 """What a run keeps of its first call; everything else is as the latest call found it."""
 
 
-def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> str:
+def write_manifest(out: Path, manifest: dict[str, Any], cache: Path | None) -> str:
     """Write the manifest of a run, and return its sha256; called with the journal's lock held.
 
     What is said of the checkpoint is found anew in each call. Of an earlier call the start and the attempt's
-    number stay.
+    number stay, with the warning that it could not be counted.
     """
     earlier = _read_manifest(out)
-    first = (
-        {"attempt": _attempt(manifest, cache)}
-        if earlier is None
-        else {key: earlier[key] for key in _FROM_THE_FIRST if key in earlier}
-    )
-    manifest = manifest | first
+    if earlier is None:
+        attempt, uncounted = _attempt(manifest, cache)
+        first: dict[str, Any] = {"attempt": attempt}
+    else:
+        uncounted = [text for text in earlier.get("warnings", ()) if text.startswith(_UNCOUNTED)]
+        first = {key: earlier[key] for key in _FROM_THE_FIRST if key in earlier}
+    manifest = manifest | first | {"warnings": [*manifest.get("warnings", ()), *uncounted]}
     if manifest != earlier:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         # a path may hold bytes that are no text
@@ -183,9 +186,9 @@ def write_manifest(out: Path, manifest: dict[str, Any], cache: Path) -> str:
     return manifest_digest(out)
 
 
-def _attempt(manifest: dict[str, Any], cache: Path) -> int:
+def _attempt(manifest: dict[str, Any], cache: Path | None) -> tuple[int, list[str]]:
     """Which audit seed this is, in order, of those that this machine's cache saw for the same erased concepts
-    over the same base.
+    over the same base; with a warning where the cache could not say, or be told.
 
     Whoever changes a byte of a weight has another checkpoint and another seed; it is one more attempt all the
     same.
@@ -194,9 +197,14 @@ def _attempt(manifest: dict[str, Any], cache: Path) -> int:
         sorted(as_read(concept["name"]) for concept in manifest["policy"]["erase"]),
         manifest["base"],
     )
+    if cache is None:
+        return 1, [f"{_UNCOUNTED}: this user has no home folder; give --cache or set AUDITOR_CACHE."]
     path = cache / "attempts" / f"{sha256_json([concepts, base['drawn_digest'] if base else None])}.txt"
-    seeds = path.read_text(encoding="utf-8").split() if path.is_file() else []
-    if manifest["seeds"]["audit"] not in seeds:
-        seeds.append(manifest["seeds"]["audit"])
-        write_whole(path, ("\n".join(seeds) + "\n").encode())
-    return seeds.index(manifest["seeds"]["audit"]) + 1
+    seeds, problem = list[str](), list[str]()
+    try:
+        seeds = path.read_text(encoding="utf-8", errors="replace").split() if path.is_file() else []
+        if manifest["seeds"]["audit"] not in seeds:
+            write_whole(path, ("\n".join([*seeds, manifest["seeds"]["audit"]]) + "\n").encode())
+    except OSError as error:
+        problem = [f"{_UNCOUNTED}: {sentence_at(error, cache)}"]
+    return [*seeds, manifest["seeds"]["audit"]].index(manifest["seeds"]["audit"]) + 1, problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Sarif(Reporter):
         outcome = report.verdict.outcome
         run = {
             "tool": {"driver": driver},
+            "automationDetails": {"id": _category(report)},
             "invocations": [
                 {"executionSuccessful": outcome is not Outcome.ERROR, "exitCode": _EXITS[outcome]}
             ],
@@ -50,6 +52,17 @@ class Sarif(Reporter):
             },
         }
         return (json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n").encode()
+
+
+def _category(report: Report) -> str:
+    """What this audit is one of: an upload takes the place of the earlier ones of the same policy and
+    checkpoint, and of no others. GitHub reads what stands before the last slash."""
+    policy, source = report.policy_file, report.checkpoint.source
+    named = source if "://" in source else posixpath.normpath(source).strip("/")
+    chosen = [f"{what}={value}" for what, value in sorted(report.checkpoint.chosen.items())]
+    return line(
+        "/".join(["auditor", policy.path if policy else report.policy_digest, named, *chosen, ""]), 5000
+    )
 
 
 def _result(report: Report, finding: Finding) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.whole_files import on_disk, write_whole
 from auditor.builtins.erasers.mace import preserved
 from auditor.builtins.erasers.mace.job import Job
 from auditor.builtins.erasers.mace.options import MaceOptions
@@ -113,7 +113,7 @@ class Mace(Eraser):
         refined = refinement(mapping, aligned, prior["refinement"], options.lambda_identity)
         record["refinement"] = {"condition": refined.condition, "ridge": refined.ridge}
         belongs = job.belonging(record["prior"])
-        with room_on_disk(folder):
+        with on_disk(folder):
             write_whole(
                 folder / "refined.safetensors",
                 save({"factor": refined.factor.contiguous()}, {"format": "pt"}),

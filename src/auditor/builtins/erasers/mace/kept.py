@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from auditor._diffusion.closed_form import LowRank
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.whole_files import on_disk, write_whole
 
 _KEY = "auditor"
 
@@ -49,7 +49,7 @@ class ConceptFolder:
     def save(self, kind: str, tensors: dict[str, Tensor], made_from: dict[str, Any]) -> None:
         """Write tensors whole, with what they were made from."""
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        with room_on_disk(self.folder):
+        with on_disk(self.folder):
             write_whole(
                 self.path(kind), save(plain, {"format": "pt", _KEY: json.dumps(made_from, sort_keys=True)})
             )

@@ -18,7 +18,7 @@ from torch import Tensor
 from auditor._diffusion.closed_form import gram
 from auditor._diffusion.model import DiffusionModel, digest_of_weights
 from auditor._files.digest import sha256_json
-from auditor._files.whole_files import room_on_disk, write_whole
+from auditor._files.whole_files import on_disk, write_whole
 from auditor.errors import UsageError
 
 REFERENCE_ROWS = 47_491_059
@@ -99,7 +99,7 @@ def caption_gram(
             "encoder": encoder,
             "sha256": _sha256(found.matrix),
         }
-        with room_on_disk(file.parent):
+        with on_disk(file.parent):
             write_whole(file, save({"gram": found.matrix}, metadata))
     return found
 
