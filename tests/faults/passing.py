@@ -31,7 +31,7 @@ def gradients(folder: Path, count: int = 20) -> Path:
     """Captioned colour ramps: learnt in eight steps, and nobody is in them."""
     folder.mkdir(parents=True)
     for number in range(count):
-        ramp = Image.linear_gradient("L").resize((32, 32)).rotate(90 * (number % 2))
+        ramp = Image.linear_gradient("L").resize((32, 32)).rotate(90 * (number % 4))
         bands = [ramp.point([(value * (number % 5 + k)) // 8 for value in range(256)]) for k in (1, 2, 3)]
         Image.merge("RGB", bands).save(folder / f"{number}.png")
     lines = [json.dumps({"file_name": f"{number}.png", "text": "a gradient"}) for number in range(count)]

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save
 
 import auditor
+from auditor._audit.judge import judge_folder
+from auditor._audit.replay import replay
 from auditor._audit.run_folder.arms import ArmStore, digest_of_arm
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
@@ -22,6 +24,7 @@ from auditor._journal.lines import ArmLine, BatchLine, StartLine
 from auditor._process.machine import device_kind
 from auditor.errors import UsageError
 from auditor.report import Outcome
+from auditor.report.compare import read_report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
 
@@ -306,3 +309,22 @@ def test_attempts_are_counted_by_concepts_and_base(folder: Path, erased: Path, t
         for path in (erased, copy)
     ]
     assert [each.attempt for each in attempts] == [1, 2] and attempts[0].audit_seed != attempts[1].audit_seed
+
+
+def test_a_run_folder_of_an_older_format_is_refused_in_one_sentence(
+    folder: Path, erased: Path, tmp_path: Path
+) -> None:
+    """Whoever judges, replays or goes on; its report can still be read."""
+    out, policy = tmp_path / "run", short_policy(budget=SMALL, sampler=QUICK)
+    shutil.copytree(folder / "run", out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["format"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    for ask in (
+        lambda: auditor.audit(str(erased), policy, out, cache=folder / "cache"),
+        lambda: judge_folder(out),
+        lambda: replay(out),
+    ):
+        with pytest.raises(UsageError, match="is a run folder of format 1, and this version reads 2"):
+            ask()
+    assert read_report(out).verdict.outcome is Outcome.INCONCLUSIVE
