@@ -9,6 +9,7 @@ import pytest
 
 import auditor
 from auditor._audit.judge import judge_folder
+from auditor._audit.run_folder.manifest import open_run
 from auditor._journal.file import read_journal
 from auditor._journal.lines import BatchLine
 from auditor.errors import RefusedError, UsageError
@@ -59,6 +60,13 @@ def test_another_audit_of_the_same_base_takes_its_pictures_from_the_cache(
         if isinstance(line, BatchLine) and line.arm == "base"
     ]
     assert cached and all(cached)
+
+
+def test_relative_paths_of_a_policy_lead_from_its_folder_in_a_replay_too(
+    finished: tuple[Report, Path],
+) -> None:
+    _, out = finished
+    assert open_run(out).plan.policy.folder == out.parent.resolve()
 
 
 def test_the_base_itself_is_refused(tmp_path: Path, policy: object) -> None:

@@ -252,6 +252,7 @@ def _manifest(
         },
         "device": device_kind(),
         "policy": plan.policy.model_dump(mode="json"),
+        "policy_folder": None if plan.policy.folder is None else str(plan.policy.folder.resolve()),
         "weaker": list(weaker_than_default(plan.policy, instruments.probes)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,

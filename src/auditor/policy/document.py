@@ -210,6 +210,12 @@ class Policy(StrictModel):
         """The name of the detector that decides."""
         return self.gate.detector or self.detectors[0].use
 
+    def found_in(self, folder: Path | None) -> Self:
+        """The same policy, its relative paths leading from ``folder``."""
+        found = self.model_copy()
+        found._folder = folder
+        return found
+
     @property
     def folder(self) -> Path | None:
         """Where the file lies that it was read from: its relative paths lead from there. None: from the
@@ -279,8 +285,7 @@ def read_policy(path: Path | str) -> PolicyFile:
     folder = file.parent if file == Path(path) else None  # a bundled one has none
     with relative_to(folder):
         with prompt_files_of(_names_in(document.data)) as prompts:
-            policy = document.read_as(Policy)
-        policy._folder = folder
+            policy = document.read_as(Policy).found_in(folder)
         return PolicyFile(policy, path, _lines(document), tuple(prompts.sentences()))
 
 

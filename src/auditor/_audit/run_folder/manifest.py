@@ -43,8 +43,10 @@ def open_run(out: Path) -> Run:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
     try:
         identity = manifest["identity"]
+        folder = manifest["policy_folder"]
+        policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
         plan = lay_out(
-            Policy.model_validate_json(json.dumps(manifest["policy"])),
+            policy.found_in(None if folder is None else Path(folder)),
             tuple(PlannedProbe.model_validate(probe) for probe in identity["probes"]),
             identity["contents"],
         )
