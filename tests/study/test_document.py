@@ -94,6 +94,18 @@ def test_every_bundled_study_is_sound(path: Path) -> None:
             )
 
 
+def test_a_probe_that_changes_no_weights_is_for_audits(tmp_path: Path) -> None:
+    other = CATALOGUE.replace("    use: in-domain\n", "    use: sampling\n").replace(
+        "{names: 2, batch: 4, images_per_prompt: 1}", "{steps: 9}"
+    )
+    other = other.replace("{lora: {learning_rate: 1.0e-3}, full: {learning_rate: 1.0e-4}}", "{lora: {}}")
+    other = other.replace(
+        "    domains: {people: {candidates: micro-people-random, prompts: paper-people}}\n", ""
+    )
+    with pytest.raises(PolicyError, match="The probe sampling changes no weights; a study measures those"):
+        ask(written(tmp_path, catalogue=other))
+
+
 def test_both_sizes_have_the_same_studies() -> None:
     micro, full = ({path.name for path in STUDIES if path.parent.name == size} for size in ("micro", "sd14"))
     assert micro == full

@@ -45,6 +45,13 @@ class TestSequence(ProbeConformance):
     }
 
 
+def test_a_sequence_is_of_updates_of_weights() -> None:
+    member = {"use": "sampling", "steps": 1, "options": {"steps": 9}}
+    plugin = Sequence(Sequence.Options.model_validate({"updates": [member]}))
+    with pytest.raises(UsageError, match="the probe sampling changes none"):
+        plugin.parts()
+
+
 @pytest.fixture
 def lora(tmp_path: Path, micro: Kit) -> Path:
     """A LoRA on one projection, in diffusers' keys: all ones."""

@@ -14,7 +14,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from auditor._files.bundled import bundled_policy
 from auditor._files.digest import sha256_json
 from auditor._files.documents import read_mapping
+from auditor.errors import PolicyError
 from auditor.plugin._loader import make_plugin
+from auditor.plugin.contracts import WeightProbe
 from auditor.policy import (
     Base,
     Concepts,
@@ -313,6 +315,11 @@ class Study(StrictModel):
             for method in (method for method in probe.methods if method in self.methods):
                 merged = probe.options | probe.domains.get(domain, {}) | probe.methods[method]
                 plugin = make_plugin("probes", probe.use, merged)
+                if not isinstance(plugin, WeightProbe):
+                    raise PolicyError(
+                        f"The probe {probe.use} changes no weights; a study measures those that do, and an "
+                        "audit takes it."
+                    )
                 title = f"{key}-{method}" if plugin.methods else key
                 found.append(
                     (

@@ -64,9 +64,13 @@ class Sequence(WeightProbe):
 
     @cached_property
     def _members(self) -> tuple[tuple[Member, WeightProbe], ...]:
-        return tuple(
+        found = [
             (member, make_plugin("probes", member.use, member.options)) for member in self.options.updates
-        )
+        ]
+        other = next((member.use for member, probe in found if not isinstance(probe, WeightProbe)), None)
+        if other is not None:
+            raise UsageError(f"A sequence is of updates of weights, and the probe {other} changes none.")
+        return tuple(found)
 
     def parts(self) -> tuple[Plugin, ...]:
         """Its members."""
