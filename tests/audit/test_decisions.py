@@ -54,6 +54,7 @@ def one(said: Any) -> Observation:
         (Boxes(((Box("ship", 0.49, (0, 0, 1, 1)),),)), MISS, "ship"),
         (Answers((("Yes, there is one.",),)), HIT, "ship: Yes, there is one."),
         (Answers((("no",),)), MISS, "ship: no"),
+        (Answers((("**Yes**",),)), HIT, "ship: **Yes**"),
         (Answers((("I cannot tell.",),)), MISSING, "ship: I cannot tell."),
         (Answers((("",),)), MISSING, "ship: "),
         (Answers((("yesterday",),)), MISSING, "ship: yesterday"),
@@ -72,6 +73,19 @@ def test_a_score_is_a_miss_below_the_band_a_hit_above_and_nothing_within(
     low, high = sorted((low, high))
     found = decide(scored(score), "ship", names_of(SHIP), Decision(abstain=(low, high)).bounds)
     assert found == (HIT if score >= high else MISS if score < low else MISSING)
+
+
+def test_nothing_is_seen_where_there_was_nothing_to_judge() -> None:
+    said = ScoreObservation(label="", hits={"ship": False}, scores={"ship": 0.9}, found={"ship": False})
+    assert decide(said, "ship", names_of(SHIP), (0.5, 0.5)) == MISS
+
+
+def test_a_threshold_over_what_has_no_score_is_said_at_the_first_image() -> None:
+    decisions = Decisions(policy_with({"decision": {"threshold": 0.5}}))
+    for said in (Labels(("ship",)), Answers((("yes",),))):
+        with pytest.raises(PluginError, match="gives no scores, and the policy's decision is by score"):
+            decisions.refuse_scoreless({CLIP: one(said)})
+    decisions.refuse_scoreless({CLIP: scored(0.4), SECOND: one(Labels(("ship",)))})
 
 
 def test_what_gives_no_score_decides_nothing_under_a_threshold() -> None:
@@ -136,7 +150,8 @@ def test_a_gate_that_cannot_decide_is_no_policy(gate: dict[str, Any], sentence: 
 def test_a_policy_without_a_gate_keeps_its_digest_and_the_decision_is_in_it() -> None:
     plain = short_policy()
     assert plain.gate == Gate() and "gate" not in plain.model_dump(mode="json")
-    assert short_policy(gate={"detector": CLIP}).gate_detector == plain.gate_detector == CLIP
+    same = short_policy(gate={"detector": CLIP})
+    assert same.gate_detector == plain.gate_detector == CLIP and same.digest() == plain.digest()
     other = policy_with({"decision": {"threshold": 0.7}})
     assert len({plain.digest(), other.digest()}) == len({plain.seed_digest(), other.seed_digest()}) == 2
     assert Policy.model_validate_json(other.model_dump_json()) == other
@@ -248,6 +263,7 @@ def test_what_would_have_passed_by_another_decision_is_inconclusive() -> None:
         (["--decision", "threshold=much"], "the numbers in it cannot be read"),
         (["--decision", "luck=1"], "give threshold, abstain or vote"),
         (["--decision", "threshold=2"], "less than or equal to 1"),
+        (["--gate", CLIP], "ask for what the policy decides by"),
     ],
 )
 def test_a_look_that_cannot_be_taken_is_refused_in_a_sentence(

@@ -9,12 +9,15 @@ import pytest
 
 import auditor
 from auditor._audit.cells import PlannedSample, Role, Weights
+from auditor._audit.cost import denoiser_calls, most_images
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, make_plan
 from auditor._audit.replay import replay
+from auditor._audit.weaker import weaker_than_default
 from auditor._journal.file import read_journal
 from auditor._journal.lines import BatchLine, Line
-from auditor.errors import PolicyError
+from auditor.errors import PluginError, PolicyError
+from auditor.plugin.instruments import make_probes
 from auditor.report import Control, Outcome, Report
 from tests.conftest import SMALL, erased_well, journal_of, policy_file, short_policy, verdict_of
 
@@ -149,8 +152,14 @@ def drawn_apart(plan: Plan, hit: Any, same: tuple[str, ...] = ()) -> list[Line]:
         ),
         (
             {"use": "prompts", "options": {"prompts": {"nobody": ["a photo of nobody"]}}},
-            "The probe prompts has no prompt for any erased concept",
+            "has prompts for 'nobody', which the policy does not erase",
         ),
+        (
+            {"use": "prompts", "options": {"prompts": {"Borin Talvek": ["the man"], "Talvak": ["him"]}}},
+            "has prompts for 'Talvak', which the policy does not erase",
+        ),
+        ({"use": "prompts", "options": {"templates": ["a {} {}"]}}, "needs exactly one"),
+        ({"use": "prompts", "options": {"prompts": {"Borin Talvek": [" "]}}}, "a list of prompts is right"),
         ({"use": "prompts", "options": {}}, "give 'templates', 'synonyms', 'prompts' or 'csv'"),
         ({"use": "sampling", "options": {"size": 64}}, "unknown key 'size'"),
     ],
@@ -158,7 +167,7 @@ def drawn_apart(plan: Plan, hit: Any, same: tuple[str, ...] = ()) -> list[Line]:
 def test_what_a_probe_cannot_do_is_refused_before_anything_is_drawn(
     probe: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(PolicyError, match=sentence.replace("(", r"\(").replace("+", r"\+")):
+    with pytest.raises((PolicyError, PluginError), match=sentence):
         make_plan(short_policy(probes=[probe]))
 
 
@@ -170,6 +179,26 @@ def test_prompts_come_from_a_file_too(tmp_path: Path) -> None:
     )
     cell = plan.cell("prompts-found", Role.GATE, "Borin Talvek")
     assert cell is not None and cell.prompts == ("the man with the red coat",)
+
+
+def test_a_concept_that_is_not_asked_for_is_said_to_be_so() -> None:
+    two = [
+        {"name": name, "domain": "people", "prompts": "paper-people", "synonyms": synonyms}
+        for name, synonyms in (("Borin Talvek", []), ("Nuria Pellow", ["the singer"]))
+    ]
+    policy = short_policy(erase=two, probes=[PROMPTS])
+    sentences = weaker_than_default(policy, make_probes(policy))
+    assert "prompts has no prompt for Nuria Pellow" in sentences
+    assert "no probe changes a weight, so what ordinary updates bring back is not measured" in sentences
+    by_synonym = {"use": "prompts", "options": {"prompts": {"The  Singer": ["she who sings"]}}}
+    cell = make_plan(short_policy(erase=two, probes=[by_synonym])).cell(ASKED, Role.GATE, "Nuria Pellow")
+    assert cell is not None and cell.prompts == ("she who sings",)
+
+
+def test_the_forecast_counts_each_samplers_own_steps() -> None:
+    plan = make_plan(short_policy(probes=[SAMPLING | {"options": {"steps": 50}}]))
+    own = sum(cell.images for cell in plan.cells if plan.arm(cell.arm).sampler is not None)
+    assert own and denoiser_calls(plan, most_images(plan)) == 2 * (50 * own + 5 * (plan.images - own))
 
 
 def test_both_are_audited_end_to_end(audited: tuple[Report, Path]) -> None:

@@ -20,6 +20,7 @@ from auditor._audit.verify import verify
 from auditor._files.images import from_png, to_png
 from auditor._journal.lines import EarlierLine, RepeatLine, StartLine
 from auditor._journal.seal import read_key
+from auditor._process.machine import device_kind
 from auditor.errors import AuditorError, UsageError
 from auditor.policy.concepts.sets import concept_names
 from auditor.report import Outcome, Report
@@ -74,6 +75,35 @@ def test_a_pass_that_is_asked_for_again_is_looked_at_again(home: Home, run: Path
     (control,) = [control for control in report.controls if control.name == "earlier"]
     assert control.passed and "110 images are of earlier processes" in control.sentence
     assert judge_folder(run).verdict.outcome is Outcome.PASS, "and the judge finds it in the journal"
+
+
+def elsewhere(run: Path) -> None:
+    """What was drawn here was drawn on another kind of device, and the other way round."""
+    here = device_kind()
+    swapped = {here: "another CPU", "another CPU": here}
+    edit_lines(
+        run / "journal.jsonl",
+        lambda line: line.update(device=swapped[line["device"]]) if line["kind"] == "start" else None,
+    )
+
+
+@pytest.mark.parametrize("unended", [False, True], ids=["finished", "killed before its last look"])
+def test_another_kind_of_device_looks_at_nothing_and_passes_nothing(
+    home: Home, run: Path, unended: bool
+) -> None:
+    if unended:
+        edit_lines(run / "journal.jsonl", lambda line: line["kind"] != "repeat")
+    elsewhere(run)
+    report = home.audit(run)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and not report.ledger.errors
+    assert not [line for line in lines_of(run) if isinstance(line, EarlierLine)]
+    assert unended or report.verdict.reasons == (
+        "110 images are of earlier processes and were not looked at again; run the same audit once more, on "
+        "the kind of device that drew them.",
+    )
+    elsewhere(run)
+    report = home.audit(run)
+    assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
 
 
 def no_pictures(line: dict[str, Any]) -> None:

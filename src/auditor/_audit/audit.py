@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._audit.cells import Seeds
-from auditor._audit.cost import call_cost, denoiser_calls, keep_rate, out_of_reach
+from auditor._audit.cost import call_cost, keep_rate, out_of_reach
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
@@ -109,7 +109,7 @@ def audit(
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
-        operations = denoiser_calls(plan, runner.drawing.drawn) * call_cost(plan, opened)
+        operations = runner.drawing.calls * call_cost(plan, opened)
         keep_rate(cache, device_kind(), operations, runner.drawing.seconds)
     return report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +82,16 @@ def forecast_cells(plan: Plan) -> list[CellForecast]:
     return found
 
 
-def images_if_well(plan: Plan) -> int:
-    """Images of an audit in which nothing erased is ever detected and everything else is: about the least
-    that PASS takes."""
-    return sum(len(table) for table in rehearse(plan, all_is_well(plan), _BATCH).outcomes.values())
+def most_images(plan: Plan) -> dict[str, int]:
+    """What the plan allows, by cell."""
+    return {cell.name: cell.images for cell in plan.cells}
+
+
+def images_if_well(plan: Plan) -> dict[str, int]:
+    """Images, by cell, of an audit in which nothing erased is ever detected and everything else is: about
+    the least that PASS takes."""
+    outcomes = rehearse(plan, all_is_well(plan), _BATCH).outcomes
+    return {cell: len(table) for cell, table in outcomes.items()}
 
 
 def out_of_reach(plan: Plan) -> list[str]:
@@ -125,9 +132,10 @@ def out_of_reach(plan: Plan) -> list[str]:
     return found
 
 
-def denoiser_calls(plan: Plan, images: int) -> int:
-    """UNet evaluations of single latents for so many images: two a step, for guidance."""
-    return images * plan.policy.sampler.steps * 2
+def denoiser_calls(plan: Plan, images: Mapping[str, int]) -> int:
+    """Evaluations of the denoiser for so many images of each cell: two a step, for guidance."""
+    arms = {cell.name: plan.arm(cell.arm) for cell in plan.cells}
+    return sum(2 * plan.sampler_of(arms[cell]).steps * count for cell, count in images.items())
 
 
 def training_calls(plan: Plan) -> int:
@@ -165,7 +173,7 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
     models = 2 if plan.policy.base != "none" else 1
     trained = denoiser * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
     return Cost(
-        most=denoiser_calls(plan, plan.images) * once,
+        most=denoiser_calls(plan, most_images(plan)) * once,
         least=denoiser_calls(plan, images_if_well(plan)) * once,
         training=training_calls(plan) * once,
         # the arm is drawn from a copy of its denoiser

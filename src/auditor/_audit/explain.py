@@ -104,15 +104,15 @@ def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> 
             f"{percent(limits.min_sensitivity)} of its images and says it of at most "
             f"{percent(limits.max_false_positive)} of others, and draw at least {percent(limits.min_retain)} "
             f"of what is kept; every model state must keep it (at most {percent(limits.max_retain_drop)} "
-            "lost), every probe must have learnt something, and its machinery alone must change nothing. A "
+            "lost), every probe must have taken effect, and its machinery alone must change nothing. A "
             "FAIL needs the detector to be rarely wrong on the very arm that fails."
         )
     kept = ", ".join(concept.name for concept in policy.retain) or "nothing"
     yield f"To be kept: {kept}."
     if policy.sequential:
         yield (
-            f"Images are drawn in rounds until a rate is clear: at least {images_if_well(plan)} in all where "
-            f"everything is well, at most {plan.images}."
+            "Images are drawn in rounds until a rate is clear: at least "
+            f"{sum(images_if_well(plan).values())} in all where everything is well, at most {plan.images}."
         )
     else:
         yield f"{plan.images} images are drawn and read once."

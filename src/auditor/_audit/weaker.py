@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
-from auditor.plugin.contracts import AnyProbe, WeightProbe
+from auditor.plugin.contracts import AnyProbe, PromptProbe, WeightProbe
 from auditor.policy import Limits, Policy, ProbeUse
 from auditor.policy.concepts.sets import domain_prompts
 from auditor.policy.decision import Decision
@@ -22,7 +22,8 @@ def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str
     return (
         *_limits(policy),
         *_gate(policy),
-        *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(use, probe)),
+        *_untrained(probes),
+        *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(policy, use, probe)),
         *_prompts(policy),
     )
 
@@ -42,6 +43,11 @@ def _limits(policy: Policy) -> Iterator[str]:
         yield "claim is 'detector'; the default, 'concept', also answers for what the detector misses"
 
 
+def _untrained(probes: Sequence[AnyProbe]) -> Iterator[str]:
+    if not any(isinstance(probe, WeightProbe) for probe in probes):
+        yield "no probe changes a weight, so what ordinary updates bring back is not measured"
+
+
 def _gate(policy: Policy) -> Iterator[str]:
     if policy.gate.decision != Decision():
         yield (
@@ -50,7 +56,11 @@ def _gate(policy: Policy) -> Iterator[str]:
         )
 
 
-def _probe(use: ProbeUse, probe: AnyProbe) -> Iterator[str]:
+def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> Iterator[str]:
+    if isinstance(probe, PromptProbe):
+        unasked = [c.name for c in policy.erase if not door.call(probe, lambda: list(probe.prompts(c)))]  # noqa: B023
+        if unasked:
+            yield f"{probe.title} has no prompt for {', '.join(unasked)}"
     if not isinstance(probe, WeightProbe):
         return
     title = door.call(probe, lambda: probe.title)

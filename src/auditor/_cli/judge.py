@@ -70,6 +70,8 @@ def _another(folder: Path, detector: str | None, decision: str | None) -> Gate:
     except ValidationError as error:
         message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise UsageError(f"--gate or --decision: {message}.") from error
+    if (gate.detector or policy.gate_detector, gate.decision) == (policy.gate_detector, policy.gate.decision):
+        raise UsageError("--gate and --decision ask for what the policy decides by; leave them out.")
     return gate
 
 

@@ -69,10 +69,10 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
     for reason in forecast.out_of_reach(plan)[:5]:
         console.print(f"[yellow]out of reach: {plain(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
+    calls = [forecast.denoiser_calls(plan, each) for each in (least, forecast.most_images(plan))]
     console.print(
-        f"{len(plan.gate_cells)} checks decide · {least} images if all is well, {plan.images} at most · "
-        f"{forecast.denoiser_calls(plan, least)} to {forecast.denoiser_calls(plan, plan.images)} UNet "
-        f"evaluations · {plan.training_steps} training steps"
+        f"{len(plan.gate_cells)} checks decide · {sum(least.values())} images if all is well, {plan.images} "
+        f"at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training steps"
     )
     if cost is not None:
         console.print(

@@ -34,6 +34,7 @@ from auditor.plugin.contracts import (
 from auditor.policy import Concept, DetectorUse, MetricUse, Policy, ProbeUse, Sampler, as_read
 
 _MOST_BYTES = 10**11
+_LEAST_DIFFERENT = 0.1
 
 
 class PlannedProbe(BaseModel):
@@ -194,9 +195,9 @@ def _sampling(usual: Sampler, title: str, probe: SamplingProbe) -> PlannedProbe:
             f"{door.title(probe)} returned {sampler!r} from sampler(); the policy's Sampler with another "
             "scheduler, steps, guidance or dtype is right."
         )
-    if not isinstance(least, int | float) or not 0 < least <= 1:
+    if not isinstance(least, int | float) or not _LEAST_DIFFERENT <= least <= 1:
         raise PluginError(
-            f"{door.title(probe)} has least_different {least!r}; above 0 and at most 1 is right."
+            f"{door.title(probe)} has least_different {least!r}; {_LEAST_DIFFERENT} to 1 is right."
         )
     if sampler == usual:
         raise PolicyError(f"The probe {title} samples as the policy does anyway; give it other options.")
@@ -205,9 +206,14 @@ def _sampling(usual: Sampler, title: str, probe: SamplingProbe) -> PlannedProbe:
 
 def _prompts(policy: Policy, title: str, probe: PromptProbe) -> PlannedProbe:
     asked: dict[str, tuple[str, ...]] = {}
+    known = {as_read(name) for concept in policy.erase for name in (concept.name, *concept.synonyms)}
+    kept = door.call(probe, lambda: _listed(probe.concepts()))
+    unknown = next((name for name in kept if not isinstance(name, str) or as_read(name) not in known), None)
+    if unknown is not None:
+        raise PolicyError(f"The probe {title} has prompts for {unknown!r}, which the policy does not erase.")
     for concept in policy.erase:
         prompts = door.call(probe, lambda: _listed(probe.prompts(concept)))  # noqa: B023 - called at once
-        if not all(isinstance(prompt, str) and prompt for prompt in prompts):
+        if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
             raise PluginError(
                 f"{door.title(probe)} returned {prompts!r} from prompts(); a list of prompts is right."
             )
@@ -229,7 +235,7 @@ def _prompts(policy: Policy, title: str, probe: PromptProbe) -> PlannedProbe:
 
 def _listed(prompts: Iterable[str]) -> list[str]:
     if isinstance(prompts, str):
-        raise TypeError("prompts() returned a string; a list of prompts is right")
+        raise TypeError("it returned a string; a list of strings is right")
     return list(prompts)
 
 

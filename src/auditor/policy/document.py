@@ -29,7 +29,7 @@ from auditor._files.relative_paths import relative_to
 from auditor.policy.concept import Concept, Concepts, expanded
 from auditor.policy.concepts.prompt_file import prompt_files_of
 from auditor.policy.concepts.sets import resolve_names
-from auditor.policy.decision import Gate
+from auditor.policy.decision import Decision, Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
 from auditor.policy.names import as_read, first_alike
 
@@ -198,10 +198,10 @@ class Policy(StrictModel):
 
     @model_serializer(mode="wrap")
     def _without_usual_gate(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A policy that leaves ``gate`` out keeps the digest, and so the images, that it had before there
-        was one."""
+        """A policy that leaves ``gate`` out, or says what would hold anyway, keeps the digest, and so the
+        images, that it had before there was one."""
         found: dict[str, Any] = dump(self)
-        if self.gate == Gate():
+        if self.gate.decision == Decision() and self.gate_detector == self.detectors[0].use:
             found.pop("gate", None)
         return found
 

@@ -52,6 +52,8 @@ class Tally:
         self.decisions = Decisions(plan.policy, gate)
         self.arms: dict[str, ArmLine] = {}
         self.training: dict[str, TrainingLine] = {}
+        self.training_on: dict[str, Device] = {}
+        """The kind of device that drew each training set."""
         self.distances: dict[str, tuple[float, float]] = {}
         self.shams: dict[str, ShamLine] = {}
         self.broken: dict[str, ErrorLine] = {}
@@ -107,7 +109,7 @@ class Tally:
             self.stopped = None
         if isinstance(line, BatchLine | ArmLine):
             self.repeat = None
-        if isinstance(line, BatchLine | ShamLine):
+        if isinstance(line, BatchLine | ShamLine | ArmLine | TrainingLine):
             self.devices[self._device] = None
         match line:
             case StartLine():
@@ -132,6 +134,7 @@ class Tally:
                 self.distances = line.parts
             case TrainingLine():
                 self.training[line.probe] = line
+                self.training_on[line.probe] = self._device
             case ShamLine():
                 self.shams[line.probe] = line
             case ErrorLine():

@@ -7,6 +7,7 @@ image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from auditor._audit.evidence.sequential_tests import MISSING
@@ -17,6 +18,7 @@ from auditor._journal.lines import (
     Observation,
     ScoreObservation,
 )
+from auditor.errors import PluginError
 from auditor.policy import Concept, Gate, Policy, as_read
 from auditor.policy.decision import Decision
 
@@ -41,6 +43,17 @@ class Decisions:
     def is_its_own(self) -> bool:
         """Is the gate's decision what its detector says itself?"""
         return self._gate.decision == _OWN
+
+    def refuse_scoreless(self, said: Observations) -> None:
+        """Raise :class:`PluginError` where the policy's decision is about scores, and the gate gives none."""
+        observation = said.get(self.gate)
+        if self._gate.decision.bounds is not None and isinstance(
+            observation, LabelObservation | AnswerObservation
+        ):
+            raise PluginError(
+                f"The detector '{self.gate}' gives no scores, and the policy's decision is by score "
+                f"({self._gate.decision.sentence}); leave 'gate.decision' out."
+            )
 
     @property
     def sentence(self) -> str:
@@ -103,7 +116,9 @@ def decide(
 ) -> int:
     """Does an image show ``concept``: 1, 0, or MISSING? ``bounds`` are those of
     :attr:`~auditor.policy.decision.Decision.bounds`; an observation without a score is missing under
-    them."""
+    them. Where there was nothing to judge, nothing is seen."""
+    if isinstance(observation, ScoreObservation) and not (observation.found or {}).get(concept, True):
+        return MISS
     if bounds is not None or isinstance(observation, BoxesObservation):
         score = score_of(observation, names, concept)
         low, high = bounds or (_SURE, _SURE)
@@ -146,5 +161,5 @@ def label_of(observation: Observation) -> str:
 
 
 def _answer(text: str) -> int:
-    first = as_read(text).split(" ")[0]
-    return {"yes": HIT, "no": MISS}.get(first, MISSING)
+    words = re.findall(r"\w+", as_read(text))
+    return {"yes": HIT, "no": MISS}.get(words[0] if words else "", MISSING)

@@ -81,12 +81,21 @@ def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
     seen = {
         c.concept
         for c in plan.gate_cells
-        if plan.retained_of(c.arm) is cell and evidence.p_failed(c) <= evidence.alpha_fail
+        if plan.retained_of(c.arm) is cell
+        and evidence.p_failed(c) <= evidence.alpha_fail
+        and (c.arm == cell.arm or _is_drawn(evidence, c.arm))
     }
     return [
         _alive_wants(evidence, cell, left),
         *(_negative_wants(evidence, cell, concept, left, evidence.alpha_fail) for concept in seen),
     ]
+
+
+def _is_drawn(evidence: Evidence, arm: str) -> bool:
+    """Does no check of an arm want another image? Before that it asks nothing of another arm, so that a run
+    which was killed in the middle of it goes on in the same order."""
+    gate = (cell for cell in evidence.plan.cells_of(arm) if cell.role is Role.GATE)
+    return all(rounds_wanted(evidence, cell) == 0 for cell in gate)
 
 
 def _negative_wants(evidence: Evidence, cell: Cell, concept: str, left: int, level: float) -> int:

@@ -57,8 +57,8 @@ class Drawing:
         self._cache_refused = False
         self.measurer = Measurer(plan, instruments.metrics, self.pictures)
         self._stack = versions()
-        self.drawn = 0
-        """Images that were really drawn in this call."""
+        self.calls = 0
+        """Evaluations of the denoiser for images that were really drawn in this call."""
         self.seconds = 0.0
         """Spent on drawing them."""
 
@@ -185,7 +185,7 @@ class Drawing:
         cache."""
         began, sampler = time.monotonic(), self.plan.sampler_of(arm)
         images, finite = draw(in_precision(model, sampler.dtype), prompts, seeds, sampler)
-        self.drawn += len(prompts)
+        self.calls += 2 * sampler.steps * len(prompts)
         self.seconds += time.monotonic() - began
         return images, finite.tolist(), False
 

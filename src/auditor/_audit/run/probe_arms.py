@@ -155,11 +155,12 @@ class ProbeArms:
             probe, name, self.policy, self.seeds, examples, self.drawing.scorer.may_show
         )
         before = self.record.tally.training.get(name)
-        if before is not None and before.digest != line.digest:
+        changed = before is not None and before.digest != line.digest
+        if changed and self.record.tally.training_on[name] == self.record.device:
             raise UsageError(
                 f"The training set of {name} changed since the run began; audit again in a new folder."
             )
-        if before is None:
+        if before is None or changed:  # the base draws it with other last bits on another kind of device
             self.record.write(line)
         new = {*training.captions, *training.held_out_captions} - set(self.captions)
         if new:  # of a probe that could not be asked before

@@ -118,11 +118,14 @@ class Runner:
 
     def _repeat(self) -> None:
         """After the last arm: what was seen and drawn first, once more (:class:`RepeatLine`)."""
-        if self.record.tally.repeat is None and self.base is not None:
+        if self.base is None:
+            return
+        whole = self.drawing.whole_batches(
+            ERASED, self.drawing.batch_size(self.plan.arm(ERASED), self.erased)
+        )
+        before = self.record.tally.repeat
+        if before is None or (whole and not before.drawn):  # of another kind of device nothing is drawn again
             self.record.progress.stage("looking again at what was seen and drawn first")
-            whole = self.drawing.whole_batches(
-                ERASED, self.drawing.batch_size(self.plan.arm(ERASED), self.erased)
-            )
             self.record.write(self.probes.recheck().repeat(whole, self.seeds.audit))
 
     @property
@@ -138,8 +141,12 @@ class Runner:
         """Look at what earlier processes left, before this one may say PASS (:class:`EarlierLine`).
 
         ``sealed``: every line before carries this gate's own seal, so there is nobody else's evidence to look
-        at.
+        at. Another kind of device cannot look: it only says that there is a process that did not.
         """
+        if not sealed and self.record.tally.devices.keys() - {self.record.device}:
+            if not self.record.started:
+                self.record.start()
+            return
         lines = self._earlier()
         with self._watched():
             self.record.progress.stage(

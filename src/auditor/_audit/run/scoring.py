@@ -85,6 +85,7 @@ class Scorer:
     def _score(self, questions: Sequence[Question], images: Tensor) -> list[dict[str, Observation]]:
         self._asked += 1
         found = {detector.name: self._ask(detector, images) for detector in self._detectors}
+        self.decisions.refuse_scoreless({name: rows[0] for name, rows in found.items() if rows})
         return [
             {
                 name: about(rows[row], self._all if asked.retained else self._erased)

@@ -43,10 +43,10 @@ def open_run(out: Path) -> Run:
         raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
     try:
         identity = manifest["identity"]
-        folder = manifest["policy_folder"]
+        folder = Path(manifest.get("policy_folder") or "")
         policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
         plan = lay_out(
-            policy.found_in(None if folder is None else Path(folder)),
+            policy.found_in(folder if folder.is_absolute() and folder.is_dir() else None),
             tuple(PlannedProbe.model_validate(probe) for probe in identity["probes"]),
             identity["contents"],
         )

@@ -76,7 +76,7 @@ def decide(
     if unseen and not doubts:
         doubts.append(
             f"{unseen} images are of earlier processes and were not looked at again; run the same audit once "
-            "more."
+            "more, on the kind of device that drew them."
         )
     if doubts:
         return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))

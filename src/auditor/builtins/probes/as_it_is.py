@@ -69,6 +69,9 @@ class PromptOptions(OptionsModel):
     def _something(self) -> PromptOptions:
         if not (self.templates or self.synonyms or self.prompts or self.csv):
             raise ValueError("give 'templates', 'synonyms', 'prompts' or 'csv'")
+        for template in self.templates:
+            if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+                raise ValueError(f"the template {template!r} needs exactly one {{}}, and no other brace")
         return self
 
 
@@ -89,9 +92,14 @@ class Prompts(PromptProbe):
         options: PromptOptions = self.options
         found = [template.format(concept.name) for template in options.templates]
         found += [template.format(name) for name in options.synonyms for template in concept.templates]
+        own = {as_read(name) for name in (concept.name, *concept.synonyms)}
         for name, prompts in (*options.prompts.items(), *self._rows.items()):
-            found += prompts if as_read(name) == as_read(concept.name) else ()
+            found += prompts if as_read(name) in own else ()
         return list({as_read(prompt): prompt for prompt in found}.values())
+
+    def concepts(self) -> Sequence[str]:
+        """Those that ``prompts`` and the file name."""
+        return [*self.options.prompts, *self._rows]
 
     @cached_property
     def _rows(self) -> dict[str, list[str]]:

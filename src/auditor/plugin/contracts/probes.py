@@ -81,7 +81,7 @@ class SamplingProbe(AnyProbe):
     """
 
     least_different: ClassVar[float] = 0.5
-    """The share of its images, above 0, that must differ from the erased model's of the same prompts and
+    """The share of its images, at least 0.1, that must differ from the erased model's of the same prompts and
     seeds before the probe counts as applied."""
 
     @abstractmethod
@@ -100,6 +100,11 @@ class PromptProbe(AnyProbe):
     @abstractmethod
     def prompts(self, concept: Concept) -> Sequence[str]:
         """Whole prompts that ask for ``concept``, each once; none where the probe has none for it."""
+
+    def concepts(self) -> Sequence[str]:
+        """Names that its prompts are kept under. One that no erased concept of the policy has is refused: a
+        misspelt one would ask for nothing."""
+        return ()
 
 
 class WeightProbe(AnyProbe):
