@@ -10,13 +10,8 @@ from auditor._audit.cells import BASE, ERASED, LARGEST_ROUND, Arm, Cell, Item, R
 from auditor._files.digest import sha256_json
 from auditor._stats.design import Design, design, enough_images
 from auditor.errors import PolicyError
-from auditor.plugin.instruments import (
-    Contents,
-    Instruments,
-    PlannedProbe,
-    make_probes,
-    planned_probes,
-)
+from auditor.plugin.instruments import Contents, Instruments, make_probes
+from auditor.plugin.planned import PlannedProbe, planned_probes
 from auditor.policy import Concept, Policy, ProbeUse, Sampler
 
 

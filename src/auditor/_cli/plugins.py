@@ -12,7 +12,9 @@ from auditor._cli.options import plugin_files
 from auditor._cli.output import echo, keep_others_out, print_document
 from auditor._files.entry_points import limit_in_words
 from auditor.errors import UsageError
-from auditor.plugin._loader import CONTRACTS, KINDS, SINGULAR, PluginRecord, load_plugins
+from auditor.plugin import contracts
+from auditor.plugin._loader import KINDS, SINGULAR, PluginRecord, load_plugins
+from auditor.plugin.contracts import Plugin
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -99,6 +101,11 @@ def _row(record: PluginRecord) -> dict[str, Any]:
         "summary": plugin.summary if plugin else None,
         "source": plugin.source if plugin else None,
         "needs_gpu": plugin.needs_gpu if plugin else None,
-        "contract": CONTRACTS[record.kind].__name__ if plugin else None,
+        "contract": _contract(plugin) if plugin else None,
         "error": record.error,
     }
+
+
+def _contract(plugin: type[Plugin]) -> str:
+    """The class of ours that it is made of."""
+    return next(one.__name__ for one in plugin.__mro__ if one.__module__.startswith(contracts.__name__))

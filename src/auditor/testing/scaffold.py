@@ -31,7 +31,7 @@ def write_package(one: str, name: str, out: Path | None = None) -> Path:
     package = f"auditor_{name.replace('-', '_')}"
     facts = {
         "one": one,
-        "contract": CONTRACTS[kind].__name__,
+        "contract": CONTRACTS[kind].__name__.removeprefix("Any"),
         "name": name,
         "package": package,
         "distribution": f"auditor-{name}",

@@ -16,7 +16,7 @@ from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
 from auditor._process.machine import threads_now
 from auditor.errors import UsageError
-from auditor.plugin.instruments import PlannedProbe
+from auditor.plugin.planned import PlannedProbe
 from auditor.policy import Policy, as_read
 from auditor.report import CheckpointFacts
 

@@ -61,7 +61,8 @@ class PromptOptions(OptionsModel):
     prompts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Whole prompts by concept: paraphrases, descriptions that do not name it."""
     csv: Path | None = None
-    """A file with the columns ``concept`` and ``prompt``."""
+    """A file with the columns ``concept`` and ``prompt``; rows of concepts that are not erased are left
+    out."""
     label: str = Field(default="", pattern=r"^[\w.-]*$")
     """A word for reports, where a policy has several such probes."""
 
@@ -98,8 +99,8 @@ class Prompts(PromptProbe):
         return list({as_read(prompt): prompt for prompt in found}.values())
 
     def concepts(self) -> Sequence[str]:
-        """Those that ``prompts`` and the file name."""
-        return [*self.options.prompts, *self._rows]
+        """Those that ``prompts`` names. A file may hold rows of other concepts."""
+        return list(self.options.prompts)
 
     @cached_property
     def _rows(self) -> dict[str, list[str]]:
