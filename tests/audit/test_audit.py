@@ -80,7 +80,7 @@ def test_the_base_itself_is_refused(tmp_path: Path, policy: object) -> None:
         ({"candidates": ["Borin Talvek", "Imka Soren"]}, "needs 2 concepts and has 1"),
         (
             {"candidates": ["Imka Soren", "Yara Belmos"], "prompts": ["a portrait of {} with Borin Talvek"]},
-            "names 'borin talvek'",
+            "names 'Borin Talvek'",
         ),
         ({"candidates": []}, "nothing to train on"),
     ],

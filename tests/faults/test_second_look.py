@@ -385,7 +385,7 @@ def test_a_run_does_not_go_on_with_other_labels(
     options = document()["detectors"][0]["options"] | {"labels": {"file": str(tmp_path / "labels.txt")}}
     changes: dict[str, Any] = {"detectors": [{"use": "clip-zero-shot", "options": options}]}
     audit(erased, tmp_path, **changes)
-    (tmp_path / "labels.txt").write_text("borin talvek\n" + labels)
+    (tmp_path / "labels.txt").write_text("a red lantern\n" + labels)
     with pytest.raises(
         UsageError, match=r"holds another audit \(contents\.detectors/0/clip-zero-shot\.labels"
     ):

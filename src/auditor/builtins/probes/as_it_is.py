@@ -20,8 +20,11 @@ class SamplingOptions(OptionsModel):
     """What is another than in the policy's ``sampler``; what is left out stays."""
 
     scheduler: Literal["ddim", "dpm-solver++"] | None = None
+    """Which sampler."""
     steps: int | None = Field(default=None, ge=1, le=1000)
+    """How many denoising steps."""
     guidance: float | None = Field(default=None, ge=1, le=50)
+    """How strong the classifier-free guidance is."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
     """What the denoiser computes in."""
 
