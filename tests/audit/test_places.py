@@ -87,7 +87,14 @@ def test_an_erased_checkpoint_is_refused_a_place_below_a_file(tmp_path: Path, wh
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs to become nobody")
-@pytest.mark.parametrize("home", [[], ["HOME="], ["HOME=/"]])
+@pytest.mark.parametrize(
+    "home",
+    [
+        [],
+        pytest.param(["HOME="], marks=pytest.mark.science),
+        pytest.param(["HOME=/"], marks=pytest.mark.science),
+    ],
+)
 def test_a_user_without_account_and_home_plans_all_the_same(home: list[str]) -> None:
     rights = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
     command = [sys.executable, "-m", "auditor", "policy", "explain", "micro-person"]

@@ -111,7 +111,9 @@ def test_a_reader_who_is_slow_gets_all_of_it(run: str) -> None:
     assert len(content) > 20_000 and content.rstrip().endswith(b"</html>")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(each, marks=pytest.mark.science) for each in ("cp437", "utf-16"))]
+)
 def test_no_encoding_stops_a_verdict_and_json_stays_whole(run: str, encoding: str) -> None:
     table = shell(f"auditor show '{run}'", PYTHONIOENCODING=encoding)
     assert table.returncode == 0 and "INCONCLUSIVE" in table.stdout.decode(encoding)

@@ -203,7 +203,9 @@ def test_faulty_metrics_and_observers_are_warnings(
     assert all(result.lower <= result.value <= result.upper for result in scores.values())
 
 
-@pytest.mark.parametrize("kind", ["probe", "detector", pytest.param("metric", marks=pytest.mark.science)])
+@pytest.mark.parametrize(
+    "kind", ["probe", *(pytest.param(each, marks=pytest.mark.science) for each in ("detector", "metric"))]
+)
 def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(
     tmp_path: Path, shared: Path, kind: str
 ) -> None:
