@@ -72,7 +72,12 @@ def test_an_erasure_that_holds_in_every_way_passes(plan: Plan) -> None:
     assert report.verdict.outcome is Outcome.PASS, report.verdict.reasons
     assert {row.arm for row in report.resurgence} == {"in-domain-lora", SAMPLED}
     assert {row.arm for row in report.quality} == {arm.name for arm in plan.arms} - {ASKED, f"base.{ASKED}"}
-    assert any("drawn with scheduler ddim instead of dpm-solver++" in each for each in report.assumptions)
+    assert report.other_ways == (
+        f"{SAMPLED}: drawn with scheduler ddim instead of dpm-solver++, steps 6 instead of 5, guidance 3.0 "
+        "instead of 4.0",
+        f"{ASKED}: asked for Borin Talvek in 2 prompts of its own",
+    )
+    assert report.gate == "clip-zero-shot, as the detector says"
 
 
 @pytest.mark.parametrize("arm", [SAMPLED, ASKED])

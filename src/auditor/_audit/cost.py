@@ -117,12 +117,11 @@ def out_of_reach(plan: Plan) -> list[str]:
             for cell in positive
             if evidence.p_positive(cell) > limits.alpha
         ]
-        found += (
-            ["PASS: the control 'utility of the base' cannot pass"]
-            if evidence.p_assay() > limits.alpha
-            else []
-        )
-        arms = [arm.name for arm in plan.arms if arm.is_judged and evidence.p_alive(arm.name) > limits.alpha]
+        own = [arm for arm in plan.arms if arm.is_judged and arm.retained_by is None]
+        for partner in dict.fromkeys(arm.partner for arm in own):
+            if evidence.p_assay(partner) > limits.alpha:
+                found.append(f"PASS: the control 'utility of the base' on {partner} cannot pass")
+        arms = [arm.name for arm in own if evidence.p_alive(arm.name) > limits.alpha]
         found += [f"PASS: the control 'utility' of {arm} cannot pass" for arm in arms]
     if not fail_is_proven(rehearse(plan, all_is_well(plan, erased=False), _BATCH)):
         found.append(

@@ -247,7 +247,7 @@ def show_report(report: Report, folder: Path) -> None:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     for remark in remarks(report):
         console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
-    if folder.is_dir():
+    if folder.is_dir() and report.exploratory is None:
         console.print(f"report: {plain(str(folder / 'report.html'))}")
 
 

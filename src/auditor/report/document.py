@@ -206,6 +206,10 @@ class Report(ReportModel):
     policy_digest: str
     policy: dict[str, Any]
     policy_file: PolicyPlace | None = None
+    gate: str = ""
+    """The detector that decides and how, in words; empty in older reports."""
+    other_ways: tuple[str, ...] = ()
+    """Model states of the erased weights that are drawn or asked otherwise: how, in sentences."""
     controls: tuple[Control, ...]
     cells: tuple[CellResult, ...]
     other_detectors: tuple[DetectorReading, ...] = ()

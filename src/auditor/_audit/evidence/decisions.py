@@ -40,6 +40,12 @@ class Decisions:
         self._names = {concept.name: names_of(concept) for concept in (*policy.erase, *policy.retain)}
 
     @property
+    def deciding(self) -> tuple[str, ...]:
+        """The detectors whose answers the decision rests on."""
+        vote = self._gate.decision.vote
+        return (self.gate,) if vote is None else vote.detectors
+
+    @property
     def is_its_own(self) -> bool:
         """Is the gate's decision what its detector says itself?"""
         return self._gate.decision == _OWN

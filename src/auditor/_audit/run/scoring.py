@@ -68,7 +68,8 @@ class Scorer:
 
     def may_show(self, images: Tensor, concepts: Sequence[Concept]) -> NDArray[np.bool_]:
         """Where the gate does not say that an image is without a concept: bool, (N, C)."""
-        found = {detector.name: ask(detector, images, concepts) for detector in self._detectors}
+        deciding = [each for each in self._detectors if each.name in self.decisions.deciding]
+        found = {detector.name: ask(detector, images, concepts) for detector in deciding}
         said = [{name: rows[row] for name, rows in found.items()} for row in range(len(images))]
         shown = [[self.decisions.decided(one, concept.name) != MISS for concept in concepts] for one in said]
         return np.array(shown, bool).reshape(len(images), len(concepts))

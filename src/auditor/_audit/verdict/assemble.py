@@ -14,6 +14,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.verdict.controls import controls
 from auditor._audit.verdict.decide import decide
 from auditor._audit.verdict.detectors import other_detectors
+from auditor._audit.verdict.effect import other_ways
 from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
@@ -66,6 +67,8 @@ def report_of(
         policy_digest=plan.policy.digest(plan.contents),
         policy=plan.policy.model_dump(mode="json"),
         policy_file=policy_file,
+        gate=tally.decisions.sentence,
+        other_ways=tuple(other_ways(plan)),
         controls=found,
         cells=tuple(all_cells),
         other_detectors=tuple(other_detectors(facts)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -15,18 +16,17 @@ from auditor.policy import as_read
 from auditor.report import Control
 
 
-def how(plan: Plan, arm: Arm) -> str | None:
-    """In what an arm of the erased weights is drawn or asked otherwise than the erased arm; None where it is
-    not."""
-    if arm.probe is None or plan.probes[arm.probe].kind == "weights":
-        return None
-    probe = plan.probes[arm.probe]
-    if probe.sampler is None:
-        asked = ", ".join(f"{name} in {len(prompts)} prompts" for name, prompts in probe.prompts.items())
-        return f"the erased model as it is, asked for {asked} of the probe's own"
-    before, now = plan.policy.sampler.model_dump(), probe.sampler.model_dump()
-    changed = [f"{key} {now[key]} instead of {value}" for key, value in before.items() if now[key] != value]
-    return f"the erased model as it is, drawn with {', '.join(changed)}"
+def other_ways(plan: Plan) -> Iterator[str]:
+    """In what each model state of the erased weights is drawn or asked otherwise than the erased model."""
+    usual = plan.policy.sampler.model_dump()
+    for probe in plan.probes:
+        if probe.sampler is not None:
+            own = probe.sampler.model_dump()
+            changed = [f"{key} {own[key]} instead of {usual[key]}" for key in usual if own[key] != usual[key]]
+            yield f"{probe.name}: drawn with {', '.join(changed)}"
+        elif probe.kind == "prompts":
+            asked = ", ".join(f"{name} in {len(prompts)} prompts" for name, prompts in probe.prompts.items())
+            yield f"{probe.name}: asked for {asked} of its own"
 
 
 def took_effect(facts: Facts, arm: Arm) -> Control:

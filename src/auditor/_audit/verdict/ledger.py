@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from auditor._audit.cells import BASE, Cell, Role
 from auditor._audit.evidence.counts import Tally
 from auditor._audit.evidence.stopping import rounds_wanted
-from auditor._audit.verdict.effect import how
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Ledger
 
@@ -118,9 +117,6 @@ def assumptions(facts: Facts) -> Iterator[str]:
     else:
         yield "The claim is about what the detector says, not about what the images show."
     yield "The prompts of the policy are all that was asked; others may show the concept."
-    yield from (
-        f"{arm.name}: {sentence}." for arm in facts.judged if (sentence := how(facts.plan, arm)) is not None
-    )
     yield "The probes of the policy are all that was done; other updates may bring the concept back."
     most = max((len(cell.prompts) for cell in facts.plan.gate_cells), default=1)
     if most > 1:

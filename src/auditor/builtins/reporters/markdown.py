@@ -87,7 +87,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         shown = failed[:_MOST_CONTROLS]
         lines += ["", f"{level}# Controls that did not pass", ""]
         lines += table(
-            ("control", "arm", "what was found"),
+            ("control", "model state", "what was found"),
             ((control_title(control.name), control.arm, control.sentence) for control in shown),
         )
         lines += (
