@@ -42,6 +42,12 @@ os.environ.update(
 )
 
 
+# torch's threads wait busily for each other: beside another busy process they are up to eleven times slower
+# without a bound; read when torch is first imported
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'auditor' has no attribute '{name}'")

@@ -16,7 +16,10 @@ from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.finetune import Examples, Training, finetune
 from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.original import Original
 from auditor._diffusion.sampling import batch_size, draw
+from auditor._diffusion.side_by_side import side_by_side
+from auditor._diffusion.together import Member, Together
 from auditor.policy import Sampler
 
 pytestmark = pytest.mark.bench
@@ -88,3 +91,23 @@ def test_a_training_step_costs_little_more_than_the_bare_one(model: DiffusionMod
     measured = statistics.median(values[1:]) / statistics.median(bare_seconds[steps:])
     print(f"training step / bare forward + backward + step, {method}: {measured:.3f}")
     assert measured <= 1.15
+
+
+def test_five_loras_in_company_cost_less_than_five_alone(model: DiffusionModel) -> None:
+    """As ``micro-person`` has them: rank 4, batch 4; three in one pass, two in another, side by side."""
+    steps, original, training = 20, Original(model), Training("lora", 1e-3)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    examples = Examples.of(model, images, [f"a photo of the dog {number}" for number in range(40)])
+    members = [Member(examples, training, [steps], seed) for seed in range(5)]
+
+    def alone() -> None:
+        for member in members:
+            list(finetune(original.copy(["unet"]), examples, training, member.doses, member.seed))
+
+    def together() -> None:
+        passes = [Together(original.copy(["unet"]), part) for part in (members[:3], members[3:])]
+        side_by_side([each.train for each in passes])
+
+    measured = ratio(together, alone, repeats=3)
+    print(f"five LoRAs in company / alone, {torch.get_num_threads()} threads: {measured:.3f}")
+    assert measured <= 0.8

@@ -8,7 +8,7 @@ LoRA: Hu et al. 2021 on the attention projections (to_q, to_k, to_v, to_out.0), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional
 from auditor._diffusion.denoising import noised_prediction, training_draw
 from auditor._diffusion.model import DiffusionModel
 from auditor.errors import UsageError
-from auditor.families.family import Condition
+from auditor.families.family import Condition, Family
 
 _ROOMY = 24 * 10**9
 
@@ -72,7 +72,7 @@ def finetune(
     """
     denoiser, noising = model.denoiser, model.noising()
     with _trainable(model, training, seed) as parameters:
-        optimizer = _optimizer(parameters, training, model.device)
+        optimizer = optimizer_of(parameters, training, model.device)
         for step in range(1, doses[-1] + 1):
             rows, latents, noise, times = training_draw(
                 noising, examples.means, examples.deviations, training.batch, seed, step
@@ -96,42 +96,59 @@ def _trainable(model: DiffusionModel, training: Training, seed: int) -> Iterator
     """The parameters to train, with gradients on; afterwards off again and a LoRA removed."""
     denoiser = model.denoiser
     denoiser.requires_grad_(False)
-    saves_memory = _saves_memory(training, denoiser.device)
-    if saves_memory:
-        denoiser.enable_gradient_checkpointing()
-    if training.method == "lora":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = LoraConfig(
-                r=training.rank,
-                lora_alpha=training.rank,
-                init_lora_weights="gaussian",
-                target_modules=list(model.family.lora_targets),
-            )
-            denoiser.add_adapter(config, adapter_name="probe")
-        parameters = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    else:
-        parameters = list(denoiser.requires_grad_(True).parameters())
-    denoiser.train()
-    try:
-        yield parameters
-    finally:
-        denoiser.eval().requires_grad_(False)
-        if saves_memory:
-            denoiser.disable_gradient_checkpointing()
+    with saving_memory(model, training), ExitStack() as stack:
         if training.method == "lora":
-            denoiser.unload_lora()
+            stack.enter_context(lora_layers(model, training.rank, seed))
+            parameters = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+        else:
+            parameters = list(denoiser.requires_grad_(True).parameters())
+        denoiser.train()
+        try:
+            yield parameters
+        finally:
+            denoiser.eval().requires_grad_(False)
 
 
-def _saves_memory(training: Training, device: torch.device) -> bool:
-    if training.checkpointing is not None:
-        return training.checkpointing
-    return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < _ROOMY
+@contextmanager
+def lora_layers(model: DiffusionModel, rank: int, seed: int) -> Iterator[None]:
+    """While open, ``model``'s denoiser has a LoRA called ``probe``, as ``seed`` begins it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.denoiser.add_adapter(lora_config(model.family, rank), adapter_name="probe")
+    try:
+        yield
+    finally:
+        model.denoiser.unload_lora()
 
 
-def _optimizer(
+def lora_config(family: Family, rank: int) -> LoraConfig:
+    """How a probe's LoRA is laid on."""
+    return LoraConfig(
+        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(family.lora_targets)
+    )
+
+
+@contextmanager
+def saving_memory(model: DiffusionModel, training: Training) -> Iterator[None]:
+    """While open, activations are computed again instead of kept, where ``training`` or the device asks for
+    it."""
+    saves = training.checkpointing
+    if saves is None:
+        device = model.device
+        saves = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < _ROOMY
+    if saves:
+        model.denoiser.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if saves:
+            model.denoiser.disable_gradient_checkpointing()
+
+
+def optimizer_of(
     parameters: list[nn.Parameter], training: Training, device: torch.device
 ) -> torch.optim.Optimizer:
+    """AdamW over ``parameters``; :class:`UsageError` where its moments cannot be kept in eight bits."""
     rate, decay = training.learning_rate, training.weight_decay
     if not training.eight_bit:
         return torch.optim.AdamW(

@@ -203,6 +203,9 @@ class ArmLine(Record):
     """Parts that are the base's in this arm, because the update put them back."""
     idle: bool = False
     """The update puts parts of the base back that the checkpoint has already: there was nothing to do."""
+    company: tuple[str, ...] = ()
+    """Arms that were trained in one pass of the denoiser, this one among them; empty where it was trained
+    alone. Its last bits hang on them."""
 
 
 class TrainingLine(Record):

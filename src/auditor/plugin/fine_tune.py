@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +15,9 @@ from auditor.errors import UsageError
 from auditor.plugin.contracts import OptionsModel, ProbeSetting, TrainingRequest, Update, WeightProbe
 from auditor.policy import as_read
 from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
+
+if TYPE_CHECKING:
+    from auditor._diffusion.finetune import Training
 
 _RATES = {"lora": 1e-4, "full": 1e-5}
 
@@ -82,20 +86,32 @@ class FineTune(WeightProbe):
             for name in self.choose(candidates, setting)
         ]
 
-    def update(self, update: Update) -> Iterator[int]:
-        """Train, and yield at every dose."""
-        from auditor._diffusion.finetune import Examples, Training, finetune
+    def training(self, method: str) -> Training:
+        """How it trains by ``method``."""
+        from auditor._diffusion.finetune import Training
 
         options: FineTuneOptions = self.options
-        rate = options.learning_rate or _RATES[update.method]
-        training = Training(
-            update.method,
-            0.0 if update.sham else rate,
+        return Training(
+            method,
+            options.learning_rate or _RATES[method],
             options.batch,
             options.rank,
             eight_bit=options.eight_bit,
             checkpointing=options.gradient_checkpointing,
         )
+
+    def lora_training(self, method: str) -> Training | None:
+        """How it trains, unless it trains all weights, or a subclass has an :meth:`update` of its own."""
+        own = type(self).update is not FineTune.update
+        return None if own or method != "lora" or self.options.eight_bit else self.training(method)
+
+    def update(self, update: Update) -> Iterator[int]:
+        """Train, and yield at every dose."""
+        from auditor._diffusion.finetune import Examples, finetune
+
+        training = self.training(update.method)
+        if update.sham:
+            training = replace(training, learning_rate=0.0)
         examples = Examples.of(update.model, update.images, update.captions)
         yield from finetune(update.model, examples, training, update.doses, update.seed, update.on_step)
 

@@ -112,6 +112,27 @@ class ProbeConformance(Conformance):
             after, _ = draw(model, prompts, [1, 2], micro.policy.sampler)
         assert torch.equal(before, after)
 
+    def test_in_company_it_learns_what_it_learns_alone(self, micro: Kit) -> None:
+        """``lora_training()`` says how it really trains: its factors are the same to 1e-4 either way."""
+        from auditor._diffusion.finetune import Examples
+        from auditor._diffusion.side_by_side import side_by_side
+        from auditor._diffusion.together import Member, Together, may_join
+
+        plugin, model = self.make(), micro.model()
+        training = plugin.lora_training(self.method)
+        if training is None:
+            pytest.skip("it is trained alone")
+        assert may_join(training)
+        images, captions = self.examples(micro, plugin)
+        member = Member(Examples.of(model, images, captions), training, self.doses, SEED)
+        pair = [member, Member(member.examples, training, self.doses, SEED + 1)]
+        ((found, _),) = side_by_side([Together(micro.model(), pair).train])
+        for dose in self.update(micro, plugin, model):
+            alone = model.denoiser.state_dict()
+            assert found[dose]
+            for name, factor in found[dose].items():
+                assert (alone[name] - factor).abs().max() <= 1e-4
+
     def test_it_tells_of_every_step(self, micro: Kit) -> None:
         """``on_step`` is called with rising numbers from 1."""
         steps: list[int] = []

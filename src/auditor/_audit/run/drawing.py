@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auditor._audit.cells import Arm, PlannedSample, Role, Weights
+from auditor._audit.cells import ERASED, Arm, PlannedSample, Role, Weights
 from auditor._audit.evidence.stopping import fail_is_proven, rounds_wanted
 from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
@@ -27,6 +27,9 @@ from auditor._journal.lines import BatchLine, HalvedLine, NoteLine, Sample
 from auditor._process.machine import device_kind, versions
 from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
+
+_FEWEST_AGAIN = 4
+_FIRST_OF_ERASED = 8  # images: its first batch is drawn again by every control that asks for the same bits
 
 
 class Halved(Exception):  # noqa: N818 - a signal to plan the next batch anew, no error
@@ -81,7 +84,7 @@ class Drawing:
                     with contextlib.suppress(Halved):  # then its samples stay unscored until the next call
                         self._draw_batch(arm, model, batch[start : start + size])
             while batch := self.record.tally.next_batch(
-                self.record.tally.evidence(), arm.name, self.batch_size(arm, model)
+                self.record.tally.evidence(), arm.name, self._next_size(arm, model)
             ):
                 self.check_stop()
                 retained = [sample.index for sample in batch if sample.cell.role is Role.RETAINED]
@@ -99,6 +102,12 @@ class Drawing:
     def batch_size(self, arm: Arm, model: DiffusionModel) -> int:
         """Images at once: what fits, or what is left after memory ran out."""
         return self.record.tally.batches.get(arm.name) or batch_size(model, self.policy.sampler)
+
+    def _next_size(self, arm: Arm, model: DiffusionModel) -> int:
+        """Images of the next batch, at most. The erased arm's first is small: it is drawn again later."""
+        size = self.batch_size(arm, model)
+        is_first = arm.name == ERASED and not self.record.tally.batch_lines(arm.name)
+        return min(size, _FIRST_OF_ERASED) if is_first else size
 
     def _draw_base_up_to(self, partner: Arm, rounds: int) -> None:
         """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""
@@ -234,11 +243,17 @@ class Drawing:
                 parts, finite, start = [*parts, images], [*finite, *sound], end
         return torch.cat(parts), finite
 
-    def whole_batches(self, arm: str, most: int) -> list[tuple[Sample, ...]]:
-        """Batches of an arm, of at most ``most`` images, none of which is missing, that this kind of device
-        drew."""
+    def smallest_batch(self, arm: str, model: DiffusionModel) -> tuple[Sample, ...]:
+        """The smallest batch of an arm that may be drawn again: one of at least four images, if there is one,
+        none of which is missing, that this kind of device drew."""
         lines = self.record.tally.batch_lines(arm, self.record.device)
-        drawn = [line.samples for line in lines if len(line.samples) <= most]
-        return [
-            samples for samples in drawn if samples and all(sample.image is not None for sample in samples)
-        ]
+        most = self.batch_size(self.plan.arm(arm), model)
+        whole = sorted(
+            (
+                line.samples
+                for line in lines
+                if 0 < len(line.samples) <= most and all(s.image is not None for s in line.samples)
+            ),
+            key=len,
+        )
+        return next((each for each in whole if len(each) >= _FEWEST_AGAIN), whole[-1] if whole else ())

@@ -58,6 +58,35 @@ def allowed_changes(probe: WeightProbe, use: ProbeUse) -> tuple[str, ...]:
     return allowed
 
 
+class Looking:
+    """Looks at what became of a copy of the erased model in one training run."""
+
+    def __init__(
+        self,
+        probe: WeightProbe,
+        use: ProbeUse,
+        original: Original,
+        erased: DiffusionModel,
+        training: TrainingSet,
+        seed: int,
+        base: DiffusionModel | None = None,
+    ) -> None:
+        self._probe, self._original, self._base = probe, original, base
+        self._losses = _held_out_losses(erased, training, seed)
+        self._allowed = allowed_changes(probe, use)
+        self._before = self._losses(erased)
+
+    def reached(self, dose: int, model: DiffusionModel, seconds: float) -> Reached:
+        """What is known of ``model``, which took ``seconds`` to make. Raises :class:`PluginError` where it
+        differs in more than the probe says."""
+        change = self._original.change(
+            model, self._allowed, door.title(self._probe), may_be_nothing=bool(self._probe.puts_back)
+        )
+        after = self._losses(model)
+        _check_put_back(self._probe, model, self._base)
+        return Reached(dose, model, change, self._before, after, seconds)
+
+
 def train(
     probe: WeightProbe,
     use: ProbeUse,
@@ -73,13 +102,8 @@ def train(
 
     ``base`` is needed for probes that put a part of it back.
     """
-    losses = _held_out_losses(erased, training, seed)
-    before, model, who, allowed = (
-        losses(erased),
-        original.fresh(),
-        door.title(probe),
-        allowed_changes(probe, use),
-    )
+    looking = Looking(probe, use, original, erased, training, seed, base)
+    model, who = original.fresh(), door.title(probe)
     parts = {
         name: copy.deepcopy(base.modules[name])
         for name in probe.puts_back
@@ -101,12 +125,7 @@ def train(
             reached.append(dose)
             if reached != list(use.doses[: len(reached)]):
                 break
-            change, after = (
-                original.change(model, allowed, who, may_be_nothing=bool(probe.puts_back)),
-                losses(model),
-            )
-            _check_put_back(probe, model, base)
-            yield Reached(dose, model, change, before, after, time.monotonic() - began)
+            yield looking.reached(dose, model, time.monotonic() - began)
             began = time.monotonic()
     if reached != list(use.doses):
         raise PluginError(

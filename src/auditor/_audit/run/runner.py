@@ -120,13 +120,11 @@ class Runner:
         """After the last arm: what was seen and drawn first, once more (:class:`RepeatLine`)."""
         if self.base is None:
             return
-        whole = self.drawing.whole_batches(
-            ERASED, self.drawing.batch_size(self.plan.arm(ERASED), self.erased)
-        )
+        again = self.drawing.smallest_batch(ERASED, self.erased)
         before = self.record.tally.repeat
-        if before is None or (whole and not before.drawn):  # of another kind of device nothing is drawn again
+        if before is None or (again and not before.drawn):  # of another kind of device nothing is drawn again
             self.record.progress.stage("looking again at what was seen and drawn first")
-            self.record.write(self.probes.recheck().repeat(whole, self.seeds.audit))
+            self.record.write(self.probes.recheck().repeat(again, self.seeds.audit))
 
     @property
     def has_earlier(self) -> bool:

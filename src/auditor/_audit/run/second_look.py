@@ -27,7 +27,6 @@ EARLIER_DRAWN = 60
 every arm."""
 TOLERANCE = 8
 """Of 255 in any pixel: what counts as the same image where it was drawn in other company."""
-_FEWEST_AGAIN = 4
 _SHOWN_AT_ONCE = 64
 _SHOWN_OF_A_CONCEPT = 4
 _KNOWN_OF_A_CONCEPT = 2
@@ -161,18 +160,15 @@ class Recheck:
             model_of,
         )
 
-    def repeat(self, erased: Sequence[tuple[Sample, ...]], seed: str) -> RepeatLine:
-        """Show the detectors pictures of the base again, and draw the smallest batch of the erased arm again.
+    def repeat(self, samples: Sequence[Sample], seed: str) -> RepeatLine:
+        """Show the detectors pictures of the base again, and draw ``samples``, a batch of the erased arm,
+        again.
 
         A detector that went blind, and a plugin that left something behind in this process, are found by it.
         """
         began = time.monotonic()
         shown = mixed_pictures(self._tally, self._pictures, seed)
         otherwise = self._said_otherwise(shown)
-        by_size = sorted(erased, key=len)
-        samples = next(
-            (samples for samples in by_size if len(samples) >= _FEWEST_AGAIN), by_size[-1] if by_size else ()
-        )
         model = self._model_of(ERASED)
         different = self.different(model, samples) if samples and model is not None else 0
         seconds = time.monotonic() - began

@@ -14,6 +14,7 @@ from auditor.plugin.contracts.plugins import Plugin
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from auditor._diffusion.finetune import Training
     from auditor._diffusion.model import DiffusionModel
     from auditor.policy import Concept, Policy, Sampler
 
@@ -149,6 +150,15 @@ class WeightProbe(AnyProbe):
         """UNet evaluations with gradients that reaching ``dose`` takes, for ``auditor plan``; images of a
         batch count one by one."""
         return dose * getattr(self.options, "batch", 1) if self.has_sham else 0
+
+    def lora_training(self, method: str) -> Training | None:
+        """How it trains, where :meth:`update` is nothing but a LoRA fine-tune of the denoiser on the training
+        set, as :func:`auditor.plugin.finetune` does it. An audit then trains several such probes in one pass
+        of the denoiser, each as it would be alone, and does not call :meth:`update`.
+
+        None, the default: it is always trained by itself.
+        """
+        return None
 
     @abstractmethod
     def training_set(self, setting: ProbeSetting) -> list[TrainingRequest] | Path:
