@@ -72,8 +72,10 @@ def forecast_cells(plan: Plan) -> list[CellForecast]:
         suffices, futility = None, tuple[tuple[int, int, int], ...]()
         if policy.sequential:
             design = plan.design(cells[0])
-            outlooks = tuple(design.outlook(rate) for rate in rates)
-            suffices, futility = images_that_suffice(policy, size, m), tuple(design.futility_table)
+            closes = policy.on_undecided == "close"
+            outlooks = tuple(design.outlook(rate, closes) for rate in rates)
+            suffices = images_that_suffice(policy, size, m)
+            futility = tuple(design.futility_table) if closes else ()
         else:
             outlooks = tuple(
                 fixed_outlook(cells[0].images, rate, tau_pass, tau_fail, alpha, m) for rate in rates

@@ -16,7 +16,7 @@ from auditor._audit.plan import Plan
 from auditor._cli.output import moves_cursor, print_document, standard_output
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
-from auditor.report.words import harmless, line, remarks
+from auditor.report.words import bounds, count, harmless, line, next_steps, percent, remarks, state_of
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
@@ -230,11 +230,10 @@ def show_report(report: Report, folder: Path) -> None:
     )
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
-        state = _STATES[cell.state] if cell.state else ""
-        upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
-        table.add_row(
-            plain(cell.surface), plain(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state
-        )
+        word = state_of(cell)
+        state = _STATES[cell.state] if cell.state and word == cell.state else word
+        upper = "–" if cell.role != Role.GATE else percent(bounds(cell)[1], 1)
+        table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, upper, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
     console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
@@ -247,6 +246,8 @@ def show_report(report: Report, folder: Path) -> None:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     for remark in remarks(report):
         console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
+    for step in next_steps(report, folder if folder.is_dir() else None):
+        console.print("  " + escape(harmless(line(step, 3000))), soft_wrap=True)
     if folder.is_dir() and report.exploratory is None:
         console.print(f"report: {plain(str(folder / 'report.html'))}")
 
