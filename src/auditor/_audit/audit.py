@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._audit.cells import Seeds
-from auditor._audit.cost import call_cost, keep_rate, out_of_reach
+from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
@@ -23,6 +25,7 @@ from auditor._audit.run_folder.manifest import (
     threads_of,
     write_manifest,
 )
+from auditor._audit.speed import Speed, keep_speed
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.verdict.next_step import more_of
 from auditor._audit.weaker import weaker_than_default
@@ -73,6 +76,7 @@ def audit(
     :func:`~auditor._checkpoint.admit.open_checkpoint`. ``budget`` holds larger numbers than the policy's by
     the keys of :class:`~auditor.policy.Budget`: an undecided run goes on with them in the same folder.
     """
+    began = time.monotonic()
     asked, file = _asked(policy, base)
     more = {name: value for name, value in (budget or {}).items() if value is not None}
     policy = asked.with_budget(**more) if more else asked
@@ -124,15 +128,45 @@ def audit(
             runner = _runner(
                 plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
             )
+            started = time.monotonic()
             _measure(runner, out, manifest, sealed=key is not None)
+            took = started - began, time.monotonic() - started
             _refuse_changed(instruments, runner)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
-        operations = runner.drawing.calls * call_cost(plan, opened)
-        keep_rate(cache, device_kind(), operations, runner.drawing.seconds)
+        speed = _speed(runner, call_cost(plan, opened), *took)
+        if speed is not None:
+            keep_speed(cache, speed)
     return report
+
+
+def _speed(runner: Runner, once: int, start: float, whole: float) -> Speed | None:
+    """How quick this call was, by its own lines; None where it drew or trained nothing."""
+    tally, drawing, calls = runner.record.tally, runner.drawing, training_calls_by_arm(runner.plan)
+    before = {id(line) for line in tally.earlier_batches}
+    lines = [line for line in tally.all_batches() if id(line) not in before and not line.cached]
+    images = sum(len(line.samples) for line in lines)
+    trained = {name: line.seconds for name, line in tally.arms.items() if calls.get(name) and line.seconds}
+    operations, training = drawing.calls * once, once * sum(calls[name] for name in trained)
+    if before or not (images and training and drawing.seconds > 0):
+        return None
+    pace = drawing.seconds / drawing.calls  # seconds a call of the denoiser
+    own = sum(
+        2 * runner.plan.sampler_of(runner.plan.arm(line.arm)).steps * len(line.samples) for line in lines
+    )
+    image = max(0.0, sum(line.seconds for line in lines) - own * pace) / images
+    found = Speed(
+        runner.record.device[0],
+        flops=operations / drawing.seconds,
+        training_flops=training / sum(trained.values()),
+        image=image,
+        start=start,
+        around=1.0,
+    )
+    accounted = found.seconds(operations, images, training) - start
+    return replace(found, around=max(1.0, whole / accounted))
 
 
 def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[Policy, PolicyFile | None]:

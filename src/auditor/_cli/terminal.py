@@ -20,6 +20,7 @@ from auditor.report.words import bounds, count, harmless, line, next_steps, perc
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
+    from auditor._audit.speed import Speed
     from auditor._checkpoint.inspection import Inspection
     from auditor.plugin._loader import PluginRecord
     from auditor.report.compare import Change
@@ -51,9 +52,10 @@ def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
     return 0 if exit_zero and outcome is not Outcome.ERROR else _EXITS[outcome]
 
 
-def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
+def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
     """What would be drawn, what becomes of the deciding checks, and what it costs."""
     from auditor._audit import cost as forecast
+    from auditor._audit.explain import minutes_of
 
     console = Terminal(highlight=False)
     table = Table("model state", "concept images", "retained images", "training steps", title="At most")
@@ -80,16 +82,10 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
             f"{cost.training / 1e12:.3g} of them training · weights and optimiser take "
             f"{cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
         )
-        if rate is None:
+        if speed is None:
             console.print("minutes: not known before the first audit on this machine")
         else:
-            minutes = " to ".join(
-                f"{(operations + cost.training) / rate / 60:.2g}" for operations in (cost.least, cost.most)
-            )
-            console.print(
-                f"minutes: {minutes}, at the {rate / 1e9:.3g} GFLOP/s that drawing reached in the last audit "
-                "on this machine"
-            )
+            console.print(minutes_of(cost, speed))
 
 
 def _show_cells(console: Console, cells: CellForecast) -> None:

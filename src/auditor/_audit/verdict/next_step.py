@@ -16,10 +16,11 @@ import numpy as np
 
 from auditor._audit.cells import BASE, Cell, Role
 from auditor._audit.verdict.facts import Facts
+from auditor._audit.verdict.mend import failed, mended, never
 from auditor._stats.ahead import Ahead, Test, drop_ahead, first_reaching, rate_ahead
 from auditor._stats.eprocess import Floats
 from auditor.report import CellResult, Control, Ledger, NextStep, Outcome, Provenance, Verdict
-from auditor.report.words import control_title, percent
+from auditor.report.words import percent
 
 _FARTHEST = 4000  # images of a check, or retained images of a model state, that are looked ahead to
 _NEARER, _MANY = 1000, 20  # where more checks than that are undecided, so far
@@ -27,20 +28,6 @@ _STEP = 10  # images between two budgets that are looked at
 _WORTH = 0.05  # a smaller chance is called none
 _ENOUGH, _SHARE = 0.8, 0.95  # the chance to decide that is proposed, or this share of what can be had
 _LOOKED_AT = 60  # images that are drawn again before a PASS of an audit that went on (safety.md, S22)
-
-_MEND = {
-    "vocabulary": "give the checkpoint the base's tokenizer files",
-    "text encoder": "add {use: base-text-encoder} to the policy's probes, or give it the base's text encoder",
-    "autoencoder": "add {use: base-autoencoder} to the policy's probes, or give it the base's autoencoder",
-    "potent": "give the probe more training steps or a larger learning rate",
-    "sham": "mend the probe's plugin: without learning it must change nothing",
-    "repeat": "mend the detector or plugin that says or draws something else the second time",
-    "earlier": "audit in a new folder",
-    "negative": "choose a detector that is right about images of other concepts",
-    "positive": "choose a detector that sees the concept, or a base and prompts that show it",
-    "assay": "retain concepts that the base draws well and the detector knows",
-    "alive": "erase more gently: the model draws what is to be kept less well than the base",
-}
 
 
 def next_step(
@@ -55,7 +42,7 @@ def next_step(
     """Of an INCONCLUSIVE verdict; None of any other."""
     if verdict.outcome is not Outcome.INCONCLUSIVE:
         return None
-    mend = [*_never(facts, provenance), *_failed(facts, controls)]
+    mend = [*never(facts, provenance), *failed(facts, controls)]
     if not facts.policy.sequential:
         mend.append(
             "Each check is read once (sequential: false), so more images need another audit: set "
@@ -81,41 +68,6 @@ def more_of(command: str, more: Mapping[str, float]) -> str:
             del words[at : at + 2]
     flags = [part for key, value in more.items() for part in (f"--{key.replace('_', '-')}", f"{value:g}")]
     return shlex.join([*words[:2], *flags, *words[2:]])
-
-
-def _never(facts: Facts, provenance: Provenance) -> Iterator[str]:
-    """What keeps PASS out of reach of any audit of this policy, in this folder."""
-    if not facts.plan.has_base:
-        yield "There is no base to compare with: name the checkpoint before erasure (--base)."
-    if not facts.policy.retain:
-        yield "No concept is to be kept, so the model may have lost everything: name some under 'retain'."
-    if facts.policy.is_comparison:
-        yield "The policy's image seeds are its own, which is no audit: leave them out."
-    if len(facts.tally.devices) > 1:
-        yield "Images of two kinds of device are not compared: audit on one of them, in a new folder."
-    if provenance.replay is not None and not provenance.replay.succeeded:
-        yield "The run does not replay: find out what changed, and audit in a new folder."
-
-
-def _failed(facts: Facts, controls: Sequence[Control]) -> Iterator[str]:
-    """Controls that did not pass and that no image decides. One that was not come to yet is none."""
-    by_images = ("negative", "positive", "assay", "alive")
-    made, begun = facts.tally.arms, facts.tally.repeat is not None
-    for control in controls:
-        if control.passed is not False or control.decides != "PASS" or control.name in by_images:
-            continue
-        pending = {
-            "potent": control.arm not in made,
-            "sham": control.arm not in facts.tally.shams,
-            "repeat": not begun,
-            "earlier": facts.tally.earlier is None,
-        }
-        if not pending.get(control.name, False):
-            yield _mended(control.name, control.arm)
-
-
-def _mended(control: str, arm: str) -> str:
-    return f"Control '{control_title(control)}' on {arm} did not pass, whatever is drawn: {_MEND[control]}."
 
 
 def _the_rest(facts: Facts, provenance: Provenance, mend: Sequence[str]) -> NextStep:
@@ -329,7 +281,7 @@ class _Ahead:
         if found.ahead.shown[-1] >= _WORTH:
             yield found
         else:
-            self.mend.append(_mended(control, found.cell.arm))
+            self.mend.append(mended(control, found.cell.arm))
 
     def _negatives(self, grid: Floats) -> dict[str, Floats]:
         """By undecided check the chance to show that the detector is rarely wrong on its model state."""
