@@ -24,8 +24,10 @@ def controls(facts: Facts) -> tuple[Control, ...]:
 def _said(facts: Facts, control: Control) -> Control:
     """The control; one that rests on images or a training that the run did not come to says so."""
     begun = control.n or control.name not in _OF_IMAGES or control.passed is not False
+    cell = facts.plan.retained_of(control.arm) if control.name == "negative" else None
+    drawn = cell is not None and facts.evidence.rounds(cell) > 0  # of the concept itself alone
     trained = control.name == "potent" and control.arm in facts.tally.arms
-    if begun or trained or (control.name == "positive" and not facts.plan.has_base):
+    if begun or drawn or trained or (control.name == "positive" and not facts.plan.has_base):
         return control
     sentence = f"{NOT_DRAWN.capitalize()}: there is nothing yet to show it by."
     if control.name in ("negative", "assay", "alive") and not facts.policy.retain:
