@@ -61,7 +61,7 @@ def report_of(
         verdict = verdict.model_copy(update={"outcome": outcome, "reasons": (exploratory, *verdict.reasons)})
     step = None
     if exploratory is None:
-        step = next_step(facts, verdict, found, all_cells, counted, provenance, unseen)
+        step = next_step(facts, verdict, found, counted, provenance, unseen)
     return Report(
         title=title,
         verdict=verdict,

@@ -19,7 +19,7 @@ from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.mend import failed, mended, never
 from auditor._stats.ahead import Ahead, Test, drop_ahead, first_reaching, rate_ahead
 from auditor._stats.eprocess import Floats
-from auditor.report import CellResult, Control, Ledger, NextStep, Outcome, Provenance, Verdict
+from auditor.report import Control, Ledger, NextStep, Outcome, Provenance, Verdict
 from auditor.report.words import percent
 
 _FARTHEST = 4000  # images of a check, or retained images of a model state, that are looked ahead to
@@ -34,7 +34,6 @@ def next_step(
     facts: Facts,
     verdict: Verdict,
     controls: Sequence[Control],
-    cells: Sequence[CellResult],
     ledger: Ledger,
     provenance: Provenance,
     unseen: int,
@@ -49,7 +48,7 @@ def next_step(
             "sequential: true, or a larger budget, and give a new folder."
         )
         return _nothing(mend)
-    if facts.tally.stopped is not None or not ledger.whole or any(cell.images == 0 for cell in cells):
+    if facts.tally.stopped is not None or not ledger.whole:
         return _the_rest(facts, provenance, mend)
     missing = any(control.passed is False and control.decides == "PASS" for control in controls)
     held = all(facts.evidence.is_held(cell) for cell in facts.plan.gate_cells)
