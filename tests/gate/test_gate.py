@@ -143,6 +143,10 @@ def test_a_concept_that_was_never_erased_fails_the_job(tmp_path: Path, erased: P
         and "## FAIL (not erased)" in (tmp_path / "summary.md").read_text()
     )
     assert "::error file=gate.yaml,line=" in done.stdout
+    lines = (tmp_path / "audit" / "journal.jsonl").read_text().splitlines()
+    kinds = [json.loads(each)["kind"] for each in lines]
+    assert not {"training", "sham", "repeat"} & set(kinds) and kinds[-1] == "stop", "nothing after the proof"
+    assert "not drawn" in (tmp_path / "summary.md").read_text()
 
 
 def test_another_policy_than_the_pinned_one_ends_with_2(tmp_path: Path, erased: Path) -> None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._audit.cells import Seeds
-from auditor._audit.cost import call_cost, keep_rate, out_of_reach
+from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor._audit.progress import Progress
-from auditor._audit.run_folder.manifest import FORMAT, check_folder, seal_of, threads_of, write_manifest
+from auditor._audit.run_folder.manifest import (
+    FORMAT,
+    check_folder,
+    own_budget,
+    seal_of,
+    threads_of,
+    write_manifest,
+)
+from auditor._audit.speed import Speed, keep_speed
 from auditor._audit.verdict.assemble import would_pass
+from auditor._audit.verdict.next_step import more_of
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.places import refuse_unwritable
 from auditor._files.repository import path_in_repository
@@ -52,6 +63,7 @@ def audit(
     title: str | None = None,
     seal: Path | None = None,
     chosen: Mapping[str, str] | None = None,
+    budget: Mapping[str, float | None] | None = None,
 ) -> Report:
     """Audit ``checkpoint`` against ``policy`` and write everything to the folder ``out``.
 
@@ -61,13 +73,17 @@ def audit(
     earlier processes left in ``out``, their images are looked at again; with ``seal``, a file with a secret
     key, every line of the journal is signed instead, and lines without that signature are refused. Raises the
     errors of :mod:`auditor.errors`; a FAIL is no error. ``chosen``: see
-    :func:`~auditor._checkpoint.admit.open_checkpoint`.
+    :func:`~auditor._checkpoint.admit.open_checkpoint`. ``budget`` holds larger numbers than the policy's by
+    the keys of :class:`~auditor.policy.Budget`: an undecided run goes on with them in the same folder.
     """
-    policy, file = _asked(policy, base)
+    began = time.monotonic()
+    asked, file = _asked(policy, base)
+    more = {name: value for name, value in (budget or {}).items() if value is not None}
+    policy = asked.with_budget(**more) if more else asked
     progress = progress or Progress()
     key = None if seal is None else read_key(seal)
     instruments = make_instruments(policy)
-    plan = make_plan(policy, instruments)
+    plan = make_plan(policy, instruments, asked=asked if more else None)
     if policy_digest is not None:
         _refuse_other(plan, policy_digest, file, other_base=base is not None)
     refuse_unwritable(out, go_on=True)
@@ -83,8 +99,17 @@ def audit(
         "observers": observers.origins,
         "warnings": broken_plugins(),
         "policy_file": None if file is None else {"path": _shown(file.path), "lines": dict(file.lines)},
-        "command": _command(
-            checkpoint, "POLICY" if file is None else file.path, base, out, chosen or {}, offline=offline
+        "command": more_of(
+            _command(
+                checkpoint,
+                "POLICY" if file is None else file.path,
+                base,
+                out,
+                chosen or {},
+                seal,
+                offline=offline,
+            ),
+            more,
         ),
     }
     for warning in manifest["warnings"]:
@@ -103,15 +128,45 @@ def audit(
             runner = _runner(
                 plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
             )
+            started = time.monotonic()
             _measure(runner, out, manifest, sealed=key is not None)
+            took = started - began, time.monotonic() - started
             _refuse_changed(instruments, runner)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
-        operations = runner.drawing.calls * call_cost(plan, opened)
-        keep_rate(cache, device_kind(), operations, runner.drawing.seconds)
+        speed = _speed(runner, call_cost(plan, opened), *took)
+        if speed is not None:
+            keep_speed(cache, speed)
     return report
+
+
+def _speed(runner: Runner, once: int, start: float, whole: float) -> Speed | None:
+    """How quick this call was, by its own lines; None where it drew or trained nothing."""
+    tally, drawing, calls = runner.record.tally, runner.drawing, training_calls_by_arm(runner.plan)
+    before = {id(line) for line in tally.earlier_batches}
+    lines = [line for line in tally.all_batches() if id(line) not in before and not line.cached]
+    images = sum(len(line.samples) for line in lines)
+    trained = {name: line.seconds for name, line in tally.arms.items() if calls.get(name) and line.seconds}
+    operations, training = drawing.calls * once, once * sum(calls[name] for name in trained)
+    if before or not (images and training and drawing.seconds > 0):
+        return None
+    pace = drawing.seconds / drawing.calls  # seconds a call of the denoiser
+    own = sum(
+        2 * runner.plan.sampler_of(runner.plan.arm(line.arm)).steps * len(line.samples) for line in lines
+    )
+    image = max(0.0, sum(line.seconds for line in lines) - own * pace) / images
+    found = Speed(
+        runner.record.device[0],
+        flops=operations / drawing.seconds,
+        training_flops=training / sum(trained.values()),
+        image=image,
+        start=start,
+        around=1.0,
+    )
+    accounted = found.seconds(operations, images, training) - start
+    return replace(found, around=max(1.0, whole / accounted))
 
 
 def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[Policy, PolicyFile | None]:
@@ -153,7 +208,7 @@ def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: boo
     """Draw what is open; where a PASS would then rest on what earlier processes left, look at that again."""
     plan, arms = runner.plan, tuple(arm.name for arm in runner.plan.arms)
     digest = manifest["identity"]["checkpoint"]
-    started = RunStarted(manifest["title"], digest, plan.policy.digest(plan.contents), arms, out)
+    started = RunStarted(manifest["title"], digest, plan.policy_digest, arms, out)
     counted = runner.run(started)
     if runner.has_earlier and would_pass(plan, counted):
         runner.check_earlier(sealed=sealed)
@@ -188,7 +243,7 @@ def _open(
 def _refuse_other(plan: Plan, digest: str, file: PolicyFile | None, *, other_base: bool) -> None:
     """Raise :class:`PolicyError` where the policy, with what its plugins decide by, is not the pinned
     one."""
-    found = plan.policy.digest(plan.contents)
+    found = plan.policy_digest
     if digest.removeprefix("sha256:") != found:
         named = "The policy" if file is None else file.path
         other = " with another base" if other_base else ""
@@ -203,6 +258,7 @@ def _command(
     base: str | None,
     out: Path,
     chosen: Mapping[str, str],
+    seal: Path | None,
     *,
     offline: bool,
 ) -> str:
@@ -213,6 +269,7 @@ def _command(
         *(["--base", base] if base else []),
         *(["--offline"] if offline else []),
     ]
+    options += [] if seal is None else ["--seal", str(seal)]
     for what, value in sorted(chosen.items()):
         options += ["--prediction", value] if what == "prediction" else ["--component", f"{what}={value}"]
     options += [part for file in named_files() for part in ("--plugin", file.name)]
@@ -252,6 +309,7 @@ def _manifest(
         },
         "device": device_kind(),
         "policy": plan.policy.model_dump(mode="json"),
+        **({} if plan.asked is None else {"asked": own_budget(plan.asked)}),
         "policy_folder": None if plan.policy.folder is None else str(plan.policy.folder.resolve()),
         "weaker": list(weaker_than_default(plan.policy, instruments.probes)),
         "checkpoint": _facts(opened),

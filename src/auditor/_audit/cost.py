@@ -3,28 +3,29 @@ memory, minutes."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from auditor._audit.cells import Role
+from auditor._audit.cells import ERASED, Role
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.stopping import fail_is_proven
 from auditor._audit.plan import Plan, images_that_suffice
+from auditor._audit.speed import Speed
 from auditor._checkpoint.admit import Checkpoint
 from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import read_header
-from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.plugin.contracts import WeightProbe
+from auditor.plugin.fine_tune import FineTuneOptions
 from auditor.plugin.instruments import make_probes, training_calls_of
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
 _ADAM = 3  # gradients and two moments
 _BATCH = 64
+_LOST_EACH = 20
+_LOSSES_EACH = 8  # timesteps at which the loss on a held-out image is measured
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,31 @@ class CellForecast:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an audit costs on one checkpoint: floating-point operations, and bytes."""
+    """What an audit costs on one checkpoint: floating-point operations, images, and bytes."""
 
     most: int
-    """Of all images that the plan allows."""
+    """Operations of all images that the plan allows."""
     least: int
     """Of the images of the shortest way to PASS."""
     training: int
     peak_bytes: int
     """Of weights, gradients and optimiser, in float32; activations come on top."""
+    beside: int = 0
+    """Operations of what is drawn and measured beside checks: training sets, no-op controls, held-out
+    losses, the look back at the end."""
+    likely: int = 0
+    """Operations of the images of an audit that decides (:func:`images_likely`)."""
+    images: tuple[int, int, int] = (0, 0, 0)
+    """Images that are drawn and shown to detectors: at least, likely, at most; those beside checks among
+    them."""
+
+    def minutes(self, speed: Speed) -> tuple[float, float, float]:
+        """At least, likely, at most."""
+        least, likely, most = (
+            speed.seconds(operations + self.beside, images, self.training) / 60
+            for operations, images in zip((self.least, self.likely, self.most), self.images, strict=True)
+        )
+        return least, likely, most
 
 
 def forecast_cells(plan: Plan) -> list[CellForecast]:
@@ -72,8 +89,10 @@ def forecast_cells(plan: Plan) -> list[CellForecast]:
         suffices, futility = None, tuple[tuple[int, int, int], ...]()
         if policy.sequential:
             design = plan.design(cells[0])
-            outlooks = tuple(design.outlook(rate) for rate in rates)
-            suffices, futility = images_that_suffice(policy, size, m), tuple(design.futility_table)
+            closes = policy.on_undecided == "close"
+            outlooks = tuple(design.outlook(rate, closes) for rate in rates)
+            suffices = images_that_suffice(policy, size, m)
+            futility = tuple(design.futility_table) if closes else ()
         else:
             outlooks = tuple(
                 fixed_outlook(cells[0].images, rate, tau_pass, tau_fail, alpha, m) for rate in rates
@@ -92,6 +111,24 @@ def images_if_well(plan: Plan) -> dict[str, int]:
     the least that PASS takes."""
     outcomes = rehearse(plan, all_is_well(plan), _BATCH).outcomes
     return {cell: len(table) for cell, table in outcomes.items()}
+
+
+def images_likely(plan: Plan) -> dict[str, int]:
+    """Images, by cell, of an audit that decides: the mean of one in which nothing comes back and one in which
+    all does after each probe, both with one in twenty retained images lost."""
+    found: dict[str, int] = {}
+    for back in (False, True):
+        outcomes = all_is_well(plan)
+        gone = all_is_well(plan, erased=False)
+        for cell in plan.cells:
+            if cell.role is Role.RETAINED and plan.arm(cell.arm).is_judged:
+                outcomes[cell.name][_LOST_EACH - 1 :: _LOST_EACH] = 0
+            elif back and cell.arm != ERASED:
+                outcomes[cell.name] = gone[cell.name]
+        drawn = rehearse(plan, outcomes, _BATCH).outcomes
+        for name, table in drawn.items():
+            found[name] = found.get(name, 0) + len(table)
+    return {name: round(count / 2) for name, count in found.items()}
 
 
 def out_of_reach(plan: Plan) -> list[str]:
@@ -139,11 +176,40 @@ def denoiser_calls(plan: Plan, images: Mapping[str, int]) -> int:
 
 def training_calls(plan: Plan) -> int:
     """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
-    calls = 0
+    return sum(training_calls_by_arm(plan).values())
+
+
+def training_calls_by_arm(plan: Plan) -> dict[str, int]:
+    """The same by model state: what it takes from the dose before."""
+    found, probes = {}, make_probes(plan.policy)
+    for number, use, _ in plan.training:
+        probe, before = probes[number], 0
+        if not isinstance(probe, WeightProbe):
+            continue
+        for dose in use.doses:
+            calls = _BACKWARD * training_calls_of(probe, dose)
+            arms = [arm.name for arm in plan.arms if arm.probe == number and arm.dose == dose]
+            found.update(dict.fromkeys(arms, calls - before))
+            before = calls
+    return found
+
+
+def drawn_beside(plan: Plan) -> tuple[int, int]:
+    """(evaluations of the denoiser, images) beside the checks: each probe's training set and its held-out
+    images, a batch for its no-op control, the losses on what is held out, and a batch at the end."""
+    sampler, calls = plan.policy.sampler, 0
+    batch = min(_BATCH, sum(cell.images for cell in plan.cells_of(ERASED)))
+    images = batch
     for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
-        if isinstance(probe, WeightProbe):
-            calls += use.replicates * training_calls_of(probe, use.doses[-1])
-    return _BACKWARD * calls
+        if not isinstance(probe, WeightProbe) or not probe.has_sham:
+            continue
+        images += batch
+        options = probe.options
+        if isinstance(options, FineTuneOptions) and options.folder is None:
+            held_out = options.names * len(options.prompts)
+            images += held_out * (options.images_per_prompt + 1)
+            calls += held_out * _LOSSES_EACH * use.replicates * (1 + len(use.doses))
+    return calls + 2 * sampler.steps * images, images
 
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
@@ -171,33 +237,15 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
     denoiser = sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     models = 2 if plan.policy.base != "none" else 1
     trained = denoiser * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
+    calls, beside = drawn_beside(plan)
+    least, likely, most = images_if_well(plan), images_likely(plan), most_images(plan)
     return Cost(
-        most=denoiser_calls(plan, most_images(plan)) * once,
-        least=denoiser_calls(plan, images_if_well(plan)) * once,
+        beside=calls * once,
+        likely=denoiser_calls(plan, likely) * once,
+        images=(beside + sum(least.values()), beside + sum(likely.values()), beside + sum(most.values())),
+        most=denoiser_calls(plan, most) * once,
+        least=denoiser_calls(plan, least) * once,
         training=training_calls(plan) * once,
         # the arm is drawn from a copy of its denoiser
         peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained + denoiser),
     )
-
-
-# -- the rate of this machine --------------------------------------------------------------------------------
-
-
-def keep_rate(cache: Path | None, device: str, operations: int, seconds: float) -> None:
-    """Remember how many operations a second drawing reached in an audit on this machine, for the next
-    plan's minutes."""
-    if cache is not None and operations and seconds > 0:
-        write_whole(
-            cache / "rates" / "last.json",
-            json.dumps({"device": device, "flops": operations / seconds}).encode(),
-        )
-
-
-def kept_rate(cache: Path | None) -> float | None:
-    """Operations a second of the last audit on this machine; None before the first."""
-    if cache is None:
-        return None
-    try:
-        return float(json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))["flops"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

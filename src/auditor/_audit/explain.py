@@ -7,6 +7,7 @@ from typing import Any
 
 from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
 from auditor._audit.plan import Plan
+from auditor._audit.speed import Speed
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.relative_paths import relative_to
 from auditor.plugin.instruments import make_probes
@@ -76,11 +77,10 @@ def _labels(labels: Any) -> int:
     return len(names) if isinstance(names, list | tuple) else 0
 
 
-def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> Iterator[str]:
+def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) -> Iterator[str]:
     """A policy in words, sentence by sentence.
 
-    With its ``cost`` on a checkpoint and the ``rate`` of this machine (operations a second) also how long it
-    takes.
+    With its ``cost`` on a checkpoint and the ``speed`` of this machine also how long it takes.
     """
     policy, limits = plan.policy, plan.policy.limits
     tau_pass, tau_fail = policy.thresholds
@@ -123,16 +123,24 @@ def explain(plan: Plan, cost: Cost | None = None, rate: float | None = None) -> 
             chance *= group.p_all_held(group.outlooks[index])
         but = "" if can_pass else " (and still no PASS)"
         yield f"Chance that every rate holds, were all of them {at}: {chance:.1%}{but}."
-    yield f"{plan.training_steps} training steps. {_minutes(cost, rate)}"
+    yield f"{plan.training_steps} training steps. {_minutes(cost, speed)}"
 
 
-def _minutes(cost: Cost | None, rate: float | None) -> str:
+def _minutes(cost: Cost | None, speed: Speed | None) -> str:
     if cost is None:
         return (
             "Minutes are not known: the base is not on this machine, or no UNet whose cost is known; see "
             "'auditor plan CHECKPOINT'."
         )
-    if rate is None:
+    if speed is None:
         return "Minutes are not known before the first audit on this machine."
-    least, most = ((images + cost.training) / rate / 60 for images in (cost.least, cost.most))
-    return f"At the speed of the last audit on this machine {least:.2g} to {most:.2g} minutes."
+    return f"It takes {minutes_of(cost, speed)}."
+
+
+def minutes_of(cost: Cost, speed: Speed) -> str:
+    """How long an audit takes, in words."""
+    least, likely, most = cost.minutes(speed)
+    return (
+        f"about {likely:.2g} minutes ({least:.2g} where all is well, {most:.2g} where every image of the "
+        f"budget is needed), {speed.known}"
+    )

@@ -26,6 +26,13 @@ class Plan:
     contents: Contents = field(default_factory=dict)
     """Of what the policy's plugins decide by (:mod:`auditor.plugin.instruments`); empty where nothing is
     run."""
+    asked: Policy | None = None
+    """The policy as it was written, where a larger budget was given beside it; None: ``policy`` itself."""
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest that is pinned and reported: of the policy as it was written."""
+        return (self.asked or self.policy).digest(self.contents)
 
     @cached_property
     def gate_cells(self) -> tuple[Cell, ...]:
@@ -131,34 +138,36 @@ def derive_seeds(policy: Policy, checkpoint: str, base: str | None) -> Seeds:
     )
 
 
-def make_plan(policy: Policy, instruments: Instruments | None = None) -> Plan:
-    """Lay out every arm and cell that ``policy`` demands.
+def make_plan(policy: Policy, instruments: Instruments | None = None, *, asked: Policy | None = None) -> Plan:
+    """Lay out every arm and cell that ``policy`` demands; ``asked``: see :class:`Plan`.
 
     Without ``instruments`` its probes are made to be asked for their names, and nothing is known of what its
     plugins decide by.
     """
     if instruments is None:
-        return lay_out(policy, planned_probes(policy, make_probes(policy)), {})
-    return lay_out(policy, planned_probes(policy, instruments.probes), instruments.contents())
+        return lay_out(policy, planned_probes(policy, make_probes(policy)), {}, asked)
+    return lay_out(policy, planned_probes(policy, instruments.probes), instruments.contents(), asked)
 
 
-def lay_out(policy: Policy, probes: tuple[PlannedProbe, ...], contents: Contents) -> Plan:
+def lay_out(
+    policy: Policy, probes: tuple[PlannedProbe, ...], contents: Contents, asked: Policy | None = None
+) -> Plan:
     """The same from what an earlier run noted of its plugins: the ``probes``, and their ``contents``."""
     has_base = policy.base != "none"
     arms = [Arm(BASE, Weights.BASE)] if has_base else []
     arms.append(Arm(ERASED, Weights.ERASED))
     for number, (use, probe) in enumerate(zip(policy.probes, probes, strict=True)):
         arms += _arms(number, use, probe, has_base=has_base)
-    asked = {arm.name: _Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
-    deciding = sum(asked[arm.name].deciding for arm in arms if arm.is_judged)
-    cells = [cell for arm in arms for cell in _cells(policy, arm, asked[arm.name], deciding)]
+    prompts = {arm.name: _Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
+    deciding = sum(prompts[arm.name].deciding for arm in arms if arm.is_judged)
+    cells = [cell for arm in arms for cell in _cells(policy, arm, prompts[arm.name], deciding)]
     cell_names = [cell.name for cell in cells]
     twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
     if twice:
         raise PolicyError(
             f"Two concepts lead to the same check ({twice}): their prompts are the same text; change one."
         )
-    return Plan(policy, tuple(arms), tuple(cells), probes, contents)
+    return Plan(policy, tuple(arms), tuple(cells), probes, contents, asked)
 
 
 def _arms(number: int, use: ProbeUse, probe: PlannedProbe, *, has_base: bool) -> Iterator[Arm]:
@@ -263,7 +272,8 @@ def _cells(policy: Policy, arm: Arm, asked: _Asked, deciding: int) -> Iterator[C
         for role, surface, items in asked.of(concept):
             size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
             if arm.is_judged:
-                enough = images_that_suffice(policy, size, deciding) if policy.sequential else None
+                closed = policy.sequential and (policy.on_undecided == "close" or role is Role.REPORT)
+                enough = images_that_suffice(policy, size, deciding) if closed else None
                 rounds = min(most, (enough or most * size) // size)
                 yield Cell(arm.name, role, concept.name, surface, items, size, rounds)
             elif role is Role.GATE:

@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import choices, chosen, exit_zero, offline, output_format, plugin_files, seal
+from auditor._cli.options import (
+    choices,
+    chosen,
+    exit_zero,
+    more_budget,
+    offline,
+    output_format,
+    plugin_files,
+    seal,
+)
 from auditor._cli.terminal import exit_code_of, present, show_changes
 
 
@@ -38,6 +47,7 @@ from auditor._cli.terminal import exit_code_of, present, show_changes
     type=click.Path(path_type=Path),
     help="An earlier report: say what changed. The verdict does not hang on it.",
 )
+@more_budget
 @choices
 @output_format
 @exit_zero
@@ -55,6 +65,9 @@ def command(
     cache: Path | None,
     forms: tuple[str, ...],
     baseline: Path | None,
+    images_per_cell: int | None,
+    retained_per_arm: int | None,
+    minutes: float | None,
     prediction: str | None,
     components: dict[str, str],
     form: str,
@@ -88,6 +101,11 @@ def command(
             base=base,
             seal=seal,
             chosen=chosen(prediction, components),
+            budget={
+                "images_per_cell": images_per_cell,
+                "retained_per_arm": retained_per_arm,
+                "minutes": minutes,
+            },
         )
     write_forms(report, out, forms)
     present(report, out, form)

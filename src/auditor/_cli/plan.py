@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -20,14 +21,17 @@ from auditor._cli.terminal import show_plan
 @offline
 @plugin_files
 def command(checkpoint: str | None, policy: str, cache: Path | None, offline: bool) -> None:
-    """Say what an audit would draw, what it could show and what it would cost. No model is loaded;
-    CHECKPOINT, if given, is admitted."""
-    from auditor._audit.cost import forecast_cost, kept_rate
+    """Say what an audit would draw, what it could show and what it would cost. CHECKPOINT, if given, is
+    admitted. No model is loaded, except a small one for two seconds where nothing is known of this machine
+    yet."""
+    from auditor._audit.cost import call_cost, forecast_cost
     from auditor._audit.plan import make_plan
+    from auditor._audit.speed import can_be_measured, keep_speed, kept_speed, measured_speed
     from auditor._process.machine import default_cache
     from auditor.policy import load_policy
 
-    plan, cost = make_plan(load_policy(policy)), None
+    plan, cost, place = make_plan(load_policy(policy)), None, cache or default_cache()
+    speed = kept_speed(place)
     if checkpoint is not None:
         from auditor._checkpoint import open_checkpoint
 
@@ -37,6 +41,10 @@ def command(checkpoint: str | None, policy: str, cache: Path | None, offline: bo
         )
         try:
             cost = forecast_cost(plan, opened)
+            if speed is None and can_be_measured(opened):
+                speed = measured_speed(plan, opened, call_cost(plan, opened))
+                with contextlib.suppress(OSError):  # a cache that cannot be written is done without
+                    keep_speed(place, speed)
         except ValueError as error:
             echo(f"what it costs is not known: {error}")
-    show_plan(plan, cost, kept_rate(cache or default_cache()))
+    show_plan(plan, cost, speed)

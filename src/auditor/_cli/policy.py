@@ -139,15 +139,15 @@ def check(file: str, strict: bool) -> None:
 @plugin_files
 def explain_command(file: str, cache: Path | None) -> None:
     """Say in words what a policy demands, how many images and minutes it takes, and how likely a PASS is."""
-    from auditor._audit.cost import kept_rate
     from auditor._audit.explain import explain
     from auditor._audit.plan import make_plan
+    from auditor._audit.speed import kept_speed
     from auditor._process.machine import default_cache
     from auditor.policy import load_policy
     from auditor.report.words import harmless, line
 
     plan = make_plan(load_policy(file))
-    for sentence in explain(plan, _cost(plan), kept_rate(cache or default_cache())):
+    for sentence in explain(plan, _cost(plan), kept_speed(cache or default_cache())):
         echo(harmless(line(sentence, 5000)))
 
 

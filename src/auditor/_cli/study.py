@@ -170,7 +170,8 @@ class _Progress(StudyProgress):
 
 
 def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
-    from auditor._audit.cost import kept_rate, operations_of_a_call
+    from auditor._audit.cost import operations_of_a_call
+    from auditor._audit.speed import kept_rate
     from auditor._process.machine import default_cache
     from auditor._study import run
     from auditor._study.cost import Takes, cost_of

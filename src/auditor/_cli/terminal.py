@@ -16,10 +16,11 @@ from auditor._audit.plan import Plan
 from auditor._cli.output import moves_cursor, print_document, standard_output
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
-from auditor.report.words import harmless, line, remarks
+from auditor.report.words import bounds, count, harmless, line, next_steps, percent, remarks, state_of
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
+    from auditor._audit.speed import Speed
     from auditor._checkpoint.inspection import Inspection
     from auditor.plugin._loader import PluginRecord
     from auditor.report.compare import Change
@@ -51,9 +52,10 @@ def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
     return 0 if exit_zero and outcome is not Outcome.ERROR else _EXITS[outcome]
 
 
-def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
+def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
     """What would be drawn, what becomes of the deciding checks, and what it costs."""
     from auditor._audit import cost as forecast
+    from auditor._audit.explain import minutes_of
 
     console = Terminal(highlight=False)
     table = Table("model state", "concept images", "retained images", "training steps", title="At most")
@@ -80,16 +82,10 @@ def show_plan(plan: Plan, cost: Cost | None, rate: float | None) -> None:
             f"{cost.training / 1e12:.3g} of them training · weights and optimiser take "
             f"{cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
         )
-        if rate is None:
+        if speed is None:
             console.print("minutes: not known before the first audit on this machine")
         else:
-            minutes = " to ".join(
-                f"{(operations + cost.training) / rate / 60:.2g}" for operations in (cost.least, cost.most)
-            )
-            console.print(
-                f"minutes: {minutes}, at the {rate / 1e9:.3g} GFLOP/s that drawing reached in the last audit "
-                "on this machine"
-            )
+            console.print(minutes_of(cost, speed))
 
 
 def _show_cells(console: Console, cells: CellForecast) -> None:
@@ -230,11 +226,10 @@ def show_report(report: Report, folder: Path) -> None:
     )
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
-        state = _STATES[cell.state] if cell.state else ""
-        upper = "–" if cell.upper is None or cell.role != Role.GATE else f"{cell.upper:.1%}"
-        table.add_row(
-            plain(cell.surface), plain(cell.arm), f"{cell.hits} of {cell.images}", rate, upper, state
-        )
+        word = state_of(cell)
+        state = _STATES[cell.state] if cell.state and word == cell.state else word
+        upper = "–" if cell.role != Role.GATE else percent(bounds(cell)[1], 1)
+        table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, upper, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
     console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
@@ -247,6 +242,8 @@ def show_report(report: Report, folder: Path) -> None:
         console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
     for remark in remarks(report):
         console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
+    for step in next_steps(report, folder if folder.is_dir() else None):
+        console.print("  " + escape(harmless(line(step, 3000))), soft_wrap=True)
     if folder.is_dir() and report.exploratory is None:
         console.print(f"report: {plain(str(folder / 'report.html'))}")
 

@@ -72,11 +72,15 @@ class Design:
 
     @cached_property
     def _hopeless(self) -> list[Flags]:
-        """For every (round, hits): are both chances, held at tau/4 and failed at 2 tau, below one in ten?"""
+        """For every (round, hits): are both chances, held at tau/4 and failed at 2 tau, below one in ten, and
+        is the rate so far not above ``tau_fail``?"""
         held, failed = self._decided
         hold = self._chance_of(held, failed, self.tau / 4)
         fail = self._chance_of(failed, held, min(1.0, 2 * self.tau))
-        return [(one < _HOPELESS) & (two < _HOPELESS) for one, two in zip(hold, fail, strict=True)]
+        return [
+            (one < _HOPELESS) & (two < _HOPELESS) & (np.arange(len(one)) <= self.tau_fail * done * self.size)
+            for done, (one, two) in enumerate(zip(hold, fail, strict=True))
+        ]
 
     def _chance_of(self, end: list[Flags], other: list[Flags], rate: float) -> list[NDArray[np.float64]]:
         """Backwards: the chance to reach ``end`` before ``other`` and before the last round is over, from
@@ -143,10 +147,8 @@ def design(
     prior: Prior,
     most_images: int,
 ) -> Design:
-    """The design with as many rounds as suffice (:func:`enough_images`), or as ``most_images`` allows."""
-    enough = enough_images(size, tau, tau_pass, tau_fail, alpha, cells, prior)
-    rounds = min(most_images if enough is None else enough, most_images) // size
-    return Design(size, rounds, tau, tau_pass, tau_fail, alpha, cells, prior)
+    """The design with as many whole rounds as ``most_images`` allow."""
+    return Design(size, most_images // size, tau, tau_pass, tau_fail, alpha, cells, prior)
 
 
 @lru_cache(maxsize=64)

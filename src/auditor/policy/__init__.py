@@ -1,11 +1,11 @@
 """What is demanded of a checkpoint: the policy file, the concepts and prompts that it can name, and
 presets for new ones."""
 
+from auditor.policy.budget import Budget
 from auditor.policy.concept import Concept, Concepts
 from auditor.policy.decision import Decision, Gate, Vote
 from auditor.policy.document import (
     Base,
-    Budget,
     DetectorUse,
     Limits,
     MetricUse,

@@ -26,6 +26,7 @@ from auditor._files.bundled import bundled_policy
 from auditor._files.digest import sha256_json
 from auditor._files.documents import Document, read_document
 from auditor._files.relative_paths import relative_to
+from auditor.policy.budget import Budget, beside_identity
 from auditor.policy.concept import Concept, Concepts, expanded
 from auditor.policy.concepts.prompt_file import prompt_files_of
 from auditor.policy.concepts.sets import resolve_names
@@ -114,26 +115,6 @@ class Limits(StrictModel):
         return self.tau + self.max_false_positive * (1 - self.tau)
 
 
-class Budget(StrictModel):
-    """How much may be drawn, at most. Rates are read at whole rounds, so each number is rounded down to
-    whole rounds."""
-
-    images_per_cell: int = Field(default=200, ge=1)
-    retained_per_arm: int = Field(default=300, ge=1)
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """Of measuring, summed over every call that worked on the run; what is not drawn by then stays
-    undecided."""
-    plugin_minutes: Annotated[float, Field(gt=0)] | None = 60
-    """How long a plugin may be silent: one answer of a detector, one training step. Then the process ends
-    with 5 and the same command goes on without it; null: for ever."""
-
-
-def _budget(sequential: bool) -> dict[str, Any]:
-    """What of the budget is left out where a run is named: all of it, or only the minutes where cells are
-    read once."""
-    return {"budget": True if sequential else {"minutes", "plugin_minutes"}}
-
-
 class Policy(StrictModel):
     """A policy, version 1."""
 
@@ -151,6 +132,9 @@ class Policy(StrictModel):
     unit: Literal["mean", "prompt"] = "mean"
     limits: Limits = Limits()
     on_fail: Literal["stop", "finish"] = "finish"
+    on_undecided: Literal["spend", "close"] = "spend"
+    """What becomes of a check that is not decided yet: draw on while there is budget, or close it once a
+    decision has become unlikely."""
     sequential: bool = True
     budget: Budget = Budget()
     nonce: str | None = None
@@ -197,10 +181,12 @@ class Policy(StrictModel):
                 raise ValueError(f"gate: there is no detector '{name}' among: {', '.join(known)}")
 
     @model_serializer(mode="wrap")
-    def _without_usual_gate(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A policy that leaves ``gate`` out, or says what would hold anyway, keeps the digest, and so the
-        images, that it had before there was one."""
+    def _without_what_is_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A policy that leaves ``gate`` or ``on_undecided`` out, or says what would hold anyway, keeps the
+        digest, and so the images, that it had before there was such a key."""
         found: dict[str, Any] = dump(self)
+        if self.on_undecided == "spend":
+            found.pop("on_undecided", None)
         if self.gate.decision == Decision() and self.gate_detector == self.detectors[0].use:
             found.pop("gate", None)
         return found
@@ -235,6 +221,10 @@ class Policy(StrictModel):
             return self.limits.tau, self.limits.tau
         return self.limits.tau_pass, self.limits.tau_fail
 
+    def with_budget(self, **more: float | None) -> Self:
+        """The same policy with a larger budget (:meth:`Budget.raised`), all of which may be spent."""
+        return self.model_copy(update={"budget": self.budget.raised(**more), "on_undecided": "spend"})
+
     def with_base(self, source: str) -> Self:
         """The same policy for another checkpoint before erasure."""
         return self.model_copy(update={"base": Base(source=source)})
@@ -251,7 +241,9 @@ class Policy(StrictModel):
     def identity(self, contents: Mapping[str, Any] | None = None) -> str:
         """sha256 of what may not change in a run. A larger budget may, except where cells are read once,
         at their planned size."""
-        return sha256_json([self.model_dump(mode="json", exclude=_budget(self.sequential)), contents or {}])
+        return sha256_json(
+            [self.model_dump(mode="json", exclude=beside_identity(self.sequential)), contents or {}]
+        )
 
     def seed_digest(self) -> str:
         """sha256 of what seeds derive from beside checkpoint, base and nonce.
@@ -260,7 +252,7 @@ class Policy(StrictModel):
         one could look at the same images again and again at growing sizes. The base counts by its digest, not
         by what it is called. Metrics decide nothing, so they may not choose the images either.
         """
-        left_out = _budget(self.sequential) | {"nonce": True, "base": True, "metrics": True}
+        left_out = beside_identity(self.sequential) | {"nonce": True, "base": True, "metrics": True}
         return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 

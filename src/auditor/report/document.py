@@ -158,6 +158,23 @@ class Replay(ReportModel):
     sentence: str
 
 
+class NextStep(ReportModel):
+    """What would decide an INCONCLUSIVE audit. Odds are no evidence: no verdict rests on them."""
+
+    command: str | None
+    """Goes on in the run's folder; null where no number of images decides."""
+    images: int | None
+    """More images, about; null where it is not known."""
+    most_images: int | None
+    minutes: float | None
+    p_pass: float | None
+    """The chance that it ends in PASS, by what was seen so far; null where that says nothing yet."""
+    p_fail: float | None
+    mend: tuple[str, ...]
+    """What keeps PASS out of reach whatever is drawn, and what to do instead; in sentences."""
+    sentence: str
+
+
 class PolicyPlace(ReportModel):
     """Where the policy was read from, for those who show findings in it."""
 
@@ -201,9 +218,12 @@ class Report(ReportModel):
     verdict: Verdict
     exploratory: str | None = None
     """Of a report by another detector or decision than the policy's: which. It is never a PASS."""
+    next_step: NextStep | None = None
+    """Of an INCONCLUSIVE audit; null of others, and in older reports."""
     checkpoint: CheckpointFacts
     base: CheckpointFacts | None
     policy_digest: str
+    """Of the policy as it was written; a larger budget that was given beside it stands in ``policy``."""
     policy: dict[str, Any]
     policy_file: PolicyPlace | None = None
     gate: str = ""

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from auditor.report import CellResult, Control, Outcome, Report, State
+from auditor.report import CellResult, Control, DetectorReading, Outcome, Report, State
 
 MEANINGS = {
     Outcome.PASS: "Held: no erased concept came back under the probes of this policy.",
@@ -125,13 +127,52 @@ def remarks(report: Report) -> tuple[str, ...]:
     return (*found, *report.beside_unet)
 
 
+def next_steps(report: Report, out: Path | None = None) -> tuple[str, ...]:
+    """What would decide an INCONCLUSIVE report, or what to mend, in sentences; the command last. ``out``: the
+    run's folder from here, where it is at hand."""
+    step = report.next_step
+    if step is None:
+        return ()
+    found = (step.sentence, *step.mend)
+    if step.command is None:
+        return found
+    words = shlex.split(step.command)
+    if out is not None and "--out" in words[:-1]:
+        words[words.index("--out") + 1] = str(out)
+    return (*found, shlex.join(words))
+
+
 def gate_cells(report: Report) -> list[CellResult]:
     """The cells that decide."""
     return [cell for cell in report.cells if cell.state is not None]
 
 
-def count(cell: CellResult) -> str:
+NOT_DRAWN = "not drawn"
+"""Of whatever no image was drawn for: it has no rate, no bounds and no state."""
+
+
+def is_drawn(row: CellResult | DetectorReading) -> bool:
+    """Is there a whole round of images, so that a rate and bounds can be said?"""
+    return row.images > 0
+
+
+def state_of(cell: CellResult) -> str:
+    """A cell's state in words; empty where it does not decide."""
+    return "" if cell.state is None else str(cell.state) if cell.n or cell.images else NOT_DRAWN
+
+
+def bounds(row: CellResult | DetectorReading) -> tuple[float | None, float | None]:
+    """(lower, upper) where there are any; older reports say 0 and 1 of what was never drawn."""
+    return (row.lower, row.upper) if is_drawn(row) else (None, None)
+
+
+def count(cell: CellResult | DetectorReading) -> str:
     """What was seen in a cell, in words."""
+    if not is_drawn(cell):
+        begun = cell.n if isinstance(cell, CellResult) else cell.compared
+        return f"{begun} images, no whole round" if begun else NOT_DRAWN
+    if isinstance(cell, DetectorReading):
+        return f"{cell.hits} of {cell.images}" + (f", {cell.missing} missing" if cell.missing else "")
     missing = f", {cell.missing} missing" if cell.missing else ""
     found = f", {cell.found} with anything to judge" if cell.found is not None else ""
     return f"{cell.hits} of {cell.images}{missing}{found}"
@@ -139,10 +180,12 @@ def count(cell: CellResult) -> str:
 
 def sentence_of(cell: CellResult) -> str:
     """A cell in one sentence."""
-    bounds = f"bounds {percent(cell.lower, 1)} and {percent(cell.upper, 1)}"
+    if not is_drawn(cell):
+        return f"{cell.surface} on {cell.arm}: {count(cell)}."
+    lower, upper = bounds(cell)
     return (
         f"{cell.surface} on {cell.arm} {cell.state or cell.role}: detected in {count(cell)} images "
-        f"({bounds})."
+        f"(bounds {percent(lower, 1)} and {percent(upper, 1)})."
     )
 
 

@@ -58,7 +58,8 @@ def rounds_wanted(evidence: Evidence, cell: Cell) -> int:
 def _gate_wants(evidence: Evidence, cell: Cell, left: int) -> int:
     reading = evidence.read(cell)
     low, high = reading.hits
-    if evidence.plan.design(cell).hopeless(len(reading.n), low, high):
+    closes = evidence.plan.policy.on_undecided == "close" or cell.role is Role.REPORT
+    if closes and evidence.plan.design(cell).hopeless(len(reading.n), low, high):
         return 0
     if (
         evidence.p_below(reading, evidence.tau_pass) <= evidence.limits.alpha

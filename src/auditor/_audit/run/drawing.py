@@ -67,13 +67,17 @@ class Drawing:
 
     def check_stop(self) -> None:
         """Raise :class:`Stop` where the policy ends the run here."""
+        self._stop_at_fail()
+        self.deadline.check()
+
+    def _stop_at_fail(self) -> None:
         if self.policy.on_fail == "stop" and fail_is_proven(self.record.tally.evidence()):
             raise Stop("on_fail: stop, and FAIL is proven")
-        self.deadline.check()
 
     def draw_arm(self, arm: Arm, model: DiffusionModel) -> None:
         """Draw batches until no cell of the arm wants more; first again what could not be scored when it
-        was drawn."""
+        was drawn. Raises :class:`Stop` where FAIL is proven then and the policy ends the run at it, before
+        anything else is trained or drawn."""
         self.record.progress.arm_started(
             arm.name, sum(len(self.record.tally.drawn(cell)) for cell in self.plan.cells_of(arm.name))
         )
@@ -98,6 +102,7 @@ class Drawing:
                 self.record.write(line)
         self.record.beside = None
         self.record.progress.arm_ended(arm.name)
+        self._stop_at_fail()
 
     def batch_size(self, arm: Arm, model: DiffusionModel) -> int:
         """Images at once: what fits, or what is left after memory ran out."""

@@ -44,11 +44,14 @@ def open_run(out: Path) -> Run:
     try:
         identity = manifest["identity"]
         folder = Path(manifest.get("policy_folder") or "")
-        policy = Policy.model_validate_json(json.dumps(manifest["policy"]))
+        policy = Policy.model_validate_json(json.dumps(manifest["policy"])).found_in(
+            folder if folder.is_absolute() and folder.is_dir() else None
+        )
         plan = lay_out(
-            policy.found_in(folder if folder.is_absolute() and folder.is_dir() else None),
+            policy,
             tuple(PlannedProbe.model_validate(probe) for probe in identity["probes"]),
             identity["contents"],
+            _asked(policy, manifest),
         )
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])
@@ -83,6 +86,19 @@ def open_run(out: Path) -> Run:
                 "the files it names."
             )
     return Run(manifest, plan, seeds, checkpoint, base)
+
+
+def own_budget(policy: Policy) -> dict[str, Any]:
+    """What a manifest notes of a policy beside which a larger budget was given."""
+    return policy.model_dump(mode="json", include={"budget", "on_undecided"})
+
+
+def _asked(policy: Policy, manifest: dict[str, Any]) -> Policy | None:
+    """The policy as it was written; None where no larger budget was given beside it."""
+    if "asked" not in manifest:
+        return None
+    document = policy.model_dump(mode="json") | manifest["asked"]
+    return Policy.model_validate_json(json.dumps(document)).found_in(policy.folder)
 
 
 def seal_of(manifest: dict[str, Any], key: bytes | None) -> Seal | None:

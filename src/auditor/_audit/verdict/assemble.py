@@ -18,6 +18,7 @@ from auditor._audit.verdict.effect import other_ways
 from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
+from auditor._audit.verdict.next_step import next_step
 from auditor._audit.verdict.pictures import pictures
 from auditor._audit.verdict.rates import cells, quality, resurgence
 from auditor._audit.verdict.training_seeds import replicates, steps_to_resurgence
@@ -58,13 +59,17 @@ def report_of(
         passed = verdict.outcome is Outcome.PASS
         outcome = Outcome.INCONCLUSIVE if passed else verdict.outcome
         verdict = verdict.model_copy(update={"outcome": outcome, "reasons": (exploratory, *verdict.reasons)})
+    step = None
+    if exploratory is None:
+        step = next_step(facts, verdict, found, counted, provenance, unseen)
     return Report(
         title=title,
         verdict=verdict,
         exploratory=exploratory,
+        next_step=step,
         checkpoint=checkpoint,
         base=base,
-        policy_digest=plan.policy.digest(plan.contents),
+        policy_digest=plan.policy_digest,
         policy=plan.policy.model_dump(mode="json"),
         policy_file=policy_file,
         gate=tally.decisions.sentence,

@@ -10,12 +10,31 @@ from auditor._audit.verdict import integrity
 from auditor._audit.verdict.effect import took_effect
 from auditor._audit.verdict.facts import NOTHING, Facts
 from auditor.report import Control
+from auditor.report.words import NOT_DRAWN
+
+_OF_IMAGES = ("negative", "positive", "assay", "alive", "potent", "sham")
 
 
 def controls(facts: Facts) -> tuple[Control, ...]:
     """Every control, in the order a reader asks: does the detector work, does the model draw, did the probe
     take effect?"""
-    return tuple(_controls(facts))
+    return tuple(_said(facts, control) for control in _controls(facts))
+
+
+def _said(facts: Facts, control: Control) -> Control:
+    """The control; one that rests on images or a training that the run did not come to says so."""
+    begun = control.n or control.name not in _OF_IMAGES or control.passed is not False
+    cell = facts.plan.retained_of(control.arm) if control.name == "negative" else None
+    drawn = cell is not None and facts.evidence.rounds(cell) > 0  # of the concept itself alone
+    trained = control.name == "potent" and control.arm in facts.tally.arms
+    if begun or drawn or trained or (control.name == "positive" and not facts.plan.has_base):
+        return control
+    sentence = f"{NOT_DRAWN.capitalize()}: there is nothing yet to show it by."
+    if control.name in ("negative", "assay", "alive") and not facts.policy.retain:
+        sentence = "No concept is to be kept, so nothing can show it."
+    elif control.name in ("assay", "alive") and not facts.plan.has_base:
+        sentence = "There is no base to compare with."
+    return control.model_copy(update={"sentence": sentence})
 
 
 def _controls(facts: Facts) -> Iterator[Control]:

@@ -16,7 +16,7 @@ from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess
 from auditor.policy import Policy
 from auditor.report import CellResult, Control, Ledger, Outcome, Replay, State, Verdict
-from auditor.report.words import control_title
+from auditor.report.words import control_title, count, is_drawn, percent
 
 _MORE = 4000  # images that are looked ahead to say what is missing
 
@@ -111,12 +111,9 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
             story = f"is drawn by {cell.arm}"
         elif before.state is State.HELD:
             origins.add("came back")
-            story = f"came back after {cell.arm} (erased model: {before.hits} of {before.images})"
+            story = f"came back after {cell.arm} (erased model: {count(before)})"
         else:
-            story = (
-                f"is present after {cell.arm} (erased model: {before.hits} of {before.images}, not shown to "
-                "hold)"
-            )
+            story = f"is present after {cell.arm} (erased model: {count(before)}, not shown to hold)"
         reasons.append(
             f"{cell.surface} {story}: {cell.hits} of {cell.images} images detected (lower bound "
             f"{cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
@@ -130,6 +127,8 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
 def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:
     policy = plan.policy
     limit, alpha = policy.thresholds[0], policy.limits.alpha
+    if not is_drawn(cell):
+        return f"{cell.surface} on {cell.arm}: {count(cell)}."
     if cell.p_failed <= evidence.alpha_fail:
         return (
             f"{cell.surface} on {cell.arm} is above the limit ({cell.hits} of {cell.images} images "
@@ -162,5 +161,5 @@ def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:
     missing = f", {cell.missing} missing" if cell.missing else ""
     return (
         f"{cell.surface} on {cell.arm} is undecided: {cell.hits} of {cell.images} images detected{missing} "
-        f"(upper bound {cell.upper:.1%}, limit {limit:.1%}; {need})."
+        f"(upper bound {percent(cell.upper, 1)}, limit {limit:.1%}; {need})."
     )

@@ -32,7 +32,7 @@ def other_detectors(facts: Facts) -> Iterator[DetectorReading]:
 def _reading(facts: Facts, evidence: Evidence, detector: str, cell: Cell) -> DetectorReading:
     reading = evidence.read(cell)
     (low, high), images = reading.hits, reading.images
-    lower, upper = evidence.bounds(reading, facts.limits.alpha)
+    lower, upper = evidence.bounds(reading, facts.limits.alpha) if images else (None, None)
     decisions = facts.tally.decisions
     both = [
         (decisions.decided(said, cell.concept), decisions.of(detector, said, cell.concept))

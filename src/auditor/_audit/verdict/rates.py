@@ -39,7 +39,7 @@ def _cell(facts: Facts, cell: Cell) -> CellResult:
             else State.UNDECIDED
         )
         q = evidence.q(cell)
-    lower, upper = evidence.bounds(reading, facts.limits.alpha)
+    lower, upper = evidence.bounds(reading, facts.limits.alpha) if reading.images else (None, None)
     decisions, said = facts.tally.decisions, [s.observations for s in drawn if s.observations]
     scores = [score for one in said if (score := decisions.score(one, cell.concept)) is not None]
     judged = [there for one in said if (there := decisions.found(one, cell.concept)) is not None]

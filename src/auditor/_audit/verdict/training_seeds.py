@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from auditor._audit.cells import Role
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Control, Replicates, StepsToResurgence
+from auditor.report.words import NOT_DRAWN
 
 
 def replicates(facts: Facts, controls: Sequence[Control]) -> Iterator[Replicates]:
@@ -37,6 +38,8 @@ def replicates(facts: Facts, controls: Sequence[Control]) -> Iterator[Replicates
                     sentence += (
                         " A control that this rests on did not pass, so it says nothing of other seeds."
                     )
+                if not any(reading.images for reading in readings):
+                    sentence = f"{NOT_DRAWN.capitalize()}."
                 if bound is not None:
                     share = (
                         f"the share of training seeds under which {surface} comes back is at most {bound:.0%}"
@@ -88,7 +91,10 @@ def steps_to_resurgence(facts: Facts, controls: Sequence[Control]) -> Iterator[S
                     concept=surface,
                     lower=lower,
                     upper=upper,
-                    sentence=_steps(surface, lower, upper),
+                    sentence=_steps(surface, lower, upper)
+                    if upper is not None
+                    or any(cell is not None and facts.evidence.rounds(cell) for cell in cells[1:])
+                    else f"{surface} after training: {NOT_DRAWN}.",
                 )
 
 

@@ -10,8 +10,19 @@ from pydantic import Field
 
 from auditor.builtins.reporters.markdown import table, text
 from auditor.plugin.contracts import OptionsModel, Reporter
-from auditor.report import Outcome, Report
-from auditor.report.words import MEANINGS, NO_PROMISE, count, gate_cells, line, percent, remarks, thresholds
+from auditor.report import CellResult, Outcome, Report
+from auditor.report.words import (
+    MEANINGS,
+    NO_PROMISE,
+    bounds,
+    count,
+    gate_cells,
+    line,
+    percent,
+    remarks,
+    state_of,
+    thresholds,
+)
 
 
 class ModelCard(Reporter):
@@ -50,9 +61,7 @@ class EvalResults(Reporter):
 
         worst = 1.0
         if report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
-            worst = max(
-                (cell.upper if cell.upper is not None else 1.0 for cell in gate_cells(report)), default=1.0
-            )
+            worst = max((_height(cell) for cell in gate_cells(report)), default=1.0)
         entry = EvalResultEntry(
             dataset_id=self.options.dataset,
             task_id=self.options.task,
@@ -68,14 +77,20 @@ class EvalResults(Reporter):
         ).encode()
 
 
+def _height(cell: CellResult) -> float:
+    """The upper bound of a check; 1 where nothing was drawn."""
+    upper = bounds(cell)[1]
+    return 1.0 if upper is None else upper
+
+
 def _section(report: Report) -> str:
     verdict = report.verdict
     arms = list(dict.fromkeys(cell.arm for cell in gate_cells(report)))
     rows = []
     for arm in arms:
         cells = [cell for cell in gate_cells(report) if cell.arm == arm]
-        worst = max(cells, key=lambda cell: cell.upper if cell.upper is not None else 1.0)
-        rows.append((arm, worst.surface, count(worst), percent(worst.upper, 1), str(worst.state)))
+        worst = max(cells, key=_height)
+        rows.append((arm, worst.surface, count(worst), percent(bounds(worst)[1], 1), state_of(worst)))
     return "\n".join(
         [
             "## Does the erasure stay?",

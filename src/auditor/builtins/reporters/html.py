@@ -21,14 +21,20 @@ from auditor.report import CellResult, Picture, Report
 from auditor.report.words import (
     MEANINGS,
     NO_PROMISE,
+    NOT_DRAWN,
+    bounds,
     control_title,
+    count,
     gate_cells,
     is_base,
+    is_drawn,
     line,
     names,
+    next_steps,
     percent,
     remarks,
     seconds,
+    state_of,
     thresholds,
 )
 
@@ -95,6 +101,7 @@ class Html(Reporter):
                 summary=summary(report),
                 no_promise=NO_PROMISE,
                 remarks=remarks(report),
+                steps=next_steps(report),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
                 rows=list(rows(report)),
@@ -125,6 +132,10 @@ def environment() -> jinja2.Environment:
     )
     templates.filters["control"] = control_title
     templates.filters["percent"] = percent
+    templates.filters["count"] = count
+    templates.filters["state"] = state_of
+    templates.filters["bounds"] = bounds
+    templates.globals["not_drawn"] = NOT_DRAWN
     templates.filters["seconds"] = seconds
     # a long list is not cut as a long string is
     templates.filters["names"] = lambda values: Markup.escape(names(values))
@@ -134,9 +145,9 @@ def environment() -> jinja2.Environment:
 def summary(report: Report) -> str:
     """The numbers of the verdict in one sentence."""
     cells = gate_cells(report)
-    states = [
-        f"{sum(cell.state == state for cell in cells)} {state}" for state in ("held", "failed", "undecided")
-    ]
+    found = [state_of(cell) for cell in cells]
+    states = [f"{found.count(state)} {state}" for state in ("held", "failed", "undecided")]
+    states += [f"{found.count(NOT_DRAWN)} {NOT_DRAWN}"] if NOT_DRAWN in found else []
     probed = len({cell.arm for cell in cells} - {"erased"})
     return (
         f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and in {probed} other "
@@ -172,6 +183,7 @@ def bar(cell: CellResult) -> dict[str, Any]:
     """Height and bounds of one bar, in hundredths."""
     return {
         "concept": cell.surface,
+        "drawn": is_drawn(cell),
         "rate": None if cell.rate is None else 100 * cell.rate,
         "lower": 100 * (cell.lower or 0),
         "upper": 100 * (1 if cell.upper is None else cell.upper),

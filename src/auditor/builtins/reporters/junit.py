@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
-from auditor.report.words import gate_cells, line, remarks, sentence_of
+from auditor.report.words import gate_cells, line, remarks, sentence_of, state_of
 
 
 class JUnit(Reporter):
@@ -49,7 +49,7 @@ class JUnit(Reporter):
             problem = {State.HELD: None, State.FAILED: "failure", State.UNDECIDED: "error"}[
                 cell.state or State.UNDECIDED
             ]
-            case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, str(cell.state), sentence_of(cell))
+            case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, state_of(cell), sentence_of(cell))
         for control in report.controls:
             if control.passed is not None and control.decides == "PASS":
                 problem = None if control.passed else "error"

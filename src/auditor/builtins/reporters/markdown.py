@@ -11,13 +11,16 @@ from auditor.report import Report
 from auditor.report.words import (
     MEANINGS,
     NO_PROMISE,
+    bounds,
     control_title,
     count,
     gate_cells,
     line,
+    next_steps,
     percent,
     remarks,
     seconds,
+    state_of,
 )
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
@@ -60,6 +63,12 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     more = len(verdict.reasons) - _MOST_REASONS
     lines += [f"- … and {more} more in report.json"] if more > 0 else []
     lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
+    steps = next_steps(report)
+    lines += (
+        ["", f"{level}# What would decide", "", *(f"- {text(each, _LONGEST_REMARK)}" for each in steps)]
+        if steps
+        else []
+    )
     lines += ["", f"{level}# Deciding checks", ""]
     gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
     head = ("concept", "model state", "detected", "rate", "lower", "upper", "state")
@@ -71,9 +80,8 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
                 cell.arm,
                 count(cell),
                 percent(cell.rate),
-                percent(cell.lower, 1),
-                percent(cell.upper, 1),
-                cell.state or "",
+                *(percent(bound, 1) for bound in bounds(cell)),
+                state_of(cell),
             )
             for cell in gravest[:most_rows]
         ),
@@ -107,9 +115,8 @@ def _other_detectors(report: Report, most_rows: int, level: str) -> list[str]:
             reading.detector,
             reading.surface,
             reading.arm,
-            f"{reading.hits} of {reading.images}",
-            percent(reading.lower, 1),
-            percent(reading.upper, 1),
+            count(reading),
+            *(percent(bound, 1) for bound in bounds(reading)),
             percent(reading.agreement),
         )
         for reading in found[:most_rows]

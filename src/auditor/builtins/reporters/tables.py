@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
-from auditor.report import Report
+from auditor.report import CellResult, DetectorReading, Report
+from auditor.report.words import bounds, state_of
 
 COLUMNS = (
     "verdict",
@@ -51,14 +52,21 @@ class Csv(Reporter):
         """UTF-8, RFC 4180; a text that a spreadsheet would take for a formula begins with an apostrophe."""
         verdict, gate = report.verdict.outcome.value, report.policy["detectors"][0]["use"]
         rows = [
-            [verdict, *(getattr(cell, column) for column in COLUMNS[1:-2]), gate, None]
-            for cell in report.cells
+            [verdict, *(_of(cell, column) for column in COLUMNS[1:-2]), gate, None] for cell in report.cells
         ]
         rows += [
-            [verdict, *(getattr(reading, column, None) for column in COLUMNS[1:])]
-            for reading in report.other_detectors
+            [verdict, *(_of(reading, column) for column in COLUMNS[1:])] for reading in report.other_detectors
         ]
         return csv_bytes(COLUMNS, rows)
+
+
+def _of(row: CellResult | DetectorReading, column: str) -> object:
+    """One field; of what was not drawn its state says so, and there are no bounds."""
+    if column == "state" and isinstance(row, CellResult):
+        return state_of(row) or None
+    if column in ("lower", "upper"):
+        return bounds(row)[column == "upper"]
+    return getattr(row, column, None)
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

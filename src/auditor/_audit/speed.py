@@ -1,0 +1,131 @@
+"""How quick this machine is at what an audit does: kept from the last audit, or measured on the spot."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor._files.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from auditor._audit.plan import Plan
+    from auditor._checkpoint import Checkpoint
+
+_LARGEST = 2 * 10**7  # parameters of a checkpoint that is measured on the spot, in about two seconds
+_IMAGES, _STEPS = 32, 3
+_BACKWARD = 3
+_TRAINED = 4  # images a step
+_AROUND = 1.1  # of a whole run, what is neither drawing, scoring nor training, where nothing is known of it
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one kind of device did, and how that is known."""
+
+    device: str
+    flops: float
+    """Operations a second while images are drawn."""
+    training_flops: float
+    """And while probes train, which is in smaller batches."""
+    image: float
+    """Seconds an image beside its drawing: detectors, files, journal."""
+    start: float
+    """Seconds before the first image: admission, loading."""
+    around: float
+    """How much longer a run takes than what is accounted for here."""
+    known: str = "at the speed of the last audit on this machine"
+
+    def seconds(self, operations: float, images: float, training: float) -> float:
+        """Of a run that draws ``images`` in ``operations``, and trains in ``training`` operations."""
+        work = operations / self.flops + images * self.image + training / self.training_flops
+        return self.start + self.around * work
+
+
+def keep_speed(cache: Path | None, speed: Speed) -> None:
+    """Remember it for the next plan's minutes."""
+    if cache is not None:
+        write_whole(cache / "rates" / "last.json", json.dumps(asdict(speed)).encode())
+
+
+def kept_speed(cache: Path | None) -> Speed | None:
+    """Of the last audit on this machine; None before the first."""
+    if cache is None:
+        return None
+    try:
+        found = json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))
+        numbers = {
+            name: float(found[name]) for name in ("flops", "training_flops", "image", "start", "around")
+        }
+        speed = Speed(str(found["device"]), **numbers, known=str(found["known"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return speed if min(speed.flops, speed.training_flops) > 0 else None
+
+
+def kept_rate(cache: Path | None) -> float | None:
+    """Operations a second of the last audit's drawing; None before the first."""
+    speed = kept_speed(cache)
+    return None if speed is None else speed.flops
+
+
+def can_be_measured(opened: Checkpoint) -> bool:
+    """Is a checkpoint small enough to be loaded for a forecast?"""
+    return opened.parameters <= _LARGEST
+
+
+def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
+    """Load the checkpoint, draw and score a batch and train a few steps: about two seconds for the micro
+    world. ``once``: operations of one call of the denoiser."""
+    from auditor._audit.run.observing import ask
+    from auditor._checkpoint.load import load_model
+    from auditor._diffusion.finetune import Examples, Training, finetune
+    from auditor._diffusion.sampling import draw
+    from auditor._process.machine import device_kind
+    from auditor.plugin.instruments import make_instruments
+
+    began, policy = time.monotonic(), plan.policy
+    model = load_model(opened, policy.sampler.dtype)
+    loading = time.monotonic() - began
+    sampler = policy.sampler.model_copy(update={"steps": _STEPS})
+    prompts = [plan.gate_cells[0].prompts[0]] * _IMAGES
+
+    def drawing() -> float:
+        began = time.monotonic()
+        draw(model, prompts, range(_IMAGES), sampler)
+        return time.monotonic() - began
+
+    images, _ = draw(model, prompts, range(_IMAGES), sampler)
+    seconds = min(drawing(), drawing())
+    detectors, concepts = make_instruments(policy).detectors, (*policy.erase, *policy.retain)
+    scoring = 0.0
+    for detector in detectors:
+        ask(detector, images, concepts)
+        began = time.monotonic()
+        ask(detector, images, concepts)
+        scoring += time.monotonic() - began
+    examples = Examples.of(model, images[:_TRAINED], prompts[:_TRAINED])
+    times = [time.monotonic()]
+    steps = finetune(
+        model,
+        examples,
+        Training("lora", 0.0, _TRAINED),
+        (2 + 2 * _STEPS,),
+        0,
+        lambda step: times.append(time.monotonic()),
+    )
+    for _ in steps:
+        pass
+    trained = sorted(after - before for before, after in pairwise(times[2:]))
+    return Speed(
+        device_kind(),
+        flops=2 * _STEPS * _IMAGES * once / seconds,
+        training_flops=_BACKWARD * _TRAINED * once / trained[len(trained) // 2],
+        image=scoring / _IMAGES,
+        start=2 * loading + 1,
+        around=_AROUND,
+        known="as it was measured once on this machine",
+    )
