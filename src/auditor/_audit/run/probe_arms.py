@@ -227,6 +227,8 @@ class ProbeArms:
                     weights=weights,
                     fit=reached.fit,
                     fit_before=reached.fit_before,
+                    fit_trained=reached.fit_trained,
+                    fit_trained_before=reached.fit_trained_before,
                     change=reached.change.relative if math.isfinite(reached.change.relative) else None,
                     least_change=least,
                     put_back=probe.puts_back,
