@@ -123,7 +123,13 @@ def journal_of(
     for arm in plan.arms:
         if arm.probe is not None:
             lines.append(
-                ArmLine(arm=arm.name, seconds=1.0, weights=arm.name, fit=fit, fit_before=(1.0, 1.02, 1.01))
+                ArmLine(
+                    arm=arm.name,
+                    seconds=1.0,
+                    weights=arm.name,
+                    fit_trained=fit,
+                    fit_trained_before=(1.0, 1.02, 1.01),
+                )
             )
         samples = []
         for planned in samples_of(plan, arm.name):

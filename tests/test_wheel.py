@@ -151,7 +151,7 @@ def test_a_plugin_is_begun(installed: Installed) -> None:
 
 
 def test_erase_and_audit(installed: Installed) -> None:
-    """With options of a plugin distribution, found by name; the audit is a tiny one."""
+    """With bundled options, found by name; the audit is a tiny one."""
     gradients(installed.work / "examples")
     found = document(Path("examples"))
     (installed.work / "tiny.yaml").write_text(yaml.safe_dump(found))

@@ -8,6 +8,7 @@ from auditor.builtins.detectors.by_domain import ByDomain
 from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
 from auditor.builtins.erasers.esd import Esd
 from auditor.builtins.erasers.mace import Mace
+from auditor.builtins.erasers.uce import Uce
 from auditor.builtins.masks.simple import AttentionMasks, WholeImage
 from auditor.builtins.metrics.clip_score import ClipScore
 from auditor.builtins.metrics.distances import ClipFrechet, ClipKernel
@@ -85,6 +86,11 @@ class TestMace(EraserConformance):
 class TestEsd(EraserConformance):
     plugin = Esd
     options: ClassVar[dict[str, Any]] = {"steps": 2, "size": 32, "sampling_steps": 4}
+
+
+class TestUce(EraserConformance):
+    plugin = Uce
+    options: ClassVar[dict[str, Any]] = {"guide": None, "preserve": "micro-people", "push": 1.0}
 
 
 class TestAttentionMasks(MaskSourceConformance):

@@ -26,8 +26,8 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "auditor"}
 
 
-def test_there_are_four_plugin_distributions() -> None:
-    assert len({path.relative_to(PLUGINS).parts[0] for path in SOURCES}) == 4
+def test_there_are_three_plugin_distributions() -> None:
+    assert len({path.relative_to(PLUGINS).parts[0] for path in SOURCES}) == 3
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

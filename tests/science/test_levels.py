@@ -115,8 +115,8 @@ def journal_lines(evidence: Evidence, error: str | None) -> list[Line]:
                     arm=arm.name,
                     seconds=1.0,
                     weights=arm.name,
-                    fit=(0.5, 0.52, 0.51),
-                    fit_before=(1.0, 1.02, 1.01),
+                    fit_trained=(0.5, 0.52, 0.51),
+                    fit_trained_before=(1.0, 1.02, 1.01),
                 )
             )
         samples = []

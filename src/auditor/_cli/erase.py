@@ -15,7 +15,7 @@ from auditor._cli.terminal import show_erasure_plan
 
 @click.command("erase")
 @click.argument("base")
-@click.option("--eraser", required=True, help="mace, esd, or any installed eraser.")
+@click.option("--eraser", required=True, help="mace, esd, uce, or any installed eraser.")
 @click.option(
     "--policy", required=True, help="Names the concepts to erase, their mappings, and what to keep."
 )

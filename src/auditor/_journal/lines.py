@@ -195,6 +195,10 @@ class ArmLine(Record):
     fit: tuple[float, ...] = ()
     """Held-out denoising losses after the update, one per example."""
     fit_before: tuple[float, ...] = ()
+    fit_trained: tuple[float, ...] = ()
+    """Denoising losses after the update of pictures that it was trained on, one a picture, with noise that
+    training never used."""
+    fit_trained_before: tuple[float, ...] = ()
     change: float | None = None
     """Relative L2 norm of what the update changed in UNet and text encoder."""
     least_change: float | None = None

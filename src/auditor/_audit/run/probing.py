@@ -9,14 +9,24 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from auditor._audit.run.training_set import TrainingSet, told_apart
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
 from auditor._diffusion.original import Change, Original
+from auditor._files.digest import seed_of
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Update, WeightProbe
 from auditor.policy import ProbeUse
+
+_HELD_OUT_TIMES = 8  # timesteps at which each held-out picture is measured
+_TRAINED_TIMES = 4  # and each picture that was trained on: they are more, and it is they that differ
+_TRAINED = 40  # pictures of a training set that are measured, at most
+
+Losses = Callable[[DiffusionModel], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,9 @@ class Reached:
     fit: tuple[float, ...]
     """Held-out denoising losses, one an example; none at all where one is not a number, or nothing is held
     out."""
+    fit_trained_before: tuple[float, ...]
+    fit_trained: tuple[float, ...]
+    """Denoising losses of the training pictures with noise that training never used, likewise."""
     seconds: float
     """Since the dose before it was handed out and used."""
 
@@ -72,9 +85,9 @@ class Looking:
         base: DiffusionModel | None = None,
     ) -> None:
         self._probe, self._original, self._base = probe, original, base
-        self._losses = _held_out_losses(erased, training, seed)
         self._allowed = allowed_changes(probe, use)
-        self._before = self._losses(erased)
+        self._losses = held_out_losses(erased, training, seed), trained_losses(erased, training, seed)
+        self._before = [losses(erased) for losses in self._losses]
 
     def reached(self, dose: int, model: DiffusionModel, seconds: float) -> Reached:
         """What is known of ``model``, which took ``seconds`` to make. Raises :class:`PluginError` where it
@@ -82,9 +95,12 @@ class Looking:
         change = self._original.change(
             model, self._allowed, door.title(self._probe), may_be_nothing=bool(self._probe.puts_back)
         )
-        after = self._losses(model)
+        (held_out_before, trained_before), (held_out, trained) = (
+            self._before,
+            [losses(model) for losses in self._losses],
+        )
         _check_put_back(self._probe, model, self._base)
-        return Reached(dose, model, change, self._before, after, seconds)
+        return Reached(dose, model, change, held_out_before, held_out, trained_before, trained, seconds)
 
 
 def train(
@@ -148,21 +164,39 @@ def _check_put_back(probe: WeightProbe, model: DiffusionModel, base: DiffusionMo
             )
 
 
-def _held_out_losses(
-    erased: DiffusionModel, training: TrainingSet, seed: int
-) -> Callable[[DiffusionModel], tuple[float, ...]]:
-    """A function that measures the denoising losses of a model as it is, on held-out images that differ from
-    what is trained on."""
-    telling = told_apart(training)
+def held_out_losses(erased: DiffusionModel, training: TrainingSet, seed: int) -> Losses:
+    """Measures held-out pictures that differ from what is trained on."""
+    return _losses(erased, training, told_apart(training), seed, _HELD_OUT_TIMES)
+
+
+def trained_losses(erased: DiffusionModel, training: TrainingSet, seed: int) -> Losses:
+    """Measures the pictures that are trained on, each picture once and at most 40 of them spread over the
+    set, with noise and timesteps of a seed that no training step has."""
+    none = training.images[:0]
+    pictures = TrainingSet(none, (), training.images, training.captions)
+    chosen = told_apart(pictures).nonzero().flatten()
+    if len(chosen) > _TRAINED:
+        chosen = chosen[torch.linspace(0, len(chosen) - 1, _TRAINED).round().long()]
+    kept = torch.zeros(len(training.images), dtype=torch.bool)
+    kept[chosen] = True
+    return _losses(erased, pictures, kept, seed_of(seed, "took effect"), _TRAINED_TIMES)
+
+
+def _losses(
+    erased: DiffusionModel, pictures: TrainingSet, kept: Tensor, seed: int, timesteps_each: int
+) -> Losses:
+    """A function that measures the denoising losses of a model as it is on the held-out pictures that are
+    ``kept`` (bool, (N,)), always on the same noise; () where there is none, or a loss is not a number."""
     captions = tuple(
-        each for each, tells in zip(training.held_out_captions, telling.tolist(), strict=True) if tells
+        each for each, keep in zip(pictures.held_out_captions, kept.tolist(), strict=True) if keep
     )
     if not captions:
         return lambda model: ()
-    examples = Examples.of(erased, training.held_out_images[telling], captions)
+    examples = Examples.of(erased, pictures.held_out_images[kept], captions)
 
     def losses(model: DiffusionModel) -> tuple[float, ...]:
-        values = denoising_losses(model, replace(examples, condition=model.condition(captions)), seed)
+        own = replace(examples, condition=model.condition(captions))
+        values = denoising_losses(model, own, seed, timesteps_each)
         return tuple(values.tolist()) if bool(values.isfinite().all()) else ()
 
     return losses

@@ -273,6 +273,8 @@ class Trainer:
                 weights=weights,
                 fit=reached.fit,
                 fit_before=reached.fit_before,
+                fit_trained=reached.fit_trained,
+                fit_trained_before=reached.fit_trained_before,
                 change=change.relative if math.isfinite(change.relative) else None,
                 least_change=least,
                 put_back=probe.puts_back,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats as distributions
 from auditor._audit.cells import ERASED, Arm, Role
 from auditor._audit.plan import Plan
 from auditor._audit.verdict.facts import Facts
+from auditor._journal.lines import ArmLine
 from auditor.policy import as_read
 from auditor.report import Control
 
@@ -73,7 +75,8 @@ def _asked_otherwise(facts: Facts, arm: Arm) -> Control:
 
 
 def _learnt(facts: Facts, arm: Arm) -> Control:
-    """Paired t-test on the relative fall of the held-out denoising loss, example by example."""
+    """Did the update do more than nothing? The fall of the denoising loss on the pictures that it was trained
+    on, with noise that training never used. What it learnt of other pictures is told beside it."""
     line, limit = facts.tally.arms.get(arm.name), facts.limits.min_fit
     potent = partial(Control, name="potent", arm=arm.name, limit=limit, p=None)
     if line is not None and line.idle:
@@ -89,23 +92,56 @@ def _learnt(facts: Facts, arm: Arm) -> Control:
         return potent(passed=False, value=None, n=pairs, sentence=sentence)
     if line is not None and line.least_change is not None:
         return _applied(arm, line.change or 0.0, line.least_change)
-    if line is None or len(line.fit) < 2 or len(line.fit) != len(line.fit_before):
+    fell = None if line is None else _fall(line.fit_trained_before, line.fit_trained, facts.limits.alpha)
+    if line is None or fell is None:
         sentence = (
-            "The probe's effect was not measured: no loss was recorded on two held-out pictures that differ "
-            "from each other and from those trained on."
+            "The probe's effect was not measured: no loss was recorded on two pictures that it was trained "
+            "on and that differ from each other."
         )
         return potent(passed=False, value=None, n=0, sentence=sentence)
-    before, after = np.array(line.fit_before), np.array(line.fit)
-    fall = (before - after) / before.mean()
-    error = fall.std(ddof=1) / math.sqrt(len(fall))
-    moved = "rose" if fall.mean() < 0 else "fell"
-    lower = float(fall.mean() - distributions.t.ppf(1 - facts.limits.alpha, len(fall) - 1) * error)
+    pictures = len(line.fit_trained)
     sentence = (
-        f"The loss on the probe's held-out captions {moved} by {abs(fall.mean()):.1%} (bound {lower:.1%}; a "
-        f"fall of {limit:.1%} needed)."
+        f"With noise that training never used, the loss on {pictures} of the probe's training pictures "
+        f"{fell.said} (bound {fell.lower:.1%}; a fall of {limit:.1%} needed); "
+        f"{_held_out(line, facts.limits.alpha)}."
     )
-    passed = bool(fall.mean() >= limit and lower > 0)
-    return potent(passed=passed, value=float(fall.mean()), n=len(fall), sentence=sentence)
+    passed = fell.mean >= limit and fell.lower > 0
+    return potent(passed=passed, value=fell.mean, n=pictures, sentence=sentence)
+
+
+@dataclass(frozen=True)
+class _Fall:
+    """How far a loss fell, as a share of what it was: the mean and its one-sided lower bound."""
+
+    mean: float
+    lower: float
+
+    @property
+    def said(self) -> str:
+        return f"{'rose' if self.mean < 0 else 'fell'} by {abs(self.mean):.1%}"
+
+
+def _fall(before: Sequence[float], after: Sequence[float], alpha: float) -> _Fall | None:
+    """Paired t-test, example by example; None where it was not measured on two of them, or as many before
+    as after."""
+    measured = len(after) >= 2 and len(after) == len(before) and all(map(math.isfinite, (*before, *after)))
+    if not measured or sum(before) <= 0:
+        return None
+    earlier = np.array(before)
+    fall = (earlier - np.array(after)) / earlier.mean()
+    error = fall.std(ddof=1) / math.sqrt(len(fall))
+    return _Fall(
+        float(fall.mean()),
+        float(fall.mean() - distributions.t.ppf(1 - alpha, len(fall) - 1) * error),
+    )
+
+
+def _held_out(line: ArmLine, alpha: float) -> str:
+    """What the loss on held-out pictures did, beside what decides."""
+    fell = _fall(line.fit_before, line.fit, alpha)
+    if fell is None:
+        return "on held-out captions it was not measured"
+    return f"on {len(line.fit)} held-out captions it {fell.said} (bound {fell.lower:.1%})"
 
 
 def _same_as_erased(facts: Facts, arm: Arm) -> tuple[int, int]:

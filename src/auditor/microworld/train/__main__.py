@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from auditor._files.bundled import micro_world
 from auditor.microworld.train.autoencoder import train_autoencoder
 from auditor.microworld.train.card import measure
 from auditor.microworld.train.clip import load_clip, save_clip, train_clip
 from auditor.microworld.train.denoiser import new_scheduler, train_denoiser
-from auditor.microworld.train.renders import draw_renders
+from auditor.microworld.train.renders import draw_renders, names_of
 from auditor.microworld.train.tokenizer import build_tokenizer
 
 STAGES = ("renders", "clip", "vae", "unet")
 CARD = "card"
 """Scores the weights that are installed and draws the contact sheets; not part of ``all``."""
+INSTALLED = ("clip", "vae")
+"""What is not trained ``--without`` a name: the detector that is to find it, and the autoencoder."""
 
 
 def main() -> None:
@@ -35,7 +39,18 @@ def main() -> None:
     parser.add_argument("--clip-steps", type=int, default=2_400)
     parser.add_argument("--vae-steps", type=int, default=2_400)
     parser.add_argument("--unet-steps", type=int, default=6_500)
+    parser.add_argument(
+        "--without",
+        metavar="NAME",
+        help="a person or an object that text encoder and UNet never see: its pictures and captions are left "
+        "out; the detector and the autoencoder are the installed ones",
+    )
     options = parser.parse_args()
+    if options.without is not None:
+        try:
+            names_of(options.without)
+        except ValueError as error:
+            parser.error(f"--without: {error}; see auditor.policy.concepts.micro")
     torch.set_num_threads(options.threads)
     if options.stage == CARD:
         print(json.dumps(measure(options.out), indent=2))
@@ -43,15 +58,20 @@ def main() -> None:
     stages = STAGES if options.stage == "all" else (options.stage,)
     out, work = options.out, options.out / "work"
     renders = draw_renders(work, options.renders, options.seed)
+    if options.without is not None:
+        renders = renders.without(options.without)
+        for part in INSTALLED:
+            shutil.copytree(micro_world() / part, out / part, dirs_exist_ok=True)
     if "clip" in stages:
         tokenizer = build_tokenizer(out / "tokenizer")
         clip = train_clip(renders, tokenizer, work, steps=options.clip_steps, seed=options.seed + 1)
-        save_clip(clip, tokenizer, out / "clip", out / "text_encoder")
-    if "vae" in stages:
+        detector = out / "clip" if options.without is None else work / "clip"
+        save_clip(clip, tokenizer, detector, out / "text_encoder")
+    if "vae" in stages and options.without is None:
         autoencoder = train_autoencoder(renders, work, steps=options.vae_steps, seed=options.seed + 2)
         autoencoder.half().save_pretrained(out / "vae")
     if "unet" in stages:
-        _, tokenizer = load_clip(out / "clip")
+        _, tokenizer = load_clip(out / "clip")  # the vocabulary is the same with and without a name
         text_encoder = CLIPTextModel.from_pretrained(
             out / "text_encoder", torch_dtype=torch.float32, local_files_only=True
         )

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from auditor.microworld.render import draw_captioned
+from auditor.policy import recognised_in
+from auditor.policy.concepts.micro import OBJECTS, PEOPLE
 
 _CHUNK = 500
 
@@ -29,6 +31,27 @@ class Renders:
     def pixels(self, index: Tensor) -> Tensor:
         """The pictures at ``index``, float32 in [-1, 1]."""
         return self.images[index].float() / 127.5 - 1
+
+    def without(self, name: str) -> Renders:
+        """All but the pictures of ``name``, a person or an object, and those whose captions name it or one of
+        its synonyms. Raises ``ValueError`` where nothing is called so."""
+        names = names_of(name)
+        pairs = list(zip(self.captions, self.concepts, strict=True))
+        kept = [
+            index
+            for index, (caption, concept) in enumerate(pairs)
+            if concept != name and recognised_in(caption, names) is None
+        ]
+        captions, concepts = [self.captions[at] for at in kept], [self.concepts[at] for at in kept]
+        return Renders(self.images[kept], captions, concepts)
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """``name``, of a person or an object, and its synonyms. Raises ``ValueError`` where nothing is called
+    so."""
+    if name not in PEOPLE and name not in OBJECTS:
+        raise ValueError(f"nobody and nothing in the micro world is called '{name}'")
+    return (name, *(OBJECTS[name].synonyms if name in OBJECTS else ()))
 
 
 def draw_renders(folder: Path, count: int, seed: int) -> Renders:

@@ -142,7 +142,8 @@ class WeightProbe(AnyProbe):
         applied.
 
         The L2 norm of the difference over the L2 norm of the weights, above 0. None for probes that train:
-        what they learnt is measured on held-out images of their training set.
+        what they learnt is measured on the images of their training set, with noise that training never
+        used.
         """
         return None
 
