@@ -99,6 +99,7 @@ class ProbeArms:
     def run(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
         use, name, probe = self.policy.probes[number], self.plan.probe_names[number], self.probes[number]
+        self.drawing.check_stop()
         training: TrainingSet | None = None
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
