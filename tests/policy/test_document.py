@@ -47,6 +47,14 @@ def test_bundled_policies_are_valid_and_found_by_name(name: str) -> None:
     assert load_policy(name).erase
 
 
+def test_the_demos_policy_is_micro_object_that_ends_at_a_proven_fail() -> None:
+    demo, own = (load_policy(name).model_dump(mode="json") for name in ("micro-demo", "micro-object"))
+    assert demo.pop("on_fail") == "stop" and own.pop("on_fail") == "finish"
+    assert own["synonyms"] == "report", "they decide nothing, so they may be left out"
+    assert demo["erase"][0].pop("synonyms") == [] and own["erase"][0].pop("synonyms")
+    assert demo == own
+
+
 def trained_on(policy: Policy) -> list[int]:
     """How many concepts each probe trains on."""
     setting = ProbeSetting(policy, 0, frozenset(forbidden_names(policy)))

@@ -26,7 +26,7 @@ _CODES = (ExitCode.USAGE, ExitCode.REFUSED, ExitCode.ERROR, _INTERRUPTED, 143)
 """What an error may end with: a plugin's own class may say 0 or 1."""
 
 _COMMANDS = {
-    "demo": "erase one person twice, audit both, show one page",
+    "demo": "erase one object twice, audit both, show one page",
     "inspect": "say what a checkpoint is, without loading it",
     "fetch": "bring a checkpoint from the Hub into its cache",
     "convert": "turn a pickled checkpoint into safetensors",

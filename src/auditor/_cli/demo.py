@@ -16,9 +16,10 @@ import click
     help="Folder for everything it makes.",
 )
 def command(out: Path) -> None:
-    """Erase one person from the micro world with ESD and with MACE, audit both, and show one page.
+    """Erase the ship from the micro world with UCE in two ways, audit both, and show one page.
 
-    Ends with 0 when both audits ended with a verdict, whatever the verdicts.
+    The first comes undone, the second holds; the page is there after the first verdict. Ends with 0 when both
+    audits ended with a verdict, whatever the verdicts.
     """
     from auditor._cli.demo_audits import run_demo
 

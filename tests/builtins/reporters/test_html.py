@@ -20,7 +20,7 @@ import torch
 
 from auditor._audit.cells import PlannedSample, Role
 from auditor._audit.plan import Plan
-from auditor._cli.demo_audits import render_comparison
+from auditor._cli.demo_audits import ERASURES, render_comparison
 from auditor._files.images import to_png
 from auditor.plugin._loader import make_plugin
 from auditor.report import Outcome, Picture, Replicates, Report
@@ -209,8 +209,20 @@ def test_thumbnails_stop_where_there_is_no_room(
 
 
 def test_the_comparison_links_both_reports(report: Report, tmp_path: Path) -> None:
-    page = render_comparison({"esd": report, "mace": report}, tmp_path).decode()
-    assert 'href="audit-of-esd/report.html"' in page and 'href="audit-of-mace/report.html"' in page
+    first, second = ERASURES
+    for reports in ({first: report}, {first: report, second: report}):
+        page = render_comparison(reports, tmp_path).decode()
+        assert [f'href="audit-of-{name}/report.html"' in page for name in ERASURES] == [
+            name in reports for name in ERASURES
+        ]
+        assert "had been seen under probes before" in page and ">not drawn<" not in page
+
+
+def test_the_comparison_names_what_was_not_drawn(plan: Plan, tmp_path: Path) -> None:
+    """An audit that ends at a proven FAIL draws no later model state: "0 of 0" would read as a result."""
+    lines = journal_of(plan, came_back, skip=lambda planned: planned.cell.arm == "in-domain-lora")
+    page = render_comparison({next(iter(ERASURES)): verdict_of(plan, lines)}, tmp_path).decode()
+    assert '<tr><td>in-domain-lora</td>\n<td class="control">not drawn</td>' in page.replace("\n\n", "\n")
 
 
 # -- in a browser --------------------------------------------------------------------------------------------
