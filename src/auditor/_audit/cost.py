@@ -14,7 +14,7 @@ from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.stopping import fail_is_proven
 from auditor._audit.plan import Plan, images_that_suffice
 from auditor._checkpoint.admit import Checkpoint
-from auditor._files.json_files import read_json
+from auditor._checkpoint.folder import configs_of
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor._stats.design import Outlook, fixed_outlook
@@ -138,7 +138,7 @@ def denoiser_calls(plan: Plan, images: Mapping[str, int]) -> int:
 
 
 def training_calls(plan: Plan) -> int:
-    """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
+    """Training costs as much as this many calls of the denoiser: three for each one that has gradients."""
     calls = 0
     for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
         if isinstance(probe, WeightProbe):
@@ -147,26 +147,24 @@ def training_calls(plan: Plan) -> int:
 
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
-    """Operations of one UNet evaluation of one latent. Raises ``ValueError`` where they are not known."""
+    """Operations of one call of the denoiser on one latent. Raises ``ValueError`` where they are unknown."""
     return operations_of_a_call(checkpoint, plan.policy.sampler.size)
 
 
 def operations_of_a_call(checkpoint: Checkpoint, size: int) -> int:
     """The same for images of ``size`` pixels a side."""
-    from auditor.families.stable_diffusion.family import STABLE_DIFFUSION  # loads torch
-
-    configs = {name: read_json(checkpoint.folder / name / "config.json") for name in STABLE_DIFFUSION.weights}
-    return STABLE_DIFFUSION.flops(configs, _shapes_of_denoiser(checkpoint), size)
+    family = checkpoint.family
+    return family.flops(configs_of(family, checkpoint.folder), _shapes_of_denoiser(checkpoint), size)
 
 
 def _shapes_of_denoiser(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     origin = checkpoint.base or checkpoint
-    files = [origin.paths[name] for name in origin.weights_of("unet")]
+    files = [origin.paths[name] for name in origin.weights_of(checkpoint.family.denoiser)]
     return {name: shape for file in files for name, shape in read_header(file).shapes.items()}
 
 
 def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
-    """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
+    """Operations and memory on one checkpoint. Raises ``ValueError`` where its denoiser's are unknown."""
     once = call_cost(plan, checkpoint)
     denoiser = sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     models = 2 if plan.policy.base != "none" else 1
