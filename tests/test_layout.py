@@ -36,6 +36,28 @@ def test_no_file_is_longer_than_350_lines() -> None:
     assert not {name: lines for name, lines in long.items() if lines > 350}
 
 
+def imported(path: Path) -> Iterator[str]:
+    """The full names of what a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_family_is_known_but_by_the_registry() -> None:
+    families = SOURCE / "families"
+    own = {path for path in families.rglob("*.py") if path.parent != families}
+    names = {f"auditor.families.{path.parent.name}." for path in own if path.parent.name != "clip"}
+    assert names == {"auditor.families.stable_diffusion."}
+    found = {
+        path.relative_to(SOURCE).as_posix()
+        for path in set(MODULES) - own
+        if any(f"{name}.".startswith(tuple(names)) for name in imported(path))
+    }
+    assert found == {"families/registry.py"}
+
+
 def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     """Functions and classes that can be reached without an underscore; what pytest collects speaks by its
     name."""

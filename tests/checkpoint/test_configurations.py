@@ -24,6 +24,7 @@ from auditor._checkpoint.load import load_model
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.configurations import BETAS
+from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 from tests.checkpoint.originals import write_single_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -70,7 +71,7 @@ def test_betas_that_are_not_said_are_those_of_the_class(tmp_path: Path, name: st
         pytest.skip(f"{name} needs a package that is not installed")
     assert BETAS[name] == tuple(usual[key].default for key in ("beta_start", "beta_end", "beta_schedule"))
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": name}), encoding="utf-8")
-    assert read_schedule(tmp_path / "scheduler_config.json")["beta_start"] == BETAS[name][0]
+    assert read_schedule(STABLE_DIFFUSION, tmp_path / "scheduler_config.json")["beta_start"] == BETAS[name][0]
 
 
 def test_an_average_of_a_training_is_accepted(folder: Path) -> None:

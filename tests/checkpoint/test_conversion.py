@@ -15,6 +15,7 @@ from auditor._checkpoint.unpickling import main
 from auditor.errors import RefusedError
 
 ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
+PARTS = "text_encoder,unet,vae"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
 )
 def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names: set[str]) -> None:
     torch.save(value, tmp_path / "x.ckpt")
-    main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), *(key.split("/") if key else []))
+    main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), PARTS, *(key.split("/") if key else []))
     assert load_file(tmp_path / "x.safetensors").keys() == names
 
 
@@ -59,7 +60,7 @@ def test_all_of_it_is_written(tmp_path: Path, value: Any, key: str | None, names
 def test_what_is_meant_has_to_be_said(tmp_path: Path, value: Any, key: str | None, words: str) -> None:
     torch.save(value, tmp_path / "x.ckpt")
     with pytest.raises(SystemExit, match=words) as caught:
-        main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), *([key] if key else []))
+        main(str(tmp_path / "x.ckpt"), str(tmp_path / "x.safetensors"), PARTS, *([key] if key else []))
     assert "\n" not in str(caught.value) and not (tmp_path / "x.safetensors").exists()
 
 

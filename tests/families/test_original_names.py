@@ -12,7 +12,8 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor
 
 from auditor._checkpoint.architecture import declared_shapes
-from auditor._checkpoint.names import is_buffer, plain_name
+from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
+from auditor.families.stable_diffusion.names import is_buffer, plain_name
 from auditor.families.stable_diffusion.original_names import open_clip_names, unet_names, vae_names
 
 UNETS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ def numbered(names: dict[str, str], shapes: dict[str, tuple[int, ...]], prefix: 
 @pytest.mark.parametrize("version", UNETS)
 def test_a_unets_names(version: str) -> None:
     config = UNETS[version] | {"sample_size": 64}
-    shapes = declared_shapes("unet", config)
+    shapes = declared_shapes(STABLE_DIFFUSION, "unet", config)
     names = unet_names(shapes)
     assert len(set(names.values())) == len(names)
     full = {"layers_per_block": 2, "block_out_channels": [320, 640, 1280, 1280]} | config
@@ -57,7 +58,7 @@ def test_a_unets_names(version: str) -> None:
 
 
 def test_an_autoencoders_names() -> None:
-    shapes = declared_shapes("vae", VAE)
+    shapes = declared_shapes(STABLE_DIFFUSION, "vae", VAE)
     names = vae_names(shapes)
     assert len(set(names.values())) == len(names)
     made = convert_ldm_vae_checkpoint(numbered(names, shapes, "first_stage_model."), VAE)
@@ -72,7 +73,9 @@ def test_open_clips_names_are_those_of_its_model() -> None:
         "num_attention_heads": 16,
         "intermediate_size": 4096,
     }
-    declared = declared_shapes("text_encoder", config | {"vocab_size": 49408, "hidden_act": "gelu"})
+    declared = declared_shapes(
+        STABLE_DIFFUSION, "text_encoder", config | {"vocab_size": 49408, "hidden_act": "gelu"}
+    )
     pieces = open_clip_names({plain_name(name): None for name in declared if not is_buffer(name)})
     with torch.device("meta"):
         theirs = TextTransformer(layers=24, width=1024, heads=16, output_dim=1024).state_dict()

@@ -158,8 +158,9 @@ def _admit(folder: Path, work: Path) -> float:
 def _open_architecture(folder: Path) -> None:
     """The libraries' imports, which are not what is measured."""
     from auditor._checkpoint.architecture import declared_shapes
+    from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 
-    declared_shapes("unet", json.loads((folder / "unet" / "config.json").read_text()))
+    declared_shapes(STABLE_DIFFUSION, "unet", json.loads((folder / "unet" / "config.json").read_text()))
 
 
 def _loaded(opened: Any) -> Any:

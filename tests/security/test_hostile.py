@@ -23,8 +23,10 @@ ALL_IN_ONE = """
 import json, pathlib, resource, sys
 from auditor._checkpoint import open_checkpoint
 import auditor._checkpoint.architecture as a
+from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 # imports, before measuring
-a.declared_shapes("unet", json.loads((pathlib.Path(sys.argv[1]) / "unet/config.json").read_text()))
+config = json.loads((pathlib.Path(sys.argv[1]) / "unet/config.json").read_text())
+a.declared_shapes(STABLE_DIFFUSION, "unet", config)
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     open_checkpoint(sys.argv[2])

@@ -14,6 +14,15 @@ LARGEST_ROUND = 10
 """A sequential cell with more prompts takes this many in a round, drawn afresh without replacement
 (verdict.md)."""
 
+FIRST_OF_ERASED = 8
+"""Images of the erased arm's first batch: it is drawn again by every control that asks for the same bits."""
+HELD_OUT_TIMES = 8
+"""Timesteps at which the loss on each held-out picture is measured."""
+TRAINED_TIMES = 4
+"""And on each picture that was trained on: they are more, and it is they that differ."""
+MOST_TRAINED = 40
+"""Pictures of a training set whose loss is measured, at most."""
+
 
 class Role(StrEnum):
     """What a cell is for."""

@@ -7,13 +7,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from auditor._audit.cells import ERASED, Role
+from auditor._audit.cells import (
+    ERASED,
+    FIRST_OF_ERASED,
+    HELD_OUT_TIMES,
+    MOST_TRAINED,
+    TRAINED_TIMES,
+    Role,
+)
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.stopping import fail_is_proven
 from auditor._audit.plan import Plan, images_that_suffice
 from auditor._audit.speed import Speed
 from auditor._checkpoint.admit import Checkpoint
-from auditor._files.json_files import read_json
+from auditor._checkpoint.folder import configs_of
 from auditor._files.safetensors_header import read_header
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.plugin.contracts import WeightProbe
@@ -25,7 +32,6 @@ _FLOAT32 = 4
 _ADAM = 3  # gradients and two moments
 _BATCH = 64
 _LOST_EACH = 20
-_LOSSES_EACH = 8  # timesteps at which the loss on a held-out image is measured
 
 
 @dataclass(frozen=True)
@@ -196,10 +202,10 @@ def training_calls_by_arm(plan: Plan) -> dict[str, int]:
 
 def drawn_beside(plan: Plan) -> tuple[int, int]:
     """(evaluations of the denoiser, images) beside the checks: each probe's training set and its held-out
-    images, a batch for its no-op control, the losses on what is held out, and a batch at the end."""
+    images, the first batch again for its no-op control and at the end, the losses that show what was
+    learnt."""
     sampler, calls = plan.policy.sampler, 0
-    batch = min(_BATCH, sum(cell.images for cell in plan.cells_of(ERASED)))
-    images = batch
+    batch = images = FIRST_OF_ERASED
     for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
         if not isinstance(probe, WeightProbe) or not probe.has_sham:
             continue
@@ -208,31 +214,33 @@ def drawn_beside(plan: Plan) -> tuple[int, int]:
         if isinstance(options, FineTuneOptions) and options.folder is None:
             held_out = options.names * len(options.prompts)
             images += held_out * (options.images_per_prompt + 1)
-            calls += held_out * _LOSSES_EACH * use.replicates * (1 + len(use.doses))
+            measured = (
+                held_out * HELD_OUT_TIMES
+                + min(MOST_TRAINED, held_out * options.images_per_prompt) * TRAINED_TIMES
+            )
+            calls += measured * use.replicates * (1 + len(use.doses))
     return calls + 2 * sampler.steps * images, images
 
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
-    """Operations of one UNet evaluation of one latent. Raises ``ValueError`` where they are not known."""
+    """Operations of one call of the denoiser on one latent. Raises ``ValueError`` where they are unknown."""
     return operations_of_a_call(checkpoint, plan.policy.sampler.size)
 
 
 def operations_of_a_call(checkpoint: Checkpoint, size: int) -> int:
     """The same for images of ``size`` pixels a side."""
-    from auditor.families.stable_diffusion.family import STABLE_DIFFUSION  # loads torch
-
-    configs = {name: read_json(checkpoint.folder / name / "config.json") for name in STABLE_DIFFUSION.weights}
-    return STABLE_DIFFUSION.flops(configs, _shapes_of_denoiser(checkpoint), size)
+    family = checkpoint.family
+    return family.flops(configs_of(family, checkpoint.folder), _shapes_of_denoiser(checkpoint), size)
 
 
 def _shapes_of_denoiser(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     origin = checkpoint.base or checkpoint
-    files = [origin.paths[name] for name in origin.weights_of("unet")]
+    files = [origin.paths[name] for name in origin.weights_of(checkpoint.family.denoiser)]
     return {name: shape for file in files for name, shape in read_header(file).shapes.items()}
 
 
 def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
-    """Operations and memory on one checkpoint. Raises ``ValueError`` where its UNet's cost is not known."""
+    """Operations and memory on one checkpoint. Raises ``ValueError`` where its denoiser's are unknown."""
     once = call_cost(plan, checkpoint)
     denoiser = sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     models = 2 if plan.policy.base != "none" else 1

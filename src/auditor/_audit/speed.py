@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from auditor._checkpoint import Checkpoint
 
 _LARGEST = 2 * 10**7  # parameters of a checkpoint that is measured on the spot, in about two seconds
-_IMAGES, _STEPS = 32, 3
+_IMAGES, _STEPS = 64, 3
 _BACKWARD = 3
-_TRAINED = 4  # images a step
+_TRAINED, _MEMBERS = 4, 3  # images a step; runs of one pass
 _AROUND = 1.1  # of a whole run, what is neither drawing, scoring nor training, where nothing is known of it
 
 
@@ -80,10 +79,14 @@ def can_be_measured(opened: Checkpoint) -> bool:
 def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
     """Load the checkpoint, draw and score a batch and train a few steps: about two seconds for the micro
     world. ``once``: operations of one call of the denoiser."""
+    from auditor._audit.cost import training_calls_by_arm
     from auditor._audit.run.observing import ask
     from auditor._checkpoint.load import load_model
     from auditor._diffusion.finetune import Examples, Training, finetune
+    from auditor._diffusion.original import Original
     from auditor._diffusion.sampling import draw
+    from auditor._diffusion.side_by_side import is_small, lanes, side_by_side
+    from auditor._diffusion.together import Member, Together
     from auditor._process.machine import device_kind
     from auditor.plugin.instruments import make_instruments
 
@@ -108,22 +111,27 @@ def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
         ask(detector, images, concepts)
         scoring += time.monotonic() - began
     examples = Examples.of(model, images[:_TRAINED], prompts[:_TRAINED])
-    times = [time.monotonic()]
-    steps = finetune(
-        model,
-        examples,
-        Training("lora", 0.0, _TRAINED),
-        (2 + 2 * _STEPS,),
-        0,
-        lambda step: times.append(time.monotonic()),
+    original, training, doses = Original(model), Training("lora", 0.0, _TRAINED), (_STEPS,)
+    member = Member(examples, training, doses, 0)
+    many = lanes() if is_small(model) else 1
+    passes = [Together(original.copy([model.family.denoiser]), [member] * _MEMBERS) for _ in range(many)]
+    began = time.monotonic()
+    side_by_side([each.train for each in passes])
+    company = _STEPS * _TRAINED * _MEMBERS * many / (time.monotonic() - began)
+    began = time.monotonic()
+    for _ in finetune(model, examples, training, doses, 0):
+        alone = _STEPS * _TRAINED / (time.monotonic() - began)
+    calls = training_calls_by_arm(plan)
+    probes = {arm.name: policy.probes[arm.probe] for arm in plan.arms if arm.probe is not None}
+    spent = sum(
+        calls[name] / (company if use.method == "lora" else alone) / _BACKWARD
+        for name, use in probes.items()
+        if calls.get(name)
     )
-    for _ in steps:
-        pass
-    trained = sorted(after - before for before, after in pairwise(times[2:]))
     return Speed(
         device_kind(),
         flops=2 * _STEPS * _IMAGES * once / seconds,
-        training_flops=_BACKWARD * _TRAINED * once / trained[len(trained) // 2],
+        training_flops=once * (sum(calls.values()) / spent if spent else alone),
         image=scoring / _IMAGES,
         start=2 * loading + 1,
         around=_AROUND,

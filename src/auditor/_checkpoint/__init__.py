@@ -1,6 +1,6 @@
 """From what a user names to a model in memory: resolve, admit, digest, load."""
 
 from auditor._checkpoint.admit import Checkpoint, locate, open_checkpoint
-from auditor._checkpoint.overlay import Form
+from auditor.families.on_disk import Form
 
 __all__ = ["Checkpoint", "Form", "locate", "open_checkpoint"]

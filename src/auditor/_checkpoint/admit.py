@@ -1,9 +1,9 @@
 """Resolve, admit, digest: from what a user names to a checkpoint that may be loaded. Nothing is unpickled,
 nothing is run.
 
-Five forms are read: a diffusers folder; and, over a base, a single file of Stable Diffusion 1.x or 2.x, a
-UNet, a LoRA, and the tensors that an eraser changed. Order: names and headers first, then every byte once,
-for its digest and its values.
+Five forms are read: a diffusers folder; and, over a base, a single file with the whole model, a UNet, a
+LoRA, and the tensors that an eraser changed. What they may hold is asked of the family. Order: names and
+headers first, then every byte once, for its digest and its values.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from typing import Any
 
 from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from auditor._checkpoint.addresses import HubSource, parse_hub_source
-from auditor._checkpoint.architecture import (
-    declared_shapes,
-    refuse_other_tensors,
-    refuse_what_cannot_draw,
-    refusing,
+from auditor._checkpoint.architecture import declared_shapes, refuse_other_tensors
+from auditor._checkpoint.folder import (
+    admit_folder,
+    configs_of,
+    family_of,
+    files_that_load,
+    schedule_of,
+    words_of,
 )
-from auditor._checkpoint.folder import admit_folder, files_that_load, schedule_of, vocabulary_of
 from auditor._checkpoint.hub import Snapshot, fetch, refuse_other_files
-from auditor._checkpoint.names import is_unused, plain_name
 from auditor._checkpoint.neighbours import weights_beside
-from auditor._checkpoint.overlay import Form, Overlay, form_of, read_overlay
+from auditor._checkpoint.overlay import Overlay, form_of, read_overlay
 from auditor._checkpoint.prediction import prediction_of
 from auditor._checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_file, hash_files
 from auditor._checkpoint.survey import survey
@@ -37,7 +38,9 @@ from auditor._files.json_files import read_json
 from auditor._files.places import expanded
 from auditor._files.safetensors_header import Header, read_header, read_number
 from auditor.errors import RefusedError, UsageError
-from auditor.families.stable_diffusion.components import WEIGHTS
+from auditor.families.family import Family
+from auditor.families.on_disk import Configs, Form
+from auditor.families.refusing import refusing
 
 _LOG = logging.getLogger(__name__)
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
@@ -65,6 +68,7 @@ class Checkpoint:
     files: dict[str, str]
     digest: str
     parameters: int
+    family: Family = field(repr=False)
     form: Form = Form.FOLDER
     overlay: Path | None = None
     base: Checkpoint | None = None
@@ -77,7 +81,7 @@ class Checkpoint:
     """False for a repository that was taken from the cache: what else it holds was not asked."""
     paths: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each of ``files`` lies."""
-    prediction: str = "epsilon"
+    prediction: str = ""
     """What its denoiser was trained to predict, as its files say it or as it was chosen."""
     chosen: dict[str, str] = field(default_factory=dict)
     """What the user chose where the files do not say one thing (``prediction``, or a component's weights)."""
@@ -169,19 +173,21 @@ def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
         raise RefusedError(f"{source} is not a diffusers folder: it holds no model_index.json.")
     everything = survey(source, folder)
     files_chosen = {part: name for part, name in chosen.items() if part != "prediction"}
-    weights = admit_folder(source, folder, everything, files_chosen)
+    family = family_of(folder)
+    weights = admit_folder(family, source, folder, everything, files_chosen)
     for component, headers in weights.items():
         shapes = {name: shape for header in headers.values() for name, shape in header.shapes.items()}
-        refuse_other_tensors(source, component, folder, shapes)
-    vocabulary = vocabulary_of(source, everything)
-    schedule = schedule_of(folder)
+        refuse_other_tensors(family, source, component, folder, shapes)
+    words = words_of(family, source, everything)
+    schedule = schedule_of(family, folder)
     where = "its scheduler's configuration"
     (prediction,) = {
-        prediction_of(source, header, schedule, chosen.get("prediction"), where)
-        for header in weights["unet"].values()
+        prediction_of(family, source, header, schedule, chosen.get("prediction"), where)
+        for header in weights[family.denoiser].values()
     }
-    refuse_what_cannot_draw(source, vocabulary, read_json(folder / "text_encoder" / "config.json"), schedule)
-    paths = files_that_load(everything, weights)
+    configs = configs_of(family, folder)
+    family.refuse_what_cannot_draw(source, words, configs, schedule)
+    paths = files_that_load(family, everything, weights)
     headers = {path: header for component in weights.values() for path, header in component.items()}
     files = hash_files({name: path for name, path in paths.items() if path not in headers})
     scanned = hash_and_scan_all({name: path for name, path in paths.items() if path in headers}, headers)
@@ -193,12 +199,13 @@ def _open_folder(located: Located, chosen: Mapping[str, str]) -> Checkpoint:
         dict(sorted(files.items())),
         digest_of_folder(files, said),
         sum(header.parameters for header in headers.values()),
+        family,
         commit=snapshot.commit if snapshot else None,
         root_digest=root_digest(everything, files),
         drawn_digest=sha256_json(
-            [_values(folder, scanned), vocabulary.record, *_other(prediction, schedule)]
+            [_values(family, configs, scanned), words.record, *_other(family, prediction, schedule)]
         ),
-        beside=weights_beside({*everything, *(snapshot.listed if snapshot else ())}, files),
+        beside=weights_beside(family, {*everything, *(snapshot.listed if snapshot else ())}, files),
         beside_known=snapshot is None or bool(snapshot.listed),
         paths=paths,
         prediction=prediction,
@@ -212,14 +219,13 @@ def digest_of_folder(files: Mapping[str, str], chosen: Mapping[str, str]) -> str
     return sha256_json({"files": dict(files), "chosen": dict(chosen)} if chosen else dict(files))
 
 
-def _values(folder: Path, scanned: dict[str, Scanned]) -> dict[str, str]:
+def _values(family: Family, configs: Configs, scanned: dict[str, Scanned]) -> dict[str, str]:
     """sha256 of every tensor that loads, by component and plain name, in whatever files they lie."""
-    configs = {component: read_json(folder / component / "config.json") for component in WEIGHTS}
     return {
-        f"{name.split('/')[0]}/{plain_name(tensor)}": digest
+        f"{name.split('/')[0]}/{family.plain_name(tensor)}": digest
         for name, found in scanned.items()
         for tensor, digest in found.tensors.items()
-        if not is_unused(name.split("/")[0], tensor, configs[name.split("/")[0]])
+        if not family.is_unused(name.split("/")[0], tensor, configs[name.split("/")[0]])
     }
 
 
@@ -255,7 +261,8 @@ def settings_beside(path: Path, header: Header) -> Path | None:
 
 def declared_by(base: Checkpoint) -> dict[str, dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors of each part of a base."""
-    return {part: declared_shapes(part, read_json(base.folder / part / "config.json")) for part in WEIGHTS}
+    configs = configs_of(base.family, base.folder)
+    return {part: declared_shapes(base.family, part, config) for part, config in configs.items()}
 
 
 def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, str]) -> Checkpoint:
@@ -281,6 +288,7 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
     config = settings_beside(path, header)
     numbers = {tensor.name: tensor for tensor in header.tensors}
     overlay = read_overlay(
+        family := base.family,
         source,
         header,
         None if config is None else read_json(config),
@@ -288,8 +296,8 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
         lambda name: read_number(path, numbers[name]),
     )
     _refuse_other_base(source, overlay, header, base)
-    schedule = schedule_of(base.folder) | {"prediction_type": base.prediction}
-    prediction = prediction_of(source, header, schedule, chosen.get("prediction"), base.source)
+    schedule = schedule_of(family, base.folder) | {"prediction_type": base.prediction}
+    prediction = prediction_of(family, source, header, schedule, chosen.get("prediction"), base.source)
     scanned = hash_and_scan(path, header)
     files = {path.name: scanned.file} | ({} if config is None else {config.name: hash_file(config)})
     values = overlay.values(scanned.tensors)
@@ -307,12 +315,13 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
             }
         ),
         header.parameters if overlay.form is Form.SINGLE else base.parameters,
+        family,
         form=overlay.form,
         overlay=path,
         base=base,
         commit=located.snapshot.commit if located.snapshot else None,
         root_digest=root_digest({path.name: path} | ({} if config is None else {config.name: config}), files),
-        drawn_digest=sha256_json([values, base.drawn_digest, *_other(prediction, schedule)]),
+        drawn_digest=sha256_json([values, base.drawn_digest, *_other(family, prediction, schedule)]),
         paths={path.name: path} | ({} if config is None else {config.name: config}),
         prediction=prediction,
         chosen=dict(chosen),
@@ -321,16 +330,18 @@ def _open_file(located: Located, base: Checkpoint | None, chosen: Mapping[str, s
     )
 
 
-def _other(prediction: str, schedule: Mapping[str, Any]) -> list[str]:
+def _other(family: Family, prediction: str, schedule: Mapping[str, Any]) -> list[str]:
     """The prediction, where it is another than the schedule's: to choose what is there anyway is no other
     throw."""
-    return [] if prediction == schedule.get("prediction_type", "epsilon") else [prediction]
+    usual = schedule.get("prediction_type", family.schedules.predictions[0])
+    return [] if prediction == usual else [prediction]
 
 
 def _refuse_other_base(source: str, overlay: Overlay, header: Header, base: Checkpoint) -> None:
     """Refuse changed tensors that say themselves that they were made over another base."""
     made_over = header.metadata.get(DELTA_BASE)
-    if overlay.form in (Form.DELTA, Form.UNET) and made_over not in (None, base.digest):
+    changed = overlay.form in (Form.DELTA, overlay.family.whole_denoiser)
+    if changed and made_over not in (None, base.digest):
         raise RefusedError(
             f"{source} was made over another base ({made_over[:12]}…) than {base.source} "
             f"({base.digest[:12]}…)."

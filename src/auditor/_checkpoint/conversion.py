@@ -14,6 +14,7 @@ from pathlib import Path
 
 from auditor._files.places import refuse_unwritable
 from auditor.errors import RefusedError, UsageError
+from auditor.families.registry import families
 
 _LIMIT_SECONDS = 3600
 _SCRIPT = Path(__file__).with_name("unpickling.py")
@@ -32,6 +33,7 @@ def convert(source: Path, out: Path, key: str | None = None) -> None:
         raise UsageError(f"{out} must be a new file that ends in .safetensors.")
     refuse_unwritable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
+    known = ",".join(sorted({name for family in families() for name in family.stems}))
     part, keys = out.with_name(f".{out.stem}.part.safetensors"), key.split("/") if key else []
     kept = {
         name: value
@@ -40,7 +42,7 @@ def convert(source: Path, out: Path, key: str | None = None) -> None:
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(_SCRIPT), str(source.resolve()), str(part.resolve()), *keys],
+            [sys.executable, "-I", str(_SCRIPT), str(source.resolve()), str(part.resolve()), known, *keys],
             capture_output=True,
             text=True,
             check=False,

@@ -3,133 +3,140 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from auditor._checkpoint import vocabulary
 from auditor._checkpoint.configurations import (
     read_schedule,
     refuse_config,
     refuse_index,
-    refuse_scale,
     refuse_scheduler,
 )
 from auditor._checkpoint.neighbours import refuse_other_weights
 from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError, UsageError
-from auditor.families.stable_diffusion.components import CLASSES, WEIGHTS
+from auditor.families.family import Family
+from auditor.families.on_disk import Words
+from auditor.families.registry import family_of_index
 
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 """What the files with a checkpoint's terms are called, apart from their endings."""
 
 _KINDS_OF_WEIGHTS = ("F32", "F16", "BF16")
 
-_TRANSFORMER = re.compile(
-    r"(model\.diffusion_model\.|transformer\.)?(single_)?(transformer|joint|double)_blocks\."
-)
+_INDEX = re.compile(r"[^/]+\.safetensors\.index[^/]*\.json")
+_SCHEDULER = "scheduler"
 
-_INDEX = re.compile(rf"({'|'.join(WEIGHTS)})/[^/]+\.safetensors\.index[^/]*\.json")
+
+def family_of(folder: Path) -> Family:
+    """The family of a diffusers folder, by its ``model_index.json``; :class:`RefusedError` where that cannot
+    be read."""
+    return family_of_index(read_json(folder / "model_index.json"))
+
+
+def configs_of(family: Family, folder: Path) -> dict[str, dict[str, Any]]:
+    """The configuration of each component with weights, by its name."""
+    return {part: read_json(folder / part / "config.json") for part in family.stems}
 
 
 def admit_folder(
-    source: str, folder: Path, files: Mapping[str, Path], chosen: Mapping[str, str] | None = None
+    family: Family,
+    source: str,
+    folder: Path,
+    files: Mapping[str, Path],
+    chosen: Mapping[str, str] | None = None,
 ) -> dict[str, dict[Path, Header]]:
     """Judge a diffusers folder by names, configurations and headers; ``files`` is its survey, ``chosen`` the
     file of weights that is meant by component.
 
     Returns the weight files of each component, with their headers.
     """
-    refuse_index(source, read_json(folder / "model_index.json"))
+    refuse_index(family, source, read_json(folder / "model_index.json"))
     weights: dict[str, dict[Path, Header]] = {}
-    _refuse_choice(source, files, chosen or {})
-    for component in CLASSES:
-        _refuse_detours(source, folder / component, files)
-        if component in WEIGHTS:
-            refuse_config(source, component, folder / component / "config.json")
-            own = (chosen or {}).get(component)
+    _refuse_choice(family, source, files, chosen or {})
+    for component in family.components:
+        own_folder = folder / component.name
+        _refuse_detours(source, own_folder, files)
+        if component.weights is not None:
+            refuse_config(family, source, component, own_folder / "config.json")
+            own = (chosen or {}).get(component.name)
             paths = (
-                weight_files(source, folder / component, WEIGHTS[component])
+                weight_files(source, own_folder, component.weights)
                 if own is None
-                else [files[f"{component}/{own}"]]
+                else [files[f"{component.name}/{own}"]]
             )
-            weights[component] = {path: read_header(path) for path in paths}
-            _refuse_other_kinds(source, folder / component, weights[component])
-            inside = [path for name, path in files.items() if name.startswith(f"{component}/")]
+            weights[component.name] = {path: read_header(path) for path in paths}
+            _refuse_other_kinds(family, source, own_folder, weights[component.name])
+            inside = [path for name, path in files.items() if name.startswith(f"{component.name}/")]
             if own is None:
-                refuse_other_weights(source, weights[component], inside)
-    refuse_scheduler(source, folder / "scheduler" / "scheduler_config.json")
-    vocabulary_of(source, files)
-    refuse_scale(source, read_json(folder / "vae" / "config.json"))
-    refuse_unet(
-        source, {name: shape for header in weights["unet"].values() for name, shape in header.shapes.items()}
+                refuse_other_weights(family, source, weights[component.name], inside)
+    for component in family.components:
+        if component.name == _SCHEDULER:
+            refuse_scheduler(family, source, component, schedule_path(folder))
+    words_of(family, source, files)
+    family.refuse_configs(source, configs_of(family, folder))
+    denoiser = weights[family.denoiser].values()
+    family.refuse_denoiser(
+        source, {name: shape for header in denoiser for name, shape in header.shapes.items()}
     )
     return weights
 
 
-def schedule_of(folder: Path) -> dict[str, Any]:
+def schedule_path(folder: Path) -> Path:
+    """Where a diffusers folder has its scheduler's configuration."""
+    return folder / _SCHEDULER / "scheduler_config.json"
+
+
+def schedule_of(family: Family, folder: Path) -> dict[str, Any]:
     """The noise schedule of a diffusers folder."""
-    scheduler = read_json(folder / "model_index.json").get("scheduler")
+    scheduler = read_json(folder / "model_index.json").get(_SCHEDULER)
     kind = scheduler[1] if isinstance(scheduler, list) and len(scheduler) == 2 else None
-    return read_schedule(
-        folder / "scheduler" / "scheduler_config.json", kind if isinstance(kind, str) else None
-    )
+    return read_schedule(family, schedule_path(folder), kind if isinstance(kind, str) else None)
 
 
-def _refuse_choice(source: str, files: Mapping[str, Path], chosen: Mapping[str, str]) -> None:
+def _refuse_choice(family: Family, source: str, files: Mapping[str, Path], chosen: Mapping[str, str]) -> None:
     for component, name in chosen.items():
         inside = [
             file.removeprefix(f"{component}/")
             for file in files
             if file.startswith(f"{component}/") and file.endswith(".safetensors")
         ]
-        if component not in WEIGHTS or name not in inside:
-            held = f"has {', '.join(inside)}" if component in WEIGHTS else f"is none of {', '.join(WEIGHTS)}"
+        known = family.stems
+        if component not in known or name not in inside:
+            held = f"has {', '.join(inside)}" if component in known else f"is none of {', '.join(known)}"
             raise UsageError(f"{source}: {component}={name} names no file of weights; {component} {held}.")
 
 
-def vocabulary_of(source: str, files: Mapping[str, Path]) -> vocabulary.Vocabulary:
-    """The vocabulary that the files of a folder give."""
-    return vocabulary.read_vocabulary(
-        source, lambda name: files[f"tokenizer/{name}"].read_bytes() if f"tokenizer/{name}" in files else None
-    )
+def words_of(family: Family, source: str, files: Mapping[str, Path]) -> Words:
+    """How the files of a folder say that prompts are read."""
+    return family.read_words(source, lambda name: files[name].read_bytes() if name in files else None)
 
 
-def files_that_load(files: Mapping[str, Path], weights: dict[str, dict[Path, Header]]) -> dict[str, Path]:
+def files_that_load(
+    family: Family, files: Mapping[str, Path], weights: dict[str, dict[Path, Header]]
+) -> dict[str, Path]:
     """Of a folder's files those that loading reads: weights, and the configurations and vocabulary beside
     them."""
     read = {path for headers in weights.values() for path in headers}
     wanted = {
         "model_index.json",
-        "scheduler/scheduler_config.json",
-        *(f"tokenizer/{name}" for name in vocabulary.FILES),
+        f"{_SCHEDULER}/scheduler_config.json",
+        *family.word_files,
     }
     wanted |= {f"{component}/config.json" for component in weights}
     return {
-        name: path for name, path in files.items() if name in wanted or path in read or _INDEX.fullmatch(name)
+        name: path
+        for name, path in files.items()
+        if name in wanted or path in read or _is_index(name, weights)
     }
 
 
-def refuse_unet(source: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse by name what cannot be audited yet: the UNets of other families."""
-    first = shapes.get("conv_in.weight") or shapes.get("model.diffusion_model.input_blocks.0.0.weight")
-    if any(name.startswith("add_embedding") or ".label_emb." in name for name in shapes):
-        raise RefusedError(
-            f"{source} is Stable Diffusion XL; only Stable Diffusion 1.x and 2.x can be audited so far."
-        )
-    if first is None and any(_TRANSFORMER.match(name) for name in shapes):
-        raise RefusedError(
-            f"{source} is a diffusion transformer; only Stable Diffusion 1.x and 2.x can be audited so far."
-        )
-    if first is not None and len(first) == 4 and first[1] == 9:
-        raise RefusedError(
-            f"{source} is an inpainting model (9 input channels); only text-to-image models can be audited."
-        )
-    if first is not None and len(first) == 4 and first[1] != 4:
-        raise RefusedError(
-            f"{source} takes {first[1]} input channels; only text-to-image models of 4 can be audited."
-        )
+def _is_index(name: str, parts: Iterable[str]) -> bool:
+    """Is a file an index of the shards of one of the ``parts``?"""
+    part, _, file = name.partition("/")
+    return part in parts and _INDEX.fullmatch(file) is not None
 
 
 def _refuse_detours(source: str, folder: Path, files: Mapping[str, Path]) -> None:
@@ -158,14 +165,14 @@ def weight_files(source: str, folder: Path, stem: str) -> list[Path]:
     )
 
 
-def _refuse_other_kinds(source: str, folder: Path, admitted: dict[Path, Header]) -> None:
+def _refuse_other_kinds(family: Family, source: str, folder: Path, admitted: dict[Path, Header]) -> None:
     """Refuse kinds of values that no trained weights have."""
     for path, header in admitted.items():
         odd = next(
             (
                 tensor
                 for tensor in header.tensors
-                if tensor.dtype not in _KINDS_OF_WEIGHTS and "position_ids" not in tensor.name
+                if tensor.dtype not in _KINDS_OF_WEIGHTS and not family.is_buffer(tensor.name)
             ),
             None,
         )

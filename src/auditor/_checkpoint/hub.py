@@ -28,13 +28,12 @@ from auditor._files.places import sentence_at
 from auditor._files.safetensors_header import LARGEST_HEADER
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, RefusedError, UsageError
-from auditor.families.stable_diffusion.components import WEIGHTS
+from auditor.families.registry import families
 
 _LOG = logging.getLogger(__name__)
 _SPARE_BYTES = 256 * 2**20
 _LARGEST_SPARSE = 2**40
 _PARTIAL = 206  # an answer with the asked range alone
-_BESIDE = ("tokenizer", "scheduler", *WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _from_hub(source: HubSource) -> Snapshot:
 
     info = ask(source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True))
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    names = _needed(source, listed)
+    names = needed(source, listed)
     _refuse_full_disk(source, Path(constants.HF_HUB_CACHE), sum(listed[name].size or 0 for name in names))
     expected, folder = {}, None
     for name in names:
@@ -137,7 +136,7 @@ def _from_cache(source: HubSource, why: str) -> Snapshot:
     if not found:
         raise not_here(source, why)
     folder = Path(found).parents[len(PurePosixPath(first).parts) - 1]
-    names = _needed(
+    names = needed(
         source, (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     )
     expected = {name: digest for name in names if (digest := _named_by(folder / name, folder))}
@@ -202,9 +201,10 @@ def _is_digest(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
 
 
-def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
+def needed(source: HubSource, listed: Iterable[str]) -> list[str]:
     """The files that loading reads, card and licence: never a pickle, never the safety checker, one
-    precision of the weights."""
+    precision of the weights. By names alone: which family a pipeline is of is not known before its index is
+    read, so the files of every family are."""
     names = sorted(listed)
     if source.file is not None:
         if source.file not in names:
@@ -223,6 +223,7 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
             else ""
         )
         raise RefusedError(f"{source.repo} is not a diffusers pipeline: it holds no model_index.json{hint}.")
+    beside = {component.name for family in families() for component in family.components}
     wanted = [
         "model_index.json",
         *(name for name in names if name == "README.md" or name.split(".")[0].upper() in LICENCES),
@@ -230,9 +231,9 @@ def _needed(source: HubSource, listed: Iterable[str]) -> list[str]:
     wanted += [
         name
         for name in names
-        if name.split("/")[0] in _BESIDE and name.count("/") == 1 and name.endswith((".json", ".txt"))
+        if name.split("/")[0] in beside and name.count("/") == 1 and name.endswith((".json", ".txt"))
     ]
-    for component, stem in WEIGHTS.items():
+    for component, stem in sorted({pair for family in families() for pair in family.stems.items()}):
         inside = [
             name for name in names if name.startswith(f"{component}/{stem}") and name.endswith(".safetensors")
         ]
@@ -267,7 +268,7 @@ def headers_alone(source: HubSource) -> Iterator[Snapshot]:
     info = ask(source, lambda: HfApi().model_info(source.repo, revision=source.revision, files_metadata=True))
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     with tempfile.TemporaryDirectory() as place:
-        for name in _needed(source, listed):
+        for name in needed(source, listed):
             path = Path(place, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".safetensors"):

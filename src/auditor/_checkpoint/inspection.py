@@ -12,18 +12,22 @@ from typing import Any
 import yaml
 
 from auditor._checkpoint.admit import Located, file_in, locate, on_hub, open_checkpoint
-from auditor._checkpoint.folder import admit_folder, weight_files
+from auditor._checkpoint.folder import (
+    admit_folder,
+    configs_of,
+    family_of,
+    schedule_path,
+    weight_files,
+)
 from auditor._checkpoint.hub import headers_alone, switched_off
 from auditor._checkpoint.neighbours import WEIGHT_FILES
 from auditor._checkpoint.overlay import form_of
-from auditor._checkpoint.prediction import said_prediction
 from auditor._checkpoint.survey import refuse_outside, survey
 from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import Header, read_header
 from auditor.errors import RefusedError
-from auditor.families.stable_diffusion.components import WEIGHTS
+from auditor.families.registry import families
 
-_FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 _LONGEST_CARD = 2**16
 
 
@@ -97,7 +101,7 @@ def _looked_at(
         else:
             header = read_header(path)
             form, components = str(form_of(source, header)), [_component("tensors", {path: header})]
-            family, prediction = _family_of(header), said_prediction(source, header)
+            family, prediction = _said_by(source, header)
         if full:
             opened_base = None if base is None or path.is_dir() else open_checkpoint(base, offline=offline)
             opened = open_checkpoint(source, base=opened_base, offline=offline, chosen=chosen)
@@ -132,7 +136,9 @@ def _folder(located: Located, chosen: Mapping[str, str]) -> list[Component]:
     components = {part: name for part, name in chosen.items() if part != "prediction"}
     return [
         _component(name, headers)
-        for name, headers in admit_folder(located.source, located.path, everything, components).items()
+        for name, headers in admit_folder(
+            family_of(located.path), located.source, located.path, everything, components
+        ).items()
     ]
 
 
@@ -143,23 +149,18 @@ def _component(name: str, headers: dict[Path, Header]) -> Component:
 
 
 def _declared(folder: Path) -> tuple[str | None, str | None]:
-    width = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
-    family = _FAMILIES.get(width, f"UNet with a text width of {width}") if isinstance(width, int) else None
-    return family, str(
-        read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-    )
+    """What a folder is called, and what it predicts."""
+    family = family_of(folder)
+    usual = family.schedules.predictions[0]
+    prediction = read_json(schedule_path(folder)).get("prediction_type", usual)
+    return family.version(configs_of(family, folder)), str(prediction)
 
 
-def _family_of(header: Header) -> str | None:
-    width = next(
-        (
-            shape[1]
-            for name, shape in header.shapes.items()
-            if "attn2.to_k" in name and len(shape) == 2 and "lora" not in name
-        ),
-        None,
-    )
-    return None if width is None else _FAMILIES.get(width, f"UNet with a text width of {width}")
+def _said_by(source: str, header: Header) -> tuple[str | None, str | None]:
+    """The same of one file, as far as it says that."""
+    versions = (family.version_of_file(header.shapes) for family in families())
+    said = (family.said_prediction(source, header) for family in families())
+    return next(filter(None, versions), None), next(filter(None, said), None)
 
 
 def licence_of(path: Path) -> str | None:
@@ -194,8 +195,10 @@ def _never_read(located: Located, chosen: Mapping[str, str]) -> tuple[str, ...]:
     path = located.path
     if not file_in(path).is_dir():
         return ()
-    loaded = set()
-    for component, stem in WEIGHTS.items():
+    loaded, family = set(), families()[0]
+    with contextlib.suppress(RefusedError):
+        family = family_of(path)
+    for component, stem in family.stems.items():
         if component in chosen:
             loaded.add(path / component / chosen[component])
             continue

@@ -17,17 +17,14 @@ from torch import Tensor, nn
 
 from auditor._checkpoint.adapters import ADAPTER_CONFIG
 from auditor._checkpoint.admit import Checkpoint
-from auditor._checkpoint.architecture import build, refusing
 from auditor._checkpoint.folder import schedule_of
-from auditor._checkpoint.names import is_buffer, is_unused, plain_name, shapes_of
+from auditor._checkpoint.names import shapes_of
 from auditor._checkpoint.overlay import read_overlay, taken
-from auditor._checkpoint.vocabulary import read_vocabulary
 from auditor._diffusion.model import DiffusionModel
 from auditor._files.json_files import parse_json
 from auditor._files.safetensors_header import header_of
 from auditor.errors import RefusedError
-from auditor.families.stable_diffusion.components import WEIGHTS
-from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
+from auditor.families.refusing import refusing
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -48,22 +45,19 @@ def load_model(
     :class:`RefusedError` where the weights do not fit the declared architecture, or changed on disk since
     they were admitted.
     """
-    device = device or best_device()
-    with quiet(), refusing(f"{checkpoint.source} does not load as Stable Diffusion"):
+    device, family = device or best_device(), checkpoint.family
+    with quiet(), refusing(f"{checkpoint.source} does not load as {family.title}"):
         origin = checkpoint.base or checkpoint
-        modules = {component: _built(origin, component) for component in WEIGHTS}
+        modules = {component: _built(origin, component) for component in family.stems}
         if checkpoint.overlay is not None:
             _lay_over(checkpoint, modules)
-        vocabulary = read_vocabulary(
-            checkpoint.source,
-            lambda name: (
-                _admitted(origin, f"tokenizer/{name}") if f"tokenizer/{name}" in origin.files else None
-            ),
+        words = family.read_words(
+            checkpoint.source, lambda name: _admitted(origin, name) if name in origin.files else None
         )
-        tokenizer = vocabulary.tokenizer()
+        tokenizers = words.tokenizers()
         for name in ("model_index.json", "scheduler/scheduler_config.json"):
             _admitted(origin, name)
-        schedule = schedule_of(origin.folder) | {"prediction_type": checkpoint.prediction}
+        schedule = schedule_of(family, origin.folder) | {"prediction_type": checkpoint.prediction}
     for part in modules.values():
         for module in part.modules():
             if isinstance(module, nn.Dropout):
@@ -71,8 +65,8 @@ def load_model(
         if not all(bool(value.isfinite().all()) for value in part.parameters()):
             raise RefusedError(f"{checkpoint.source} has values beyond float32.")
         part.to(device).eval().requires_grad_(False)
-    parts = modules | {"tokenizer": tokenizer}
-    model = DiffusionModel(parts, STABLE_DIFFUSION, schedule, checkpoint.digest, precision_of(dtype, device))
+    parts = modules | tokenizers
+    model = DiffusionModel(parts, family, schedule, checkpoint.digest, precision_of(dtype, device))
     with quiet(), refusing(f"{checkpoint.source} loads and does not draw"):
         _try(model)
     return model
@@ -96,7 +90,7 @@ def _try(model: DiffusionModel) -> None:
 
 
 def precision_of(dtype: str, device: torch.device) -> torch.dtype:
-    """What a UNet computes in on a device; ``dtype``: see :class:`~auditor.policy.Sampler`."""
+    """What a denoiser computes in on a device; ``dtype``: see :class:`~auditor.policy.Sampler`."""
     if dtype != "auto":
         return _PRECISIONS[dtype]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -131,14 +125,15 @@ def _admitted(checkpoint: Checkpoint, name: str) -> bytes:
 def _built(checkpoint: Checkpoint, component: str) -> Any:
     """One component: built from its configuration without weights, then filled with exactly the admitted
     tensors."""
+    family = checkpoint.family
     config = parse_json(f"{component}/config.json", _admitted(checkpoint, f"{component}/config.json"))
     with init_empty_weights(include_buffers=False):
-        model = build(component, config)
-    wanted = {plain_name(name): name for name in model.state_dict() if not is_buffer(name)}
+        model = family.build(component, config)
+    wanted = {family.plain_name(name): name for name in model.state_dict() if not family.is_buffer(name)}
     held = {
-        plain_name(name): value
+        family.plain_name(name): value
         for name, value in _tensors(checkpoint, checkpoint.weights_of(component)).items()
-        if not is_unused(component, name, config)
+        if not family.is_unused(component, name, config)
     }
     if held.keys() != wanted.keys():
         raise RefusedError(
@@ -159,15 +154,16 @@ def _lay_over(checkpoint: Checkpoint, modules: dict[str, Any]) -> None:
     if ADAPTER_CONFIG in checkpoint.files:
         config = parse_json(ADAPTER_CONFIG, _admitted(checkpoint, ADAPTER_CONFIG))
     declared = {part: shapes_of(module) for part, module in modules.items()}
+    family = checkpoint.family
     overlay = read_overlay(
-        checkpoint.source, header, config, declared, lambda name: float(held[name].flatten()[0])
+        family, checkpoint.source, header, config, declared, lambda name: float(held[name].flatten()[0])
     )
     if overlay.adapter is not None:
         overlay.adapter.merge(modules, held)
         return
     for part, own in overlay.tensors.items():
         module = modules[part]
-        names = {plain_name(name): name for name in declared[part]}
+        names = {family.plain_name(name): name for name in declared[part]}
         tensors = {
             names[name]: taken(piece, held, declared[part][names[name]]) for name, piece in own.items()
         }

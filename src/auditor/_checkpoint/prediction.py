@@ -1,5 +1,4 @@
-"""What a file says of the prediction that its denoiser was trained for, in the several places where programs
-write that."""
+"""The prediction that a checkpoint is drawn by: what its files say, or what was chosen."""
 
 from __future__ import annotations
 
@@ -8,74 +7,24 @@ from typing import Any
 
 from auditor._files.safetensors_header import Header
 from auditor.errors import RefusedError, UsageError
-from auditor.families.stable_diffusion.components import PREDICTIONS
-
-MARKERS = ("v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min", "edm_mean", "edm_std")
-"""Tensors without a place in any module, by which programs know how a model is to be drawn."""
-
-_SAID = {
-    "epsilon": "epsilon",
-    "eps": "epsilon",
-    "v": "v_prediction",
-    "v_prediction": "v_prediction",
-    "v-prediction": "v_prediction",
-    "v_pred": "v_prediction",
-    "velocity": "v_prediction",
-}
-
-
-def said_prediction(source: str, header: Header) -> str | None:
-    """``epsilon`` or ``v_prediction``, as a file's marker tensors and metadata say it; None where they say
-    nothing.
-
-    Raises :class:`RefusedError` where they contradict one another, or say what is not drawn here.
-    """
-    said: dict[str, str] = {}
-    names = {tensor.name for tensor in header.tensors}
-    if edm := next((name for name in MARKERS if name.startswith("edm_") and name in names), None):
-        raise RefusedError(f"{source} has the marker {edm}: it is drawn in a way (EDM) that is not audited.")
-    if "v_pred" in names:
-        said["the marker v_pred"] = "v_prediction"
-    for key in ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type"):
-        if text := header.metadata.get(key, "").strip():
-            if text.lower() not in _SAID:
-                raise RefusedError(
-                    f"{source}: its {key} is {text[:40]!r}; known are {', '.join(PREDICTIONS)}."
-                )
-            said[key] = _SAID[text.lower()]
-    if text := header.metadata.get("ss_v_parameterization", "").strip().lower():
-        said["ss_v_parameterization"] = "v_prediction" if text in ("true", "1") else "epsilon"
-    for key, end in (("modelspec.architecture", "-768-v"), ("ss_base_model_version", "_768_v")):
-        if header.metadata.get(key, "").lower().split("/")[0].endswith(end):
-            said[key] = "v_prediction"
-    if len(set(said.values())) > 1:
-        raise RefusedError(
-            f"{source} contradicts itself: "
-            f"{', '.join(f'{value} by {where}' for where, value in said.items())}."
-        )
-    return next(iter(said.values()), None)
+from auditor.families.family import Family
 
 
 def prediction_of(
-    source: str, header: Header, schedule: Mapping[str, Any], chosen: str | None, where: str
+    family: Family, source: str, header: Header, schedule: Mapping[str, Any], chosen: str | None, where: str
 ) -> str:
     """The prediction that a checkpoint is drawn by: what its file and its scheduler's configuration
     (``where`` that lies) say, if that is one thing, or the one that was ``chosen``.
 
     Raises :class:`RefusedError` where file and configuration disagree and nothing was chosen, or where the
-    file is of a noise schedule that ends in pure noise and the configuration's does not.
+    file says that it is of another noise schedule.
     """
-    declared = str(schedule.get("prediction_type", "epsilon"))
-    if chosen is not None and chosen not in PREDICTIONS:
-        raise UsageError(f"There is no prediction {chosen}; {' or '.join(PREDICTIONS)} can be chosen.")
-    said = said_prediction(source, header)
-    ends = header.metadata.get("ss_zero_terminal_snr", "").strip().lower() in ("true", "1")
-    ends = ends or any(tensor.name == "ztsnr" for tensor in header.tensors)
-    if ends and not schedule.get("rescale_betas_zero_snr"):
-        raise RefusedError(
-            f"{source} says that its noise schedule ends in pure noise (zero terminal SNR), and {where} has "
-            "no rescale_betas_zero_snr; lay it over a base that has."
-        )
+    known = family.schedules.predictions
+    declared = str(schedule.get("prediction_type", known[0]))
+    if chosen is not None and chosen not in known:
+        raise UsageError(f"There is no prediction {chosen}; {' or '.join(known)} can be chosen.")
+    said = family.said_prediction(source, header)
+    family.refuse_other_noise(source, header, schedule, where)
     if chosen is None and said is not None and said != declared:
         raise RefusedError(
             f"{source} says that it predicts {said}, {where} says {declared}; say which is right with "

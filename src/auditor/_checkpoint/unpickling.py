@@ -1,14 +1,16 @@
 """Opens a pickle and writes its tensors: run as a process of its own (:mod:`auditor._checkpoint.conversion`),
 so it imports nothing of ours.
 
-usage: unpickling.py SOURCE OUT [KEY ...]
+usage: unpickling.py SOURCE OUT PART,PART,... [KEY ...]
+
+The parts are the keys under which a pickle may hold a model's parts: they become the beginnings of names.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,6 @@ Found = list[tuple[tuple[str, ...], Any]]
 
 _WRAPPERS = ("state_dict", "model", "module", "params", "state")
 """Keys that programs put around a whole model."""
-_PARTS = ("unet", "text_encoder", "vae")
-"""Keys under which a pickle may hold a model's parts: they become the beginnings of names."""
-
-
 _STRENGTHS = ("r", "rank", "alpha", "lora_alpha", "network_alpha", "scale", "v_pred", "ztsnr")
 """Names under which programs keep what a set of tensors is drawn by."""
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]+")
@@ -69,21 +67,21 @@ def with_alphas(found: Found, numbers: Found) -> Found:
     return found + [(place, torch.tensor(float(number))) for place, number in more if place[:-1] in inside]
 
 
-def one_set(found: Found) -> Found:
-    """The tensors under their own names. Ends the process where there are several sets of them."""
+def one_set(found: Found, parts: Sequence[str]) -> Found:
+    """The tensors under their own names, or under those of ``parts``. Ends the process where there are
+    several sets of them."""
     while (
         len({place[:1] for place, _ in found}) == 1 and len(found[0][0]) > 1 and found[0][0][0] in _WRAPPERS
     ):
         found = [(place[1:], part) for place, part in found]
     flat = all(len(place) == 1 for place, _ in found)
-    parts = all(len(place) == 2 and place[0] in _PARTS for place, _ in found)
-    if not flat and not parts:
+    if not flat and not all(len(place) == 2 and place[0] in parts for place, _ in found):
         named = ", ".join(sorted({place[0] for place, _ in found})[:6])
         raise SystemExit(f"it holds several sets of tensors ({named}); say which is meant with --key")
     return found
 
 
-def main(source: str, out: str, *keys: str) -> None:
+def main(source: str, out: str, parts: str, *keys: str) -> None:
     """Write the tensors of ``source``, or those under ``keys`` of it, to ``out``."""
     try:
         value = torch.load(source, map_location="cpu", weights_only=True)
@@ -98,7 +96,7 @@ def main(source: str, out: str, *keys: str) -> None:
     tensors, numbers = split(value)
     if not tensors:
         raise SystemExit("it holds no tensors")
-    chosen = one_set(with_alphas(tensors, numbers))
+    chosen = one_set(with_alphas(tensors, numbers), parts.split(","))
     named = {".".join(place): part for place, part in chosen}
     odd = next((name for name, part in named.items() if not _NAME.fullmatch(name) or part.is_complex()), None)
     if odd is not None or len(named) < len(chosen):

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._checkpoint.admit import DELTA_BASE
-from auditor._checkpoint.folder import LICENCES
-from auditor._checkpoint.names import plain_name
+from auditor._checkpoint.folder import LICENCES, schedule_path
 from auditor._diffusion.model import configuration_of
 from auditor._diffusion.original import allows
 from auditor._erase.job import ErasureJob
@@ -19,16 +18,21 @@ from auditor._files.json_files import read_json
 from auditor._files.safetensors_header import read_header
 from auditor._files.whole_files import write_whole
 from auditor.errors import AuditorError, PluginError, UsageError
-from auditor.families.stable_diffusion.components import WEIGHTS
 from auditor.plugin import _door as door
 
 if TYPE_CHECKING:
     from auditor._checkpoint import Checkpoint
     from auditor._diffusion.model import DiffusionModel
+    from auditor.families.family import Family
 
 Save = Literal["full", "delta"]
 MARK = "auditor-erasure"
 """The file that says whose an unfinished folder is."""
+
+
+def changed_file(family: Family) -> str:
+    """What the file with the tensors that an erasure changed is called."""
+    return f"{family.denoiser}-changed.safetensors"
 
 
 def refuse_delta(job: ErasureJob) -> None:
@@ -122,7 +126,7 @@ def write_result(
                 shutil.copyfile(origin.paths[name], part / name)
         for component in whole:
             _write_component(part / component, origin, component, model.parts[component])
-        _write_prediction(part / "scheduler" / "scheduler_config.json", job.opened.prediction)
+        _write_prediction(schedule_path(part), job.opened.prediction, model.family.schedules.predictions[0])
     else:
         denoiser = model.family.denoiser
         state = {f"{denoiser}.{name}": value for name, value in model.denoiser.state_dict().items()}
@@ -130,7 +134,7 @@ def write_result(
             name.removeprefix(f"{denoiser}."): state[name].detach().cpu().contiguous() for name in changed
         }
         write_whole(
-            part / f"{denoiser}-changed.safetensors",
+            part / changed_file(model.family),
             to_bytes(tensors, {"format": "pt", DELTA_BASE: job.opened.digest}),
         )
     write_whole(part / "README.md", _card(job, provenance).encode())
@@ -145,11 +149,11 @@ def _laid_over(job: ErasureJob) -> set[str]:
     return set(job.opened.replaced) | (set(job.opened.chosen) - {"prediction"})
 
 
-def _write_prediction(path: Path, prediction: str) -> None:
+def _write_prediction(path: Path, prediction: str, usual: str) -> None:
     """Say in a saved scheduler's configuration what was chosen for the erased checkpoint, where that is
-    another."""
+    another; ``usual`` is what is predicted where it says nothing."""
     config = read_json(path, constants=True)
-    if config.get("prediction_type", "epsilon") != prediction:
+    if config.get("prediction_type", usual) != prediction:
         text = json.dumps(config | {"prediction_type": prediction}, indent=2, sort_keys=True)
         write_whole(path, f"{text}\n".encode())
 
@@ -162,12 +166,13 @@ def _write_component(folder: Path, origin: Checkpoint, component: str, module: A
     for index in folder.glob("*.safetensors.index*.json"):
         index.unlink()
     files = [origin.paths[name] for name in origin.weights_of(component)]
-    names = {plain_name(name): name for file in files for name in read_header(file).shapes}
+    family = origin.family
+    names = {family.plain_name(name): name for file in files for name in read_header(file).shapes}
     tensors = {
-        names.get(plain_name(name), name): value.detach().cpu().contiguous()
+        names.get(family.plain_name(name), name): value.detach().cpu().contiguous()
         for name, value in module.state_dict().items()
     }
-    write_whole(folder / f"{WEIGHTS[component]}.safetensors", to_bytes(tensors, {"format": "pt"}))
+    write_whole(folder / f"{family.stems[component]}.safetensors", to_bytes(tensors, {"format": "pt"}))
 
 
 def _card(job: ErasureJob, provenance: dict[str, Any]) -> str:

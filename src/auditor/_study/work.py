@@ -27,6 +27,7 @@ from auditor._diffusion.geometry import weight_distances
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.original import Original
 from auditor._erase.erase import erase
+from auditor._erase.save import changed_file
 from auditor._process.watchdog import WATCHDOG
 from auditor._study.expand import Chosen, Erased, Expansion, StudyArm, StudySample
 from auditor._study.measure import ArmMeasurer, never
@@ -138,7 +139,7 @@ class Worker:
     def _checkpoint(self, erased: Erased) -> tuple[DiffusionModel, float]:
         """The erased model, and the seconds it took to make; kept ones are read."""
         folder, use = self.store.checkpoint(erased.key), self.study.erasers[erased.eraser]
-        changed, began = folder / "unet-changed.safetensors", time.monotonic()
+        changed, began = folder / changed_file(self._base.family), time.monotonic()
         if changed.exists():
             opened = open_checkpoint(str(changed), base=self._opened)
             return replace(load_model(opened, self.study.sampler.dtype), digest=erased.key), 0.0

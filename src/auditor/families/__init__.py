@@ -1,2 +1,2 @@
-"""What a model family is: its components, their files, classes and sizes, and what a call of its denoiser
-costs."""
+"""What a model family is: how its checkpoints lie on disk, how its parts work together, and what a call of
+its denoiser costs."""

@@ -1,20 +1,24 @@
 """The one seam between a model family and everything that audits, trains and erases models of it.
 
-A family says what its components are, what the denoiser is told of a prompt, how noise is mixed in and what
-is predicted, how the denoiser is called, how images become latents and back, and which weights read the text.
+A family says what its components are and what their files may say (:mod:`auditor.families.on_disk`), what the
+denoiser is told of a prompt, how noise is mixed in and what is predicted, how the denoiser is called, how
+images become latents and back, and which weights read the text.
 diffusers' modular pipelines cut at the same places: encoders, before denoising, denoising, decoders, with
 guidance outside of them.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor, nn
+from auditor.families.on_disk import OnDisk
+
+if TYPE_CHECKING:  # a checkpoint is admitted without torch
+    import torch
+    from torch import Tensor, nn
 
 Parts = Mapping[str, Any]
 """A model's components by name, as a checkpoint's folder names them: modules, and tokenizers."""
@@ -40,6 +44,8 @@ class Condition:
     @staticmethod
     def joined(*conditions: Condition) -> Condition:
         """The rows of all, one after the other."""
+        import torch
+
         return Condition(
             {name: torch.cat([each.rows[name] for each in conditions]) for name in conditions[0].rows}
         )
@@ -81,19 +87,10 @@ class SamplingScheduler(Protocol):
         """The latents after one step, as the first of a tuple."""
 
 
-class Family(ABC):
-    """A model family. It holds no weights: everything is computed from a model's parts."""
+class Family(OnDisk):
+    """A model family: what its checkpoints are on disk (:mod:`auditor.families.on_disk`), and how its parts
+    work together. It holds no weights: everything is computed from a model's parts."""
 
-    name: ClassVar[str]
-    """Lower case, digits and hyphens."""
-    title: ClassVar[str]
-    """How sentences call it."""
-    denoiser: ClassVar[str]
-    """The part that denoises: what most updates and erasers change."""
-    text: ClassVar[tuple[str, ...]]
-    """Parts that read prompts."""
-    decoder: ClassVar[str]
-    """The part that turns latents into images."""
     lora_targets: ClassVar[tuple[str, ...]]
     """Ends of the names of the denoiser's layers that a LoRA is laid on by default."""
 

@@ -150,6 +150,7 @@ def run(subject: Subject, seed: int, folder: Path) -> tuple[str, str]:
     try:
         header = read_header(path)
         adapter = read_adapter(
+            subject.base.family,
             "x",
             header.shapes,
             header.metadata,

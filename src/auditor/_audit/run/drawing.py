@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auditor._audit.cells import ERASED, Arm, PlannedSample, Role, Weights
+from auditor._audit.cells import ERASED, FIRST_OF_ERASED, Arm, PlannedSample, Role, Weights
 from auditor._audit.evidence.stopping import fail_is_proven, rounds_wanted
 from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
@@ -29,7 +29,6 @@ from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
 
 _FEWEST_AGAIN = 4
-_FIRST_OF_ERASED = 8  # images: its first batch is drawn again by every control that asks for the same bits
 
 
 class Halved(Exception):  # noqa: N818 - a signal to plan the next batch anew, no error
@@ -112,7 +111,7 @@ class Drawing:
         """Images of the next batch, at most. The erased arm's first is small: it is drawn again later."""
         size = self.batch_size(arm, model)
         is_first = arm.name == ERASED and not self.record.tally.batch_lines(arm.name)
-        return min(size, _FIRST_OF_ERASED) if is_first else size
+        return min(size, FIRST_OF_ERASED) if is_first else size
 
     def _draw_base_up_to(self, partner: Arm, rounds: int) -> None:
         """The base's partners of an arm's retained images: drawn only as far as an arm needs them."""

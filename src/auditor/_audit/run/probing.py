@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from auditor._audit.cells import HELD_OUT_TIMES, MOST_TRAINED, TRAINED_TIMES
 from auditor._audit.run.training_set import TrainingSet, told_apart
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
@@ -21,10 +22,6 @@ from auditor.errors import PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import Update, WeightProbe
 from auditor.policy import ProbeUse
-
-_HELD_OUT_TIMES = 8  # timesteps at which each held-out picture is measured
-_TRAINED_TIMES = 4  # and each picture that was trained on: they are more, and it is they that differ
-_TRAINED = 40  # pictures of a training set that are measured, at most
 
 Losses = Callable[[DiffusionModel], tuple[float, ...]]
 
@@ -166,7 +163,7 @@ def _check_put_back(probe: WeightProbe, model: DiffusionModel, base: DiffusionMo
 
 def held_out_losses(erased: DiffusionModel, training: TrainingSet, seed: int) -> Losses:
     """Measures held-out pictures that differ from what is trained on."""
-    return _losses(erased, training, told_apart(training), seed, _HELD_OUT_TIMES)
+    return _losses(erased, training, told_apart(training), seed, HELD_OUT_TIMES)
 
 
 def trained_losses(erased: DiffusionModel, training: TrainingSet, seed: int) -> Losses:
@@ -175,11 +172,11 @@ def trained_losses(erased: DiffusionModel, training: TrainingSet, seed: int) -> 
     none = training.images[:0]
     pictures = TrainingSet(none, (), training.images, training.captions)
     chosen = told_apart(pictures).nonzero().flatten()
-    if len(chosen) > _TRAINED:
-        chosen = chosen[torch.linspace(0, len(chosen) - 1, _TRAINED).round().long()]
+    if len(chosen) > MOST_TRAINED:
+        chosen = chosen[torch.linspace(0, len(chosen) - 1, MOST_TRAINED).round().long()]
     kept = torch.zeros(len(training.images), dtype=torch.bool)
     kept[chosen] = True
-    return _losses(erased, pictures, kept, seed_of(seed, "took effect"), _TRAINED_TIMES)
+    return _losses(erased, pictures, kept, seed_of(seed, "took effect"), TRAINED_TIMES)
 
 
 def _losses(

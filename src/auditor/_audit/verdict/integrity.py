@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Control
 
+_PARTS = {"text_encoder": ("text encoder", "base-text-encoder"), "vae": ("autoencoder", "base-autoencoder")}
+"""The parts beside a UNet: what sentences call them, and the probe that puts the base's back. Those of other
+families are called by their names, and checked as a text encoder is."""
+
 
 def of_the_text(facts: Facts) -> Iterator[Control]:
     """Does the checkpoint read prompts as the base does, and is a text encoder of its own not all that
@@ -38,25 +42,25 @@ def of_the_text(facts: Facts) -> Iterator[Control]:
         n=0 if line is None else line.prompts,
         sentence=sentence,
     )
-    for part, name, probe in (
-        ("text_encoder", "text encoder", "base-text-encoder"),
-        ("vae", "autoencoder", "base-autoencoder"),
-    ):
-        if line is None or line.parts[part] == 0:
+    for part, distance in {} if line is None else line.parts.items():
+        if distance == 0:
             continue
+        name, probe = _PARTS.get(part, (f"part '{part}'", None))
         arms = [arm.arm for arm in facts.tally.arms.values() if part in arm.put_back and not arm.idle]
+        erased = "UNet" if probe else "denoiser"
+        add = f"{{use: {probe}}}" if probe else "one that puts it back"
         sentence = (
             f"The {name} is not the base's, and {' and '.join(arms)} put the base's back."
             if arms
-            else f"The {name} is not the base's. Users load the base's with an erased UNet, and no probe of "
-            f"the policy did: add {{use: {probe}}} to its probes."
+            else f"The {name} is not the base's. Users load the base's with an erased {erased}, and no probe "
+            f"of the policy did: add {add} to its probes."
         )
         yield Control.model_validate(
             {
-                "name": name,
+                "name": name if part in _PARTS else "text encoder",
                 "arm": "erased",
                 "passed": bool(arms),
-                "value": line.parts[part],
+                "value": distance,
                 "limit": 0.0,
                 "p": None,
                 "n": 1,
@@ -135,15 +139,15 @@ def beside_unet(facts: Facts) -> Iterator[str]:
     line = facts.tally.compared
     if line is None:
         return
-    for part, name in (("text_encoder", "text encoder"), ("vae", "autoencoder")):
-        distance = line.parts[part]
+    for part, distance in line.parts.items():
+        name, _ = _PARTS.get(part, (f"part '{part}'", None))
         if distance:
             far = f"its weights lie {distance:.2g} of their L2 norm from the base's"
             far = "it is of another shape or configuration" if distance < 0 else far
             means = (
-                "an erasure that lives in it comes undone where the base's is loaded in its place"
-                if part == "text_encoder"
-                else "it decides how every image of the erased model and after each probe looks"
+                "it decides how every image of the erased model and after each probe looks"
+                if part == "vae"
+                else "an erasure that lives in it comes undone where the base's is loaded in its place"
             )
             yield f"The {name} is not the base's: {far}; {means}."
     for key, both in line.schedule.items():

@@ -32,7 +32,13 @@ def merge_lora(
     declared = {part: shapes_of(module) for part, module in model.modules.items()}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     adapter = read_adapter(
-        source, shapes, metadata, config, declared, lambda name: float(tensors[name].flatten()[0])
+        model.family,
+        source,
+        shapes,
+        metadata,
+        config,
+        declared,
+        lambda name: float(tensors[name].flatten()[0]),
     )
     adapter.merge(model.modules, tensors, scale)
     if set(adapter.parts) & set(model.family.text):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from auditor.families.family import Family
+
 _A_B = {"A": "down", "B": "up"}
 _PROCESSOR = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"}
 _TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -14,7 +16,6 @@ OTHER_KINDS = (
     (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
     (re.compile(r"lora_embedding_"), "a LoRA of an embedding"),
     (re.compile(r"^bundle_emb\."), "a bundled embedding, which changes words too"),
-    (re.compile(r"lora_te[12]_|text_encoder_2\."), "for Stable Diffusion XL"),
     (re.compile(r"vera_|lora_[AB]_\d"), "an adapter of another kind"),
 )
 """What is refused by its kind: it is no change of the base's own weights, or not one that is merged here."""
@@ -56,6 +57,7 @@ def role_of(name: str) -> Role | None:
     return None
 
 
-def other_kind(name: str) -> str | None:
+def other_kind(family: Family, name: str) -> str | None:
     """What kind of adapter a tensor belongs to that is never merged; None where its name does not say."""
-    return next((kind for pattern, kind in OTHER_KINDS if pattern.search(name)), None)
+    kinds = (*OTHER_KINDS, *family.adapters.others)
+    return next((kind for pattern, kind in kinds if pattern.search(name)), None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from auditor._files.json_files import parse_json
 from auditor.errors import RefusedError
+from auditor.families.family import Family
 
 _READ = (
     "r",
@@ -169,7 +170,7 @@ class Settings:
 
 
 def settings_of(
-    source: str, metadata: Mapping[str, str], config: Mapping[str, Any] | None
+    family: Family, source: str, metadata: Mapping[str, str], config: Mapping[str, Any] | None
 ) -> dict[str, Settings]:
     """peft's settings by part (``""``: of all), from a file's metadata (``lora_adapter_metadata``: diffusers)
     or from ``adapter_config.json`` beside it."""
@@ -182,7 +183,7 @@ def settings_of(
     found: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         part, _, rest = key.partition(".")
-        if part in ("unet", "text_encoder") and rest:
+        if part in family.adapted and rest:
             found.setdefault(part, {})[rest] = value
         elif "." in key:
             raise RefusedError(f"{source}: its settings have the key {key[:60]!r}, which belongs to no part.")

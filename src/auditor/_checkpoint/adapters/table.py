@@ -8,7 +8,7 @@ do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from auditor._checkpoint.adapters.change import LayerChange
 from auditor._checkpoint.adapters.roles import Role, other_kind, role_of
 from auditor._checkpoint.adapters.strength import Settings, Strength, layers, settings_of, show
 from auditor._checkpoint.adapters.targets import Layer, Targets
-from auditor._checkpoint.names import is_buffer, plain_name
 from auditor.errors import RefusedError
+from auditor.families.family import Family
+from auditor.families.on_disk import Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Shapes = Mapping[str, tuple[int, ...]]
 _NUMBERS = ("alpha", "on input")  # read as a factor and a side
 
 
@@ -31,6 +31,7 @@ _NUMBERS = ("alpha", "on input")  # read as a factor and a side
 class Adapter:
     """What an adapter's file changes, layer by layer."""
 
+    family: Family
     changes: tuple[LayerChange, ...]
 
     @property
@@ -76,7 +77,11 @@ class Adapter:
         def get(name: str) -> Tensor:
             return tensors[name].to(torch.float64)
 
-        parts = {part: _by_plain_name(part, module) for part, module in modules.items()}
+        plain = self.family.plain_name
+        parts = {
+            part: {plain(name): value for name, value in module.named_parameters()}
+            for part, module in modules.items()
+        }
         with torch.no_grad():
             for each in self.changes:
                 own = parts[each.layer.part]
@@ -91,27 +96,21 @@ class Adapter:
                         value.copy_(before + scale * (after - before) if scale != 1.0 else after)
 
 
-def _by_plain_name(part: str, module: nn.Module) -> dict[str, Tensor]:
-    return {
-        plain_name(name) if part == "text_encoder" else name: value
-        for name, value in module.named_parameters()
-    }
-
-
-def is_adapter(names: Any) -> bool:
+def is_adapter(family: Family, names: Iterable[str]) -> bool:
     """Does any of a file's tensors belong to an adapter, by its name?"""
-    return any(_is_part(name) for name in names)
+    return any(_is_part(family, name) for name in names)
 
 
-def _is_part(name: str) -> bool:
+def _is_part(family: Family, name: str) -> bool:
     found = role_of(name)
-    flat = name.startswith(("lora_unet_", "lora_te", "lycoris_", "bundle_emb."))
+    flat = name.startswith(family.adapters.marks)
     return (
         flat or (found is not None and found.role != "alpha") or ("lora" in name and ".attentions." in name)
     )
 
 
 def read_adapter(
+    family: Family,
     source: str,
     shapes: Shapes,
     metadata: Mapping[str, str],
@@ -121,35 +120,37 @@ def read_adapter(
 ) -> Adapter:
     """The table of the file ``source``.
 
-    ``config`` is ``adapter_config.json`` beside it, ``declared`` the base's parts with their tensors' shapes,
-    and ``value`` gives the number in a tensor of one. Raises :class:`RefusedError`, naming the first tensor,
-    where one has no place, a layer's tensors are not all there, or how strongly it is to be added cannot be
-    known.
+    ``family`` is the base's, ``config`` is ``adapter_config.json`` beside the file, ``declared`` the base's
+    parts with their tensors' shapes, and ``value`` gives the number in a tensor of one. Raises
+    :class:`RefusedError`, naming the first tensor, where one has no place, a layer's tensors are not all
+    there, or how strongly it is to be added cannot be known.
     """
-    targets = Targets(declared)
-    settings = settings_of(source, metadata, config)
+    targets = Targets(family, declared)
+    settings = settings_of(family, source, metadata, config)
     if config is None:
-        _refuse_other_prefix(source, shapes, settings)
-    claimed, homes = _claimed(source, shapes, targets)
+        _refuse_other_prefix(family, source, shapes, settings)
+    claimed, homes = _claimed(family, source, shapes, targets)
     found = [
         _change(source, homes[name], roles, shapes, settings, value)
         for name, roles in sorted(claimed.items())
     ]
     _refuse_settings_of_others(source, settings, found)
-    return Adapter(tuple(found))
+    return Adapter(family, tuple(found))
 
 
-def _refuse_other_prefix(source: str, shapes: Shapes, settings: Mapping[str, Settings]) -> None:
+def _refuse_other_prefix(
+    family: Family, source: str, shapes: Shapes, settings: Mapping[str, Settings]
+) -> None:
     """Refuse settings in the metadata that name parts where the tensors name none, or the other way round:
     diffusers loads such a file without its settings, or not at all."""
-    named = any(name.startswith(("unet.", "text_encoder.")) for name in shapes)
+    named = any(name.partition(".")[0] in family.adapted and "." in name for name in shapes)
     if settings and named == ("" in settings):
         what = ("tensors name", "settings do not") if named else ("settings name", "tensors do not")
         raise RefusedError(f"{source}: its {what[0]} the part that they belong to, and its {what[1]}.")
 
 
 def _claimed(
-    source: str, shapes: Shapes, targets: Targets
+    family: Family, source: str, shapes: Shapes, targets: Targets
 ) -> tuple[dict[str, dict[str, str]], dict[str, Layer]]:
     """The tensors of each layer by role, and the layers."""
     layers: dict[str, dict[str, str]] = {}
@@ -157,14 +158,14 @@ def _claimed(
     adapters: dict[str, set[str]] = {}
     scaled = {name.removesuffix(".on_input") for name in shapes if name.endswith(".on_input")}
     for name in shapes:
-        if is_buffer(name):
+        if family.is_buffer(name):
             continue
         role = role_of(name)
         if role is None and name.endswith(".weight") and name.removesuffix(".weight") in scaled:
             role = Role(name.removesuffix(".weight"), "ia3")
         if role is None and name.endswith((".weight", ".bias")) and targets.find(name.rpartition(".")[0]):
             role = Role(name.rpartition(".")[0], f"base {name.rpartition('.')[2]}")
-        kind = other_kind(name)
+        kind = other_kind(family, name)
         if kind is not None:
             raise RefusedError(f"{source} holds {name} ({kind}), which is not merged.")
         if role is None:

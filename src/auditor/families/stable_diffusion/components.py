@@ -3,7 +3,19 @@ configuration may ask for."""
 
 from __future__ import annotations
 
-from auditor.families.stable_diffusion.configurations import BETAS
+import re
+
+from auditor.families.on_disk import EMA_KEYS, AdapterNames, Component, Configurations, Schedules
+from auditor.families.stable_diffusion.configurations import (
+    ALLOWED,
+    BETAS,
+    BLOCKS,
+    INDEX_KEYS,
+    NEVER_DRAWN_WITH,
+    PIPELINES,
+    REASONS,
+    RIGHT,
+)
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -65,3 +77,49 @@ LARGEST_NUMBERS = {
 
 LONGEST_BLOCKS = 8
 """The most blocks that a component may have."""
+
+COMPONENTS = tuple(
+    Component(name, classes, WEIGHTS.get(name), ALLOWED.get(name, ()), RIGHT.get(name, {}))
+    for name, classes in CLASSES.items()
+)
+"""The same tables, a component each."""
+
+CONFIGURATIONS = Configurations(
+    PIPELINES,
+    LIBRARIES,
+    INDEX_KEYS,
+    NEVER_DRAWN_WITH,
+    BLOCKS,
+    REASONS,
+    LARGEST_NUMBERS,
+    dict.fromkeys(("block", "down_block", "up_block"), LONGEST_BLOCKS),
+    EMA_KEYS,
+)
+"""What configurations may say, whatever component they are of."""
+
+SCHEDULES = Schedules(
+    {
+        kind: dict(zip(("beta_start", "beta_end", "beta_schedule"), BETAS[kind], strict=True))
+        for kind in ("DDPMScheduler", *BETAS)
+    },
+    NOISE_SCHEDULE,
+    PREDICTIONS,
+    FEWEST_TIMESTEPS,
+)
+"""What is read of the scheduler."""
+
+ADAPTERS = AdapterNames(
+    prefixes=(
+        ("unet.", "unet"),
+        ("text_encoder.", "text_encoder"),
+        ("base_model.model.unet.", "unet"),
+        ("base_model.model.text_encoder.", "text_encoder"),
+        ("base_model.model.", None),
+        ("model.diffusion_model.", "unet"),
+        ("diffusion_model.", "unet"),
+    ),
+    flat=(("lora_unet_", "unet"), ("lora_te_", "text_encoder"), ("lycoris_", None)),
+    marks=("lora_unet_", "lora_te", "lycoris_", "bundle_emb."),
+    others=((re.compile(r"lora_te[12]_|text_encoder_2\."), "for Stable Diffusion XL"),),
+)
+"""How peft, diffusers, kohya and LyCORIS name layers."""

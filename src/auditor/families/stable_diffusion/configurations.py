@@ -9,23 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SAVED = ("_class_name", "_diffusers_version", "_name_or_path", "_commit_hash")
-"""What diffusers writes into every configuration and reads nothing from."""
-
-EMA_KEYS = (
-    "optimization_step",
-    "decay",
-    "inv_gamma",
-    "min_decay",
-    "power",
-    "update_after_step",
-    "use_ema_warmup",
-)
-"""What diffusers' average of a training leaves in a configuration; no number of the model."""
+from auditor.families.on_disk import EMA_KEYS, SAVED
 
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "unet": (
-        *_SAVED,
+        *SAVED,
         *EMA_KEYS,
         "act_fn",
         "attention_head_dim",
@@ -54,7 +42,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "use_linear_projection",
     ),
     "vae": (
-        *_SAVED,
+        *SAVED,
         "act_fn",
         "block_out_channels",
         "force_upcast",

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from auditor.families.family import Condition, Family, Parts, SamplingScheduler
-from auditor.families.noising import DdpmNoising
+from auditor.families.stable_diffusion.files import StableDiffusionFiles
 from auditor.families.stable_diffusion.flops import denoiser_flops
 
-_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-}
+if TYPE_CHECKING:  # a checkpoint is admitted without torch
+    from torch import Tensor, nn
+
+    from auditor.families.noising import DdpmNoising
+
 _KEYS_AND_VALUES = (".attn2.to_k.", ".attn2.to_v.")
 
 
-class StableDiffusion(Family):
+class StableDiffusion(StableDiffusionFiles, Family):
     """Conditions are ``states``: the text encoder's last hidden states, (N, tokens, width)."""
 
-    name = "stable-diffusion"
-    title = "Stable Diffusion"
-    denoiser = "unet"
-    text = ("text_encoder",)
-    decoder = "vae"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def token_ids(self, parts: Parts, prompts: Sequence[str]) -> Tensor:
@@ -47,11 +40,19 @@ class StableDiffusion(Family):
 
     def noising(self, schedule: Mapping[str, Any]) -> DdpmNoising:
         """DDPM's."""
+        from auditor.families.noising import DdpmNoising
+
         return DdpmNoising(schedule)
 
     def sampling_scheduler(self, name: str, schedule: Mapping[str, Any]) -> SamplingScheduler:
         """DDIM (Song et al. 2021) or DPM-Solver++ (Lu et al. 2022)."""
-        kind, settings = _SCHEDULERS[name]
+        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+        kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+            "ddim": (DDIMScheduler, {"clip_sample": False}),
+            "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+        }
+        kind, settings = kinds[name]
         scheduler: SamplingScheduler = kind.from_config(dict(schedule), **settings)
         return scheduler
 

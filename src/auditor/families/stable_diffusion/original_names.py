@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from auditor.families.on_disk import Piece
+
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -52,15 +54,6 @@ _OPEN_CLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 _THIRDS = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Where a tensor lies in an original file: under which name, and which third of its first dimension
-    (None: all of it)."""
-
-    name: str
-    third: int | None = None
 
 
 def unet_names(declared: Iterable[str]) -> dict[str, str]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor._checkpoint.tokenizer_json import END, START, refuse_added, refuse_other_steps
 from auditor._files.json_files import parse_json
 from auditor.errors import RefusedError
+from auditor.families.clip.tokenizer_json import END, START, refuse_added, refuse_other_steps
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -111,6 +111,10 @@ class Vocabulary:
             ):
                 Path(folder, name).write_text(text, encoding="utf-8")
             return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def tokenizers(self) -> dict[str, Any]:
+        """The same, under the name of its folder."""
+        return {"tokenizer": self.tokenizer()}
 
 
 def read_vocabulary(source: str, read: Callable[[str], bytes | None]) -> Vocabulary:

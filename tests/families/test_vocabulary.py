@@ -14,9 +14,9 @@ from transformers import CLIPTokenizer
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
-from auditor._checkpoint.vocabulary import Vocabulary, read_vocabulary
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError
+from auditor.families.clip.vocabulary import Vocabulary, read_vocabulary
 
 PROMPTS = [
     "a photo of Borin Talvek",

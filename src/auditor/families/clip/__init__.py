@@ -1,0 +1,1 @@
+"""CLIP's tokenizer, which several families read prompts with."""
