@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/auditor demo --out demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --durations 40 -m "not science and not bench"
 	echo $(PLUGINS) | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/pytest
 
 science: $(READY)

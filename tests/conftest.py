@@ -3,8 +3,10 @@ the judge."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from auditor._audit.cells import PlannedSample, Role, Seeds
 from auditor._audit.evidence.counts import tally
 from auditor._audit.plan import Plan, make_plan
 from auditor._audit.verdict.assemble import report_of
+from auditor._files import bundled
+from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._journal.lines import (
     ArmLine,
@@ -32,6 +36,8 @@ from auditor._journal.lines import (
 )
 from auditor.policy import Policy
 from auditor.report import CheckpointFacts, Provenance, Report
+from tests.faults.forks import Forks
+from tests.nano import SITE, WEIGHTS, nano_erased
 
 SEEDS = Seeds("audit", "shared")
 FACTS = CheckpointFacts(
@@ -186,20 +192,64 @@ def plan(policy: Policy) -> Plan:
     return make_plan(policy)
 
 
+@pytest.fixture(scope="module")
+def nano() -> Iterator[None]:
+    """For a module of mechanics: what is called ``micro`` is the nano world here, in this process and in
+    those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundled, "_MICRO_WORLD", WEIGHTS)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SITE), os.environ.get("PYTHONPATH")])))
+        _forget_models()
+        yield
+    _forget_models()
+
+
+def _forget_models() -> None:
+    from auditor.builtins.clip.model import load_clip
+
+    load_clip.cache_clear()
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A checkpoint that was really erased, by a short MACE."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """``once(name, make)``: a folder that ``make`` fills once a session, whichever worker comes first. It
+    belongs to every test: copy what you change. Each world has its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / ("nano" if micro_world() == WEIGHTS else "micro") / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.with_suffix(".done").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                folder.with_suffix(".done").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def erased(once: Once) -> Path:
+    """A checkpoint that was really erased: by a short MACE, or by the nano world's recipe."""
+    return once("erased", _erase) / "mace"
+
+
+def _erase(folder: Path) -> None:
+    if micro_world() == WEIGHTS:
+        nano_erased(folder / "mace")
+        return
     from auditor._erase.erase import erase
     from auditor._erase.job import read_options
 
-    folder = tmp_path_factory.mktemp("erased") / "mace"
-    yield erase(
-        "micro",
-        short_policy(),
-        "mace",
-        folder,
-        options=read_options("micro-mace", ()) | {"steps": 5, "images": 4},
-    )
+    options = read_options("micro-mace", ()) | {"steps": 5, "images": 4}
+    erase("micro", short_policy(), "mace", folder / "mace", options=options)
 
 
 SMALL = {"images_per_cell": 10, "retained_per_arm": 10}
@@ -212,8 +262,20 @@ def policy_file(folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
-    """One short audit, run once for this module."""
+def finished(erased: Path, once: Once, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """One short audit, run once a session: its report and, for this module, a copy of its folder."""
+
+    def audit(folder: Path) -> None:
+        policy = policy_file(folder, budget=SMALL)
+        auditor.audit(str(erased), policy, folder / "run", cache=folder / "cache")
+
     folder = tmp_path_factory.mktemp("audit")
-    out = folder / "run"
-    return auditor.audit(str(erased), policy_file(folder, budget=SMALL), out, cache=folder / "cache"), out
+    shutil.copytree(once("finished", audit), folder, dirs_exist_ok=True)
+    return auditor.judge_folder(folder / "run"), folder / "run"
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """One process that forks for every command."""
+    with Forks(tmp_path_factory.mktemp("forks")) as server:
+        yield server

@@ -27,6 +27,8 @@ from auditor.policy import Decision, Gate, Policy
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, erased_well, journal_of, short_policy, verdict_of
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 ERASED, SECOND, THIRD = "Borin Talvek", "by-domain", "clip-again"
 CLIP = DETECTOR["use"]
 SHIP = Concept(name="ship", domain="objects", synonyms=("sailing boat",), prompts=("a {}",))

@@ -21,6 +21,8 @@ from auditor.plugin.instruments import make_probes
 from auditor.report import Control, Outcome, Report
 from tests.conftest import SMALL, erased_well, journal_of, policy_file, short_policy, verdict_of
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 SAMPLING = {"use": "sampling", "options": {"scheduler": "ddim", "steps": 6, "guidance": 3}}
 PROMPTS = {"use": "prompts", "options": {"prompts": {"Borin Talvek": ["Talvek, Borin", "a Borin Talvek"]}}}
 SAMPLED, ASKED = "sampling-ddim-6-steps-guidance-3", "prompts"

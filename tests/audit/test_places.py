@@ -17,6 +17,8 @@ from auditor.report import Report
 from tests.conftest import SMALL, policy_file
 from tests.files.test_places import SHARE
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_without_a_cache_the_audit_goes_on_and_says_so(erased: Path, tmp_path: Path) -> None:

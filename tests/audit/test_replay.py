@@ -19,6 +19,8 @@ from auditor.errors import AuditorError, UsageError
 from auditor.report import Outcome
 from tests.conftest import short_policy
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 @pytest.fixture(scope="module")
 def run(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

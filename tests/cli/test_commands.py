@@ -106,6 +106,8 @@ def test_a_closed_pipe_does_not_change_the_exit_code(finished: tuple[Report, Pat
 def test_importing_and_help_load_no_torch() -> None:
     script = """
 import sys, auditor, auditor._cli, auditor._audit.plan, auditor._audit.verdict.assemble, auditor.policy
+
+pytestmark = pytest.mark.usefixtures("nano")
 auditor._cli.cli.main(["--help"], standalone_mode=False)
 assert not {"torch", "diffusers", "transformers", "open_clip"} & set(sys.modules), sorted(sys.modules)
 """

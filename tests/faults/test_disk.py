@@ -26,6 +26,8 @@ from tests.faults.runs import (
     weights_of,
 )
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 CHANGES = {"sequential": True, "sampler": QUICK | {"batch": 8}}
 LARGER = {"images_per_cell": 20, "retained_per_arm": 20}
 SIZE = 16 << 20

@@ -27,6 +27,8 @@ from auditor.report import Outcome, Report
 from tests.faults.passing import edit_lines, policy_that_can_pass
 from tests.faults.runs import lines_of
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 ERASED = "Borin Talvek"
 
 

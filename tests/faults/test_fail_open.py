@@ -25,8 +25,6 @@ from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.sequential_tests import Outcomes
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, make_plan
-from auditor._erase.erase import erase
-from auditor._erase.job import read_options
 from auditor._files.images import from_png
 from auditor._journal.lines import BatchLine, ErrorLine, Line
 from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
@@ -36,8 +34,20 @@ from auditor.plugin._loader import Loaded, PluginRecord, load_plugins
 from auditor.plugin.contracts import Detection, ProbeSetting, TrainingRequest, Update
 from auditor.policy import Concept
 from auditor.report import Outcome, Report
-from tests.conftest import DETECTOR, SEEDS, erased_well, journal_of, samples_of, short_policy, verdict_of
+from tests.conftest import (
+    DETECTOR,
+    SEEDS,
+    Once,
+    erased_well,
+    journal_of,
+    samples_of,
+    short_policy,
+    verdict_of,
+)
 from tests.faults.runs import lines_of
+from tests.nano import nano_erased
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 # -- a laboratory: the real detector and the real probe, each with a switch for one fault --------------------
 
@@ -157,13 +167,14 @@ class Laboratory:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of this module's audits, what their probes train on, and a checkpoint that is well erased."""
-    folder, colours, ramp = (
-        tmp_path_factory.mktemp("laboratory"),
-        np.random.default_rng(0),
-        np.linspace(0, 1, 32)[:, None, None],
-    )
+    folder = tmp_path_factory.mktemp("laboratory")
+    return Path(shutil.copytree(once("laboratory", _furnish), folder, dirs_exist_ok=True))
+
+
+def _furnish(folder: Path) -> None:
+    colours, ramp = np.random.default_rng(0), np.linspace(0, 1, 32)[:, None, None]
     (folder / "examples").mkdir()
     for number in range(20):
         column = colours.integers(0, 256, 3) * ramp + colours.integers(0, 256, 3) * (1 - ramp)
@@ -173,14 +184,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     lines = [f'{{"file_name": "{number}.png", "text": "a gradient"}}' for number in range(20)]
     (folder / "examples" / "metadata.jsonl").write_text("\n".join(lines))
-    erase(
-        "micro",
-        short_policy(),
-        "mace",
-        folder / "erased",
-        options=read_options("micro-mace", ()) | {"steps": 40, "images": 4},
-    )
-    return folder
+    nano_erased(folder / "erased")
 
 
 @pytest.fixture

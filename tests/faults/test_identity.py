@@ -28,6 +28,8 @@ from auditor.report.compare import read_report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, drawn_twice, lines_of, timeless
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 @pytest.fixture(scope="module")
 def folder(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

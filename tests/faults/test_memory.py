@@ -18,6 +18,8 @@ from auditor.report import Outcome, Report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, batches, drawn_twice, lines_of
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 CPU = RuntimeError(
     "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
 )

@@ -23,6 +23,8 @@ from auditor.plugin.contracts import Probe, ProbeSetting, TrainingRequest, Updat
 from auditor.report import Outcome, Report
 from tests.faults.passing import document, edit_lines, gradients, never_erased, policy_that_can_pass
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 class GoesBlind(ClipZeroShot):
     """Sound while it looks at the base; from then on it never sees the erased concept."""

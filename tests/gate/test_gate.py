@@ -24,6 +24,8 @@ from auditor.policy import load_policy
 from auditor.report.compare import diff, read_report
 from tests.conftest import DETECTOR, short_policy
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 ROOT = Path(__file__).parents[2]
 GATE = ROOT / "examples" / "shell" / "gate.sh"
 ACTION = ROOT / "examples" / "github-action"

@@ -58,6 +58,8 @@ WRONG = {
 HEAD = """
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
+
+pytestmark = pytest.mark.usefixtures("nano")
 class Mine(Probe):
     name, summary = "mine", "a probe"
     def training_set(self, setting): return []

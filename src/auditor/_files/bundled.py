@@ -14,6 +14,7 @@ from pathlib import Path
 from auditor._files.entry_points import wanted_distributions
 
 _PACKAGE = Path(__file__).parents[1]
+_MICRO_WORLD = _PACKAGE / "microworld" / "weights"
 
 
 def policies_folder() -> Path:
@@ -25,7 +26,7 @@ def policies_folder() -> Path:
 def micro_world() -> Path:
     """The diffusers folder of the embedded default model (its CLIP, for open_clip, is the subfolder
     ``clip``)."""
-    return _PACKAGE / "microworld" / "weights"
+    return _MICRO_WORLD
 
 
 def bundled_policy(name: str) -> Path | None:
