@@ -13,7 +13,9 @@ import pytest
 import auditor
 from auditor._audit.plan import make_plan
 from auditor._audit.run.company import TrainingRun, companies
+from auditor._audit.run_folder.arms import ArmStore
 from auditor._diffusion.finetune import Training
+from auditor._diffusion.together import Together
 from auditor._journal.lines import ArmLine
 from auditor.plugin.fine_tune import FineTune
 from tests.conftest import SMALL, short_policy
@@ -104,6 +106,25 @@ def test_what_trains_in_its_own_way_is_trained_alone() -> None:
     assert Usual(Usual.Options()).lora_training("full") is None
     assert Usual(Usual.Options(eight_bit=True)).lora_training("lora") is None
     assert Usual(Usual.Options(rank=2)).lora_training("lora") == Training("lora", 1e-4, rank=2)
+
+
+@pytest.mark.parametrize("room", ["memory", "disk"])
+def test_without_room_for_a_company_each_is_trained_alone(
+    erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    def full(*given: object) -> object:
+        raise RuntimeError("CUDA out of memory")
+
+    if room == "memory":
+        monkeypatch.setattr(Together, "train", full)
+    else:
+        monkeypatch.setattr(ArmStore, "keep", lambda *given: False)
+    policy, out = policy_file(tmp_path, probes=probes(2), budget=SMALL), tmp_path / "run"
+    report = auditor.audit(str(erased), policy, out, cache=tmp_path / "cache")
+    arms = [line for line in lines_of(out) if isinstance(line, ArmLine) and line.fit]
+    assert [line.company for line in arms] == [(), ()]
+    assert {cell.images for cell in report.cells if cell.arm in {line.arm for line in arms}} == {10}
+    assert any("each is trained alone" in warning for warning in report.provenance.warnings)
 
 
 def test_weights_that_were_lost_are_trained_again_in_the_same_company(erased: Path, tmp_path: Path) -> None:

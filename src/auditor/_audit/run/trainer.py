@@ -65,7 +65,7 @@ class Trainer:
         self._original = Original(erased)
         self.no_op = NoOpControl(self._original, erased, drawing, record, recheck)
         self._no_room = False
-        """Did a company not fit into memory?"""
+        """Did a company not fit into memory, or its weights on the disk?"""
 
     def _facts(self, run: TrainingRun) -> tuple[WeightProbe, ProbeUse, str]:
         return (
@@ -138,7 +138,7 @@ class Trainer:
         if self._no_room:  # outside: the error holds what was computed
             free_memory()
             self._record.write(
-                NoteLine(text="Memory ran out with several probes in one pass: each is trained alone.")
+                NoteLine(text="There is no room for several probes at once: each is trained alone.")
             )
 
     def _is_begun(self, group: Sequence[TrainingRun]) -> bool:
@@ -199,7 +199,11 @@ class Trainer:
                 continue
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])
-            self._keep(arm.name, probe, reached, None, company)
+            weights = digest_of_arm(model)
+            if not self._arms.keep(model, reached.change.tensors, weights):
+                self._no_room = True  # on the disk: it is trained alone when it is drawn
+                return
+            self._write(arm.name, probe, reached, weights, None, company)
 
     def _with_lora(self, factors: Factors, rank: int) -> DiffusionModel:
         """A copy of the erased model with a LoRA laid on, as one that was trained alone has it."""
@@ -252,20 +256,22 @@ class Trainer:
         ) as doses:
             for reached in doses:
                 name = arms[reached.dose].name
-                weights = self._keep(name, probe, reached, least, ())
+                weights = digest_of_arm(reached.model)
+                self._arms.keep(reached.model, reached.change.tensors, weights)
+                self._write(name, probe, reached, weights, least, ())
                 draw(name, rebuilt(self._original, reached.model, reached.change, weights))
 
-    def _keep(
+    def _write(
         self,
         arm: str,
         probe: WeightProbe,
         reached: Reached,
+        weights: str,
         least: float | None,
         company: tuple[str, ...],
-    ) -> str:
-        """Keep an arm's weights and write it down. Returns their digest."""
-        change, weights = reached.change, digest_of_arm(reached.model)
-        self._arms.keep(reached.model, change.tensors, weights)
+    ) -> None:
+        """Write an arm down that is ready."""
+        change = reached.change
         self._record.arm(
             ArmLine(
                 arm=arm,
@@ -282,7 +288,6 @@ class Trainer:
                 company=company,
             )
         )
-        return weights
 
     def kept(self, arm: str) -> DiffusionModel | None:
         """An arm as it was trained and kept; None where its weights are not there, or not the ones that were
