@@ -15,6 +15,8 @@ import pytest
 
 from auditor.report import Report
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 AUDITOR = (sys.executable, "-m", "auditor")
 LOUD = """
 import atexit, os, subprocess, sys, threading, time
@@ -36,8 +38,6 @@ WATCHED = """
 import sys
 from auditor._cli.live import watch, watch_steps
 from auditor._cli.output import leave, settle
-
-pytestmark = pytest.mark.usefixtures("nano")
 settle()
 with watch() as progress:
     progress.stage("admitting checkpoints")

@@ -30,6 +30,8 @@ from auditor.errors import PluginError, UsageError
 from auditor.plugin import Concept, Detection
 from tests.study.test_document import STUDY, written
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 METRICS = """
 images: {erased: 1, retained: 1, unrelated: 1}
 unrelated: {names: micro-objects-random, prompts: paper-objects}
@@ -283,8 +285,6 @@ def test_two_processes_that_were_killed_end_with_the_same_table(
 BROKEN = """
 from auditor.plugin import hookimpl
 from auditor.builtins.probes.finetune import InDomain
-
-pytestmark = pytest.mark.usefixtures("nano")
 
 
 class Broken(InDomain):
