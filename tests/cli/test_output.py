@@ -15,8 +15,6 @@ import pytest
 
 from auditor.report import Report
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 AUDITOR = (sys.executable, "-m", "auditor")
 LOUD = """
 import atexit, os, subprocess, sys, threading, time

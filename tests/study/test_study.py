@@ -30,8 +30,6 @@ from auditor.errors import PluginError, UsageError
 from auditor.plugin import Concept, Detection
 from tests.study.test_document import STUDY, written
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 METRICS = """
 images: {erased: 1, retained: 1, unrelated: 1}
 unrelated: {names: micro-objects-random, prompts: paper-objects}
