@@ -22,7 +22,6 @@ from auditor._checkpoint.hub_answers import ask
 from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, UsageError
 from tests.checkpoint.hub_server import Hub, digest_of, folder_files, serve
-from tests.faults.forks import FRESH_CLIENT, LIBRARIES, Forks
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 FILES = {
@@ -51,19 +50,11 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    global forks
-    with Forks(tmp_path_factory.mktemp("forks"), LIBRARIES) as forks:
-        yield
-
-
-forks: Forks
-
-
 def run(hub: Hub, cache: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    where = environment(hub, cache) | more
-    return forks.command(*arguments, env=where, prelude=FRESH_CLIENT)
+    command = [sys.executable, "-m", "auditor", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(hub, cache) | more, timeout=120
+    )
 
 
 def offline_digest(hub: Hub, cache: Path, source: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,8 @@ import auditor
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -106,8 +108,6 @@ def test_a_closed_pipe_does_not_change_the_exit_code(finished: tuple[Report, Pat
 def test_importing_and_help_load_no_torch() -> None:
     script = """
 import sys, auditor, auditor._cli, auditor._audit.plan, auditor._audit.verdict.assemble, auditor.policy
-
-pytestmark = pytest.mark.usefixtures("nano")
 auditor._cli.cli.main(["--help"], standalone_mode=False)
 assert not {"torch", "diffusers", "transformers", "open_clip"} & set(sys.modules), sorted(sys.modules)
 """

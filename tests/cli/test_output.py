@@ -36,8 +36,6 @@ WATCHED = """
 import sys
 from auditor._cli.live import watch, watch_steps
 from auditor._cli.output import leave, settle
-
-pytestmark = pytest.mark.usefixtures("nano")
 settle()
 with watch() as progress:
     progress.stage("admitting checkpoints")

@@ -25,6 +25,8 @@ from tests.faults.runs import (
     weights_of,
 )
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 LEARN = {
     "candidates": "micro-people",
     "prompts": "paper-people",
@@ -231,8 +233,6 @@ def test_an_interrupted_run_ends_with_130(forks: Forks, erased: Path, tmp_path: 
 STUBBORN = """
 import time
 from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
-
-pytestmark = pytest.mark.usefixtures("nano")
 def detect(self, images, concepts):
     for word in ("first", "second"):
         print(word, flush=True)

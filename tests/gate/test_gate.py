@@ -44,6 +44,7 @@ def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> sub
     given = {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "HOME": str(folder),
+        "PYTHONPATH": os.environ["PYTHONPATH"],
         "AUDITOR_CHECKPOINT": checkpoint,
         "AUDITOR_POLICY": str(policy),
         "AUDITOR_POLICY_DIGEST": f"sha256:{pinned_digest(policy)}",

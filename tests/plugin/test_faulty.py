@@ -23,6 +23,8 @@ from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, short_policy
 from tests.faults.test_fail_open import HEALTHY, shared  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 FAULTY = Path(__file__).with_name("faulty.py")
 NAMES = [name for name in FAULTY.read_text().split('"') if name.startswith(("probe-", "detector-"))]
 AT_RUN = [
@@ -58,8 +60,6 @@ WRONG = {
 HEAD = """
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Probe
-
-pytestmark = pytest.mark.usefixtures("nano")
 class Mine(Probe):
     name, summary = "mine", "a probe"
     def training_set(self, setting): return []

@@ -284,8 +284,6 @@ BROKEN = """
 from auditor.plugin import hookimpl
 from auditor.builtins.probes.finetune import InDomain
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 
 class Broken(InDomain):
     name = "broken"
