@@ -45,8 +45,13 @@ def test_the_report_reads_back_and_judging_again_gives_the_same_bytes(finished: 
 def test_the_same_call_again_draws_nothing(finished: tuple[Report, Path], erased: Path) -> None:
     report, out = finished
     lines = (out / "journal.jsonl").read_bytes()
-    assert auditor.audit(str(erased), out.parent / "policy.yaml", out, cache=out.parent / "cache") == report
+    again, once_more = (
+        auditor.audit(str(erased), out.parent / "policy.yaml", out, cache=out.parent / "cache")
+        for _ in range(2)
+    )
     assert (out / "journal.jsonl").read_bytes() == lines
+    assert again == once_more
+    assert (again.cells, again.controls, again.verdict) == (report.cells, report.controls, report.verdict)
 
 
 def test_another_audit_of_the_same_base_takes_its_pictures_from_the_cache(

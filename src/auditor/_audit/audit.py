@@ -136,15 +136,16 @@ def audit(
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
     with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
-        speed = _speed(runner, call_cost(plan, opened), *took)
+        calls = training_calls_by_arm(plan, instruments.probes)
+        speed = _speed(runner, call_cost(plan, opened), calls, *took)
         if speed is not None:
             keep_speed(cache, speed)
     return report
 
 
-def _speed(runner: Runner, once: int, start: float, whole: float) -> Speed | None:
+def _speed(runner: Runner, once: int, calls: Mapping[str, int], start: float, whole: float) -> Speed | None:
     """How quick this call was, by its own lines; None where it drew or trained nothing."""
-    tally, drawing, calls = runner.record.tally, runner.drawing, training_calls_by_arm(runner.plan)
+    tally, drawing = runner.record.tally, runner.drawing
     before = {id(line) for line in tally.earlier_batches}
     lines = [line for line in tally.all_batches() if id(line) not in before and not line.cached]
     images = sum(len(line.samples) for line in lines)

@@ -4,7 +4,7 @@ memory, minutes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from auditor._audit.cells import (
@@ -23,7 +23,7 @@ from auditor._checkpoint.admit import Checkpoint
 from auditor._checkpoint.folder import configs_of
 from auditor._files.safetensors_header import read_header
 from auditor._stats.design import Outlook, fixed_outlook
-from auditor.plugin.contracts import WeightProbe
+from auditor.plugin.contracts import AnyProbe, WeightProbe
 from auditor.plugin.fine_tune import FineTuneOptions
 from auditor.plugin.instruments import make_probes, training_calls_of
 
@@ -185,9 +185,10 @@ def training_calls(plan: Plan) -> int:
     return sum(training_calls_by_arm(plan).values())
 
 
-def training_calls_by_arm(plan: Plan) -> dict[str, int]:
-    """The same by model state: what it takes from the dose before."""
-    found, probes = {}, make_probes(plan.policy)
+def training_calls_by_arm(plan: Plan, probes: Sequence[AnyProbe] | None = None) -> dict[str, int]:
+    """The same by model state: what it takes from the dose before. ``probes``: the policy's, if they are made
+    already."""
+    found, probes = {}, probes or make_probes(plan.policy)
     for number, use, _ in plan.training:
         probe, before = probes[number], 0
         if not isinstance(probe, WeightProbe):

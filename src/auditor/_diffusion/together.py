@@ -100,7 +100,7 @@ class Together:
         predicted, wanted = noised_prediction(
             self._model, noising, latents, noise, times, Condition.joined(*conditions)
         )
-        return (predicted - wanted).square().view(len(active), -1).mean(1).sum()
+        return (predicted - wanted).square().reshape(len(active), -1).mean(1).sum()
 
     def _snapshot(self, number: int) -> Factors:
         return {
