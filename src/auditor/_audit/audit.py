@@ -37,7 +37,7 @@ from auditor._journal.lines import ErrorLine
 from auditor._journal.seal import read_key
 from auditor._process.machine import default_cache, device_kind, torch_threads, versions
 from auditor._process.signals import stoppable
-from auditor.errors import PluginError, PolicyError, RefusedError, said
+from auditor.errors import AuditorError, PluginError, PolicyError, RefusedError, said
 from auditor.plugin._loader import broken_plugins, named_files
 from auditor.plugin._observers import Observers
 from auditor.plugin.instruments import Instruments, make_instruments
@@ -135,7 +135,9 @@ def audit(
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
-    with suppress(OSError, ValueError):  # a forecast's convenience is no reason to lose a report
+    with suppress(
+        OSError, ValueError, AuditorError
+    ):  # a forecast's convenience is no reason to lose a report
         calls = training_calls_by_arm(plan, instruments.probes)
         speed = _speed(runner, call_cost(plan, opened), calls, *took)
         if speed is not None:
