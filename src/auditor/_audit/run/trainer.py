@@ -117,7 +117,8 @@ class Trainer:
 
     def train_company(self, run: TrainingRun, training_set: Callable[[TrainingRun], TrainingSet]) -> None:
         """Train ``run`` with its company, and others beside them where threads are left, and keep what became
-        of each. Does nothing where it is to be trained alone.
+        of each. Does nothing where it is to be trained alone. Where a FAIL ends the run, what the first shows
+        is not waited for beside others.
 
         What breaks a companion is an error of its own arms.
         """
@@ -125,8 +126,10 @@ class Trainer:
         if self._no_room or len(own) < (1 if small else 2):
             return
         groups = [own]
+        first_alone = self._plan.policy.on_fail == "stop" and run == next(iter(self._companies))
+        room = lanes() if small and not first_alone else 1
         for other in dict.fromkeys(self._companies.values()):
-            if len(groups) < (lanes() if small else 1) and run not in other and not self._is_begun(other):
+            if len(groups) < room and run not in other and not self._is_begun(other):
                 groups.append(self._company(other[0]))
         ready = [self._all_ready(group, run, training_set) for group in groups]
         try:
