@@ -21,6 +21,7 @@ from auditor.plugin.fine_tune import FineTune
 from tests.conftest import SMALL, short_policy
 from tests.faults.runs import lines_of, policy_file, timeless, weights_of
 
+pytestmark = pytest.mark.usefixtures("nano")
 LORA = Training("lora", 1e-3)
 OPTIONS = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1}
 
