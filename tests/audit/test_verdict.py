@@ -188,6 +188,16 @@ def test_a_probe_without_a_sham_says_that_it_has_none(plan: Plan) -> None:
     assert [control.passed for control in report.controls if control.name == "sham"] == [None]
 
 
+@pytest.mark.parametrize(
+    "parts", [{}, {"vae": 0.0}, {"text_encoder": 0.0}, {"text_encoder": 0.0, "other": 0.0}]
+)
+def test_a_part_that_was_not_compared_with_the_bases_is_no_pass(plan: Plan, parts: dict[str, float]) -> None:
+    compared, *rest = journal_of(plan, erased_well)
+    report = verdict_of(plan, [compared.model_copy(update={"parts": parts}), *rest])
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert [c.n for c in report.controls if c.name == "text encoder" and not c.passed] == [0]
+
+
 def test_a_run_that_does_not_replay_is_no_pass(plan: Plan) -> None:
     counted = tally(plan, SEEDS, journal_of(plan, erased_well))
     for difference, outcome in ((3, Outcome.PASS), (200, Outcome.INCONCLUSIVE)):

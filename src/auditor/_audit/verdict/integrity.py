@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._audit.verdict.facts import Facts
+from auditor.families.registry import families
 from auditor.report import Control
 
 _PARTS = {"text_encoder": ("text encoder", "base-text-encoder"), "vae": ("autoencoder", "base-autoencoder")}
@@ -42,7 +43,21 @@ def of_the_text(facts: Facts) -> Iterator[Control]:
         n=0 if line is None else line.prompts,
         sentence=sentence,
     )
-    for part, distance in {} if line is None else line.parts.items():
+    if line is None:
+        return
+    if not any(line.parts.keys() == {*each.text, each.decoder} for each in families()):
+        yield Control(
+            name="text encoder",
+            arm="erased",
+            passed=False,
+            value=None,
+            limit=0.0,
+            p=None,
+            n=0,
+            sentence="Not every part beside the denoiser was compared with the base's: only "
+            f"{', '.join(sorted(line.parts)) or 'none'}. Audit again in a new folder.",
+        )
+    for part, distance in line.parts.items():
         if distance == 0:
             continue
         name, probe = _PARTS.get(part, (f"part '{part}'", None))
