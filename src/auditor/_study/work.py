@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor._audit.run.probing import check_training, train
+from auditor._audit.run.probing import Looking, check_training, train
 from auditor._audit.run.training_set import TrainingSet, make_training_set
 from auditor._audit.run_folder.arms import digest_of_arm
 from auditor._checkpoint import Checkpoint, open_checkpoint
@@ -189,7 +189,8 @@ class Worker:
             self._progress.step(f"training {name}", step, use.doses[-1])
 
         seed = self.plan.training_seed(name, erased.replicate)
-        with closing(train(probe, use, made.original, made.model, training, seed, on_step)) as reached_doses:
+        looking = Looking(probe, use, made.original, made.model, training, seed)
+        with closing(train(looking, on_step)) as reached_doses:
             for reached in reached_doses:
                 facts: dict[str, object] = {
                     "making": reached.seconds,

@@ -69,7 +69,8 @@ def allowed_changes(probe: WeightProbe, use: ProbeUse) -> tuple[str, ...]:
 
 
 class Looking:
-    """Looks at what became of a copy of the erased model in one training run."""
+    """Looks at what becomes of a copy of the erased model in one training run. ``base`` is needed for probes
+    that put a part of it back."""
 
     def __init__(
         self,
@@ -81,7 +82,8 @@ class Looking:
         seed: int,
         base: DiffusionModel | None = None,
     ) -> None:
-        self._probe, self._original, self._base = probe, original, base
+        self.probe, self.use, self.original, self.base = probe, use, original, base
+        self.training, self.seed = training, seed
         self._allowed = allowed_changes(probe, use)
         self._losses = held_out_losses(erased, training, seed), trained_losses(erased, training, seed)
         self._before = [losses(erased) for losses in self._losses]
@@ -89,34 +91,22 @@ class Looking:
     def reached(self, dose: int, model: DiffusionModel, seconds: float) -> Reached:
         """What is known of ``model``, which took ``seconds`` to make. Raises :class:`PluginError` where it
         differs in more than the probe says."""
-        change = self._original.change(
-            model, self._allowed, door.title(self._probe), may_be_nothing=bool(self._probe.puts_back)
+        change = self.original.change(
+            model, self._allowed, door.title(self.probe), may_be_nothing=bool(self.probe.puts_back)
         )
         (held_out_before, trained_before), (held_out, trained) = (
             self._before,
             [losses(model) for losses in self._losses],
         )
-        _check_put_back(self._probe, model, self._base)
+        _check_put_back(self.probe, model, self.base)
         return Reached(dose, model, change, held_out_before, held_out, trained_before, trained, seconds)
 
 
-def train(
-    probe: WeightProbe,
-    use: ProbeUse,
-    original: Original,
-    erased: DiffusionModel,
-    training: TrainingSet,
-    seed: int,
-    on_step: Callable[[int], None],
-    base: DiffusionModel | None = None,
-) -> Generator[Reached, None, None]:
+def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached, None, None]:
     """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other
-    than its contract says.
-
-    ``base`` is needed for probes that put a part of it back.
-    """
-    looking = Looking(probe, use, original, erased, training, seed, base)
-    model, who = original.fresh(), door.title(probe)
+    than its contract says."""
+    probe, use, seed, base = looking.probe, looking.use, looking.seed, looking.base
+    model, who = looking.original.fresh(), door.title(probe)
     parts = {
         name: copy.deepcopy(base.modules[name])
         for name in probe.puts_back
@@ -124,8 +114,8 @@ def train(
     }
     update = Update(
         model,
-        training.images.clone(),
-        training.captions,
+        looking.training.images.clone(),
+        looking.training.captions,
         use.method,
         use.doses,
         seed,

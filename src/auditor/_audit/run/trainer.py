@@ -254,9 +254,9 @@ class Trainer:
             self._record.progress.step(last, step, use.doses[-1])
 
         base = self._drawing.base
-        with closing(
-            train(probe, use, self._original, self._erased, training, self._seed(run), on_step, base)
-        ) as doses:
+        seed = self._seed(run)
+        looking = Looking(probe, use, self._original, self._erased, training, seed, base)
+        with closing(train(looking, on_step)) as doses:
             for reached in doses:
                 name = arms[reached.dose].name
                 weights = digest_of_arm(reached.model)
