@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from auditor._diffusion.drawing import DrawAtOnce, draw_checked, draw_in_batches, is_out_of_memory
+from auditor._diffusion.drawing import DrawAtOnce, draw_checked, draw_in_batches
 
 
 def pictures(seeds: Sequence[int]) -> Tensor:
@@ -37,21 +37,6 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_halved() -> None:
     assert [part for part, *_ in parts] == [slice(start, start + 2) for start in range(0, 10, 2)]
     assert torch.equal(torch.cat([images for _, images, _ in parts]), pictures(range(10)))
     assert all(flaws == [None, None] for *_, flaws in parts)
-
-
-@pytest.mark.parametrize(
-    ("error", "known"),
-    [
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (torch.OutOfMemoryError("CUDA out of memory."), True),
-        (MemoryError(), True),
-        (RuntimeError("expected scalar type Float but found Half"), False),
-        (ValueError("no"), False),
-    ],
-)
-def test_every_word_for_no_memory_is_known(error: BaseException, known: bool) -> None:
-    assert is_out_of_memory(error) is known
 
 
 def test_what_does_not_hold_one_image_is_an_error() -> None:

@@ -73,7 +73,7 @@ def is_base(model: DiffusionModel, erased: Path) -> bool:
 
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind == "cpu" else pytest.mark.science) for kind in ERRORS]
-)  # that all kinds are known for what they are: tests/diffusion/test_drawing.py
+)  # that all kinds are known for what they are: tests/diffusion/test_memory.py
 def test_a_batch_that_does_not_fit_is_halved_and_the_audit_goes_on(
     audit: Callable[..., Report], tmp_path: Path, kind: str
 ) -> None:

@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from auditor._diffusion.memory import free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import draw
 from auditor._files.images import flaw_of
-from auditor.errors import said
 from auditor.policy import Sampler
-
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Sequence[bool]]]
 """Prompts and seeds in; images (uint8, (N, 3, H, W), CPU) out, and for each whether it is finite."""
@@ -75,16 +72,3 @@ def draw_in_batches(
             start += len(images)
             continue
         free_memory()  # outside: the error holds what was computed
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch says so in its own class on a GPU and in words on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in said(error).lower() for words in _NO_MEMORY
-    )
-
-
-def free_memory() -> None:
-    """Give back what torch keeps of a GPU's memory for later."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

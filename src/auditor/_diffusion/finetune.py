@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from auditor._diffusion.denoising import noised_prediction, training_draw
+from auditor._diffusion.memory import in_parts
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.side_by_side import is_small
 from auditor._process.machine import torch_threads
@@ -177,7 +178,7 @@ def denoising_losses(
     timesteps.
 
     Timesteps and noise depend on ``seed`` and the example's index only, so two states of a model are compared
-    on the same.
+    on the same. At most ``batch`` rows go through the denoiser at once, fewer where memory runs out.
     """
     noising = model.noising()
     generator = torch.Generator().manual_seed(seed)
@@ -185,11 +186,13 @@ def denoising_losses(
     strata = torch.arange(timesteps_each).repeat(len(examples)) + torch.rand(len(rows), generator=generator)
     times = noising.spread(strata / timesteps_each)
     noise = torch.randn((len(rows), *examples.means.shape[1:]), generator=generator)
-    losses = []
-    for part in torch.arange(len(rows)).split(batch):
+
+    def measured(part: slice) -> Tensor:
         index, moments, drawn = (each[part].to(model.device) for each in (rows, times, noise))
         predicted, wanted = noised_prediction(
             model, noising, examples.means[index], drawn, moments, examples.condition[index]
         )
-        losses.append((predicted - wanted).square().flatten(1).mean(1).double().cpu())
-    return torch.cat(losses).view(len(examples), timesteps_each).mean(1)
+        return (predicted - wanted).square().flatten(1).mean(1).double()
+
+    losses = torch.cat(in_parts(measured, len(rows), batch)).cpu()
+    return losses.view(len(examples), timesteps_each).mean(1)

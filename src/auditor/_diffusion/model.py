@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor._diffusion.memory import in_parts
 from auditor.families.family import Condition, Family, Noising
 
 _TEXT_BATCH = 64
 _TEXT_BATCH_GPU = 16  # always as many: a GPU chooses how it adds by the number of rows
 _DECODED = 4 * 64 * 64  # latent pixels that a GPU decodes at once: 3 GiB of activations in float32
+_MOST_ENCODED = 64  # images
+_PIXELS_ENCODED = 4 * 512 * 512  # four images of 512 px take 2.5 GiB of activations in float32
 _NAMES_ALONE = ("architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
 
 
@@ -162,13 +165,19 @@ class DiffusionModel:
         return self.family.projections(self.denoiser)
 
     @torch.no_grad()
-    def encode(self, images: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scaled latents of ``images`` (uint8, (N, 3, H, W))."""
-        pairs = [
-            self.family.encode(self.parts, part.to(self.device, torch.float32) / 127.5 - 1)
-            for part in images.split(batch)
-        ]
-        means, deviations = zip(*pairs, strict=True)
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents of ``images`` (uint8, (N, 3, H, W)).
+
+        At most 64 images of at most a million pixels in all go through the autoencoder at once, fewer where
+        memory runs out.
+        """
+
+        def encoded(rows: slice) -> tuple[Tensor, Tensor]:
+            pixels = images[rows].to(self.device, torch.float32) / 127.5 - 1
+            return self.family.encode(self.parts, pixels)
+
+        at_once = max(1, min(_MOST_ENCODED, _PIXELS_ENCODED // max(1, images.shape[-2] * images.shape[-1])))
+        means, deviations = zip(*in_parts(encoded, max(1, len(images)), at_once), strict=True)
         return torch.cat(means), torch.cat(deviations)
 
     @torch.no_grad()

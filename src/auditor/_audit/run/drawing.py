@@ -17,7 +17,8 @@ from auditor._audit.run.measuring import Measurer
 from auditor._audit.run.recorder import Deadline, Recorder, Stop
 from auditor._audit.run.scoring import Answer, Scorer, question
 from auditor._checkpoint.load import in_precision, precision_name
-from auditor._diffusion.drawing import draw_checked, free_memory, is_out_of_memory
+from auditor._diffusion.drawing import draw_checked
+from auditor._diffusion.memory import free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import batch_size, draw
 from auditor._files.digest import sha256_json

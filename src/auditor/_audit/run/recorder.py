@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from auditor._audit.cells import Arm
 from auditor._audit.evidence.counts import Tally
 from auditor._audit.progress import Progress
-from auditor._diffusion.drawing import is_out_of_memory
+from auditor._diffusion.memory import is_out_of_memory
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, ErrorLine, Line, NoteLine, StartLine
 from auditor._process.device import device_kind

@@ -19,8 +19,8 @@ from auditor._audit.run.recorder import Deadline, Recorder
 from auditor._audit.run.second_look import Recheck
 from auditor._audit.run.training_set import TrainingSet
 from auditor._audit.run_folder.arms import ArmStore, digest_of_arm, rebuilt
-from auditor._diffusion.drawing import free_memory, is_out_of_memory
 from auditor._diffusion.finetune import Examples, Training, lora_config
+from auditor._diffusion.memory import free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.original import Original
 from auditor._diffusion.seeds import training_seed
