@@ -12,6 +12,7 @@ from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import draw, first_noise
+from auditor.errors import UsageError
 from auditor.policy import Sampler
 
 SAMPLER = Sampler(scheduler="dpm-solver++", steps=6, guidance=4.0, size=32)
@@ -123,3 +124,11 @@ def test_a_gpu_draws_from_copies_of_the_weights_and_holds_its_own_again(model: D
         draw(half, PROMPTS, range(3), SAMPLER, rows=3)
     hook.remove()
     assert all(value is before[name] for name, value in model.denoiser.named_parameters())
+
+
+def test_without_a_compiler_nothing_is_compiled(
+    model: DiffusionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match=r"sampler.compile needs a C\+\+ compiler"):
+        draw(model, PROMPTS, range(3), SAMPLER.model_copy(update={"compile": True}))

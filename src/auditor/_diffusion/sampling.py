@@ -7,6 +7,7 @@ number of rows: a batch that is too short is filled up, and what was too much th
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from auditor._diffusion.half import half_weights
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.side_by_side import is_small, side_by_side
 from auditor._process.device import device_memory
+from auditor.errors import UsageError
 from auditor.families.family import Condition
 from auditor.policy import Sampler
 
 _LATENT_PIXELS_PER_BATCH = 8192  # 2 x 64 x 64: two images at 512 px, 128 at 32 px
 _LARGEST_BATCH = 64
+_COMPILERS = ("c++", "g++", "clang++")
 _AT_ONCE = 32  # images of a small denoiser that one thread draws together
 _ON_A_GPU = ((40 * 10**9, 16), (20 * 10**9, 8), (0, 4))
 """(bytes of memory from which on, images of 64 x 64 latent pixels that are drawn at once)."""
@@ -157,7 +160,12 @@ def _draw(
 
 @contextmanager
 def _compiled(model: DiffusionModel) -> Iterator[None]:
-    """While open, the denoiser is called as ``torch.compile`` made it for the shapes that it meets."""
+    """While open, the denoiser is called as ``torch.compile`` made it for the shapes that it meets. Raises
+    :class:`UsageError` where there is no compiler."""
+    if not any(map(shutil.which, _COMPILERS)):
+        raise UsageError(
+            "sampler.compile needs a C++ compiler, and none is installed: install g++, or leave it out."
+        )
     denoiser = model.denoiser
     denoiser.compile(dynamic=False)
     try:
