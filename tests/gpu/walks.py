@@ -1,7 +1,7 @@
 """Whole erasures and audits in a few steps, whatever the device: what breaks, or is not as it was.
 
-Used on a real GPU (``make gpu``) and on a pretended one (:mod:`tests.pretended_gpu`); they need nothing beside
-auditor itself.
+Used on a real GPU (``make gpu``) and on a pretended one (:mod:`tests.pretended_gpu`); they need nothing
+beside auditor itself.
 """
 
 from __future__ import annotations
@@ -77,12 +77,20 @@ def erase_with(eraser: str, folder: Path) -> Path:
     return erase("micro", small_policy(), eraser, folder / eraser, options=ERASERS[eraser])
 
 
-def audit_and_replay(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """An audit with trained probes, and its replay."""
+FEWER = {
+    "probes": [{"use": "in-domain", "method": "lora", "doses": [2], "options": TRAIN}],
+    "metrics": [],
+    "budget": {"images_per_cell": 5, "retained_per_arm": 10},
+}
+"""What makes the small policy one for a quick look."""
+
+
+def audit_and_replay(checkpoint: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """An audit with trained probes by the small policy with ``changes``, and its replay."""
     import auditor
     from auditor._audit.replay import replay
 
-    auditor.audit(str(checkpoint), small_policy(), folder / "run", cache=folder / "cache")
+    auditor.audit(str(checkpoint), small_policy(**changes), folder / "run", cache=folder / "cache")
     report = replay(folder / "run", 20)
     again = report.provenance.replay
     assert again is not None

@@ -1,5 +1,5 @@
-"""``python -m tests.pretended_gpu SCRIPT …`` starts a script with what a pretended GPU needs; ``… -m MODULE …`` a
-module."""
+"""``python -m tests.pretended_gpu SCRIPT …`` starts a script with what a pretended GPU needs; ``-m MODULE``
+in its place a module."""
 
 import os
 import sys

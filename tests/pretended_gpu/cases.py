@@ -1,8 +1,8 @@
-"""Walks through the product on a pretended GPU, in a process of their own: what autograd knows of a device cannot
-be taken back.
+"""Walks through the product on a pretended GPU, in a process of their own: what autograd knows of a device
+cannot be taken back.
 
-``python -m tests.pretended_gpu -m tests.pretended_gpu.cases FOLDER drawing shapes,sd21`` writes what was found into
-``FOLDER/drawing.json`` and ``FOLDER/shapes,sd21.json``.
+``python -m tests.pretended_gpu -m tests.pretended_gpu.cases FOLDER drawing shapes,sd21`` writes what was
+found into ``FOLDER/drawing.json`` and ``FOLDER/shapes,sd21.json``.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
         draw(model, ...)
     gpu.waits                       # what would have made the CPU wait for the GPU, by kind and line
 
-``PretendedGpu(shapes=True)`` keeps shapes alone: models of any size fit, ``gpu.memory[0].peak`` counts the bytes
-of live tensors and ``gpu.operations`` the launches. The process must be started with
+``PretendedGpu(shapes=True)`` keeps shapes alone: models of any size fit, ``gpu.memory[0].peak`` counts the
+bytes of live tensors and ``gpu.operations`` the launches. The process must be started with
 :func:`tests.pretended_gpu.driver.environment`.
 """
 

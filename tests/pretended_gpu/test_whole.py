@@ -1,4 +1,5 @@
-"""Whole erasures and audits on a pretended GPU: nothing is on a wrong device, no plugin's call ends in an error."""
+"""Whole erasures and audits on a pretended GPU: nothing is on a wrong device, no plugin's call ends in an
+error."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checkpoints of Stable Diffusion's true shape with random weights, and what each step with them takes; run
 as a script.
 
-``python -m tests.science.true_size make FOLDER sd1|sd2|sd21`` writes one; ``... measure STEP FOLDER [WORK]`` does
-one step in a process of its own and prints seconds and peak memory as JSON.
+``python -m tests.science.true_size make FOLDER sd1|sd2|sd21 [SEED]`` writes one; ``... measure STEP FOLDER
+WORK`` does one step in a process of its own and prints seconds and peak memory as JSON.
 """
 
 from __future__ import annotations
