@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/auditor-*)
 READY := $(VENV)/.ready
 PYTHON_FILES := src tests plugins docs
+GPU_FILE ?= gpu.jsonl
 MAIN_JOB := tests/audit tests/builtins/metrics tests/checkpoint tests/cli tests/diffusion tests/erase tests/policy tests/study tests/testing
 
-.PHONY: demo test lowest coverage science bench gpu lint format clean
+.PHONY: demo test lowest coverage science bench gpu gpu-wheels lint format clean
 
 demo: $(READY)
 	$(BIN)/auditor demo --out demo
@@ -22,8 +23,12 @@ science: $(READY)
 bench: $(READY)
 	$(BIN)/pytest -m bench -s
 
-gpu: $(READY)
-	$(BIN)/python -m tests.gpu.measure
+# the first minutes on a GPU (docs/gpu.md); where there is no .venv, with what `make gpu-wheels` brought
+gpu:
+	$(if $(wildcard $(READY)),$(BIN)/python,PYTHONPATH=src:build/gpu-wheels $(PYTHON)) -m tests.gpu $(GPU_FILE)
+
+gpu-wheels:
+	$(PYTHON) -m tests.gpu.wheels build/gpu-wheels
 
 lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)

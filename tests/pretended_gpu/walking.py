@@ -1,0 +1,20 @@
+"""What tests say of a pretended GPU: where it is skipped, and what is expected and not so yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.pretended_gpu.driver import missing
+
+Walked = Callable[..., dict[str, Any]]
+"""``walked("shapes", "sd21")``: what a case of :mod:`tests.pretended_gpu.cases` found."""
+
+needs_a_pretended_gpu = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def fails_today(reason: str) -> pytest.MarkDecorator:
+    """What is expected and not so yet; a test that passes says that the mark can go."""
+    return pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)
