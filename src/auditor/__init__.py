@@ -47,6 +47,9 @@ os.environ.update(
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# with it cuBLAS gives the same bits each time; read when a GPU is first used
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:

@@ -14,6 +14,7 @@ from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.sampling import draw
 from auditor.errors import UsageError
 from auditor.policy import Sampler
+from tests.diffusion.narrow import narrow
 
 SHORT = Sampler(scheduler="dpm-solver++", steps=8, guidance=4.0, size=32)
 
@@ -109,3 +110,54 @@ def test_training_leaves_the_global_generator_alone(model: DiffusionModel, examp
     state = torch.random.get_rng_state()
     list(finetune(model, examples, Training("lora", 1e-3, 4), [2], 1))
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_step_that_does_not_fit_is_taken_in_passes_of_the_same_mean(
+    model: DiffusionModel, examples: Examples, method: str
+) -> None:
+    """Six rows, of which a card holds two: the first step is begun again twice, and the second is not."""
+    training = Training(method, 1e-3, batch=6, weight_decay=0.5)
+    narrowed, fewer = copy.deepcopy(model), list[int]()
+    first = narrow(narrowed.unet.conv_in, 2)
+    ends = [
+        finetune(model, examples, training, [2], 3),
+        finetune(narrowed, examples, training, [2], 3, on_fewer=fewer.append),
+    ]
+    assert [next(end) for end in ends] == [2, 2]
+    whole, parted = model.unet.state_dict(), narrowed.unet.state_dict()
+    assert fewer == [3, 2] and first.asked == [6, 3] + [2] * 6
+    assert max(float((value - parted[name]).abs().max()) for name, value in whole.items()) < 1e-4
+    assert [list(end) for end in ends] == [[], []]
+
+
+def test_a_step_that_ran_out_of_memory_on_the_way_back_leaves_no_gradient(
+    model: DiffusionModel, examples: Examples
+) -> None:
+    """Half of the layers have got their gradients by then."""
+    narrowed, failed = copy.deepcopy(model), list[int]()
+
+    def short(gradient: torch.Tensor) -> None:
+        if len(gradient) > 2:
+            failed.append(len(gradient))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def watch(module: torch.nn.Module, given: object, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(short)
+
+    handle = narrowed.unet.conv_in.register_forward_hook(watch)
+    training = Training("full", 1e-3, batch=4)
+    for each in (model, narrowed):
+        list(finetune(each, examples, training, [2], 3))
+    handle.remove()
+    whole, parted = model.unet.state_dict(), narrowed.unet.state_dict()
+    assert failed == [4]
+    assert max(float((value - parted[name]).abs().max()) for name, value in whole.items()) < 1e-4
+
+
+def test_a_card_that_holds_no_single_row_is_an_error(model: DiffusionModel, examples: Examples) -> None:
+    narrow(model.unet.conv_in, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(finetune(model, examples, Training("lora", 1e-3, batch=4), [1], 3))
+    assert not any(parameter.requires_grad for parameter in model.unet.parameters())

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.memory import in_parts, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
+from tests.diffusion.narrow import narrow
 
 pytestmark = pytest.mark.usefixtures("nano")
-
-
-class Narrow(nn.Conv2d):
-    """A convolution on a card that holds so many rows of it."""
-
-    room = 0
-    asked: list[int]
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        self.asked.append(len(pixels))
-        if len(pixels) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().forward(pixels)
-
-
-def narrow(convolution: nn.Conv2d, room: int) -> Narrow:
-    """``convolution`` itself, which from now on has room for so many rows."""
-    convolution.__class__ = Narrow
-    assert isinstance(convolution, Narrow)
-    convolution.room, convolution.asked = room, []
-    return convolution
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import auditor
 from auditor._audit.run import drawing as running
 from auditor._diffusion.model import DiffusionModel
-from auditor._journal.lines import BatchLine, HalvedLine
+from auditor._journal.lines import BatchLine, HalvedLine, NoteLine
 from auditor.report import Outcome, Report
 from tests.conftest import short_policy
 from tests.faults.runs import QUICK, SMALL, batches, drawn_twice, lines_of
@@ -155,3 +157,26 @@ def test_training_that_does_not_fit_is_an_error_of_its_arm(
     assert len(report.verdict.reasons) == 1 and "in-domain-lora: " in report.verdict.reasons[0]
     assert "Memory ran out" in report.verdict.reasons[0]
     assert {cell.arm: cell.n for cell in report.cells}["erased"] == 10
+
+
+def test_a_training_step_that_does_not_fit_is_taken_in_passes_and_said(
+    audit: Callable[..., Report], tmp_path: Path
+) -> None:
+    """A card that trains on two rows at once: neither a company fits nor a probe alone with its batch of
+    four."""
+
+    def narrow(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, UNet2DConditionModel) and torch.is_grad_enabled() and len(given[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = register_module_forward_pre_hook(narrow)
+    try:
+        report = audit(lambda model: 12)
+    finally:
+        handle.remove()
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.ledger.whole, report.verdict.reasons
+    notes = [line.text for line in lines_of(tmp_path / "run") if isinstance(line, NoteLine)]
+    assert "There is no room for several probes at once: each is trained alone." in notes
+    (said,) = [note for note in notes if note.startswith("Memory ran out while in-domain-lora was trained: ")]
+    assert "of a step's images 2 went through the denoiser at once" in said
+    assert said in report.provenance.warnings

@@ -18,6 +18,7 @@ from auditor._cli.options import device, offline, plugin_files
 from auditor._cli.output import echo
 from auditor._cli.terminal import Terminal, plain
 from auditor._files.places import refuse_unwritable
+from auditor._study.cards import environment_of
 from auditor._study.store import ArmRecord, Store, StudyProgress, seen
 from auditor.errors import ExitCode, UsageError
 
@@ -120,7 +121,9 @@ def _workers(file: Path, store: Store, jobs: int, *, offline: bool) -> Iterator[
     ]
     line += ["--offline"] if offline else []
     line += [part for plugin in named_files() for part in ("--plugin", str(plugin))]
-    workers, ended = [subprocess.Popen(line) for _ in range(jobs - 1)], False
+    # this process is the first, and takes the first card
+    environments = [environment_of(number) for number in range(1, jobs)]
+    workers, ended = [subprocess.Popen(line, env=each) for each in environments], False
     try:
         yield
         ended = True

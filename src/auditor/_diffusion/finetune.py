@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from auditor._diffusion.denoising import noised_prediction, training_draw
+from auditor._diffusion.denoising import Passes, noised_prediction, sent, training_draw
 from auditor._diffusion.memory import in_parts
 from auditor._diffusion.model import DiffusionModel
 from auditor._diffusion.side_by_side import is_small
 from auditor._process.machine import torch_threads
 from auditor.errors import UsageError
-from auditor.families.family import Condition, Family
+from auditor.families.family import Condition, Family, Noising
 
-_ROOMY = 24 * 10**9
+_ROOMY = 26 * 10**9  # bytes; cards that are sold as 24 GB have up to 25.8
 _FEW = 8  # images a step: a small denoiser trains on them no faster with two threads than with one
 
 
@@ -58,7 +59,7 @@ class Training:
     eight_bit: bool = False
     """Adam's moments in eight bits (bitsandbytes)."""
     checkpointing: bool | None = None
-    """Compute activations again instead of keeping them; None: on GPUs of less than 24 GB."""
+    """Compute activations again instead of keeping them; None: on GPUs of 24 GB or less."""
 
 
 def finetune(
@@ -68,25 +69,27 @@ def finetune(
     doses: Sequence[int],
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
+    on_fewer: Callable[[int], None] = lambda rows: None,
 ) -> Iterator[int]:
     """Train ``model``'s denoiser in place and yield each of ``doses`` (steps, rising) when it is reached.
 
     Every step draws from its own CPU generator, seeded by (seed, step). When the iterator is exhausted or
-    closed a LoRA has been removed again; a full fine-tune stays.
+    closed a LoRA has been removed again; a full fine-tune stays. Where memory runs out in a step, it is begun
+    again with half as many rows through the denoiser at once and the gradient of the same mean, as are all
+    later ones; ``on_fewer`` is told how many.
     """
     denoiser, noising = model.denoiser, model.noising()
     with _trainable(model, training, seed) as parameters:
         optimizer = optimizer_of(parameters, training, model.device)
         few = training.batch <= _FEW and is_small(model)
+        passes = Passes(training.batch, on_fewer)
         for step in range(1, doses[-1] + 1):
             with torch_threads(1 if few else torch.get_num_threads()):
                 rows, latents, noise, times = training_draw(
                     noising, examples.means, examples.deviations, training.batch, seed, step
                 )
-                predicted, wanted = noised_prediction(
-                    model, noising, latents, noise, times, examples.condition[rows]
-                )
-                functional.mse_loss(predicted, wanted).backward()
+                told = examples.condition[rows]
+                passes.backward(parameters, partial(_loss, model, noising, latents, noise, times, told))
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -95,6 +98,22 @@ def finetune(
                 denoiser.eval()
                 yield step
                 denoiser.train()
+
+
+def _loss(
+    model: DiffusionModel,
+    noising: Noising,
+    latents: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    condition: Condition,
+    part: slice,
+) -> Tensor:
+    """The mean squared error of a part of a step's rows."""
+    predicted, wanted = noised_prediction(
+        model, noising, latents[part], noise[part], times[part], condition[part]
+    )
+    return functional.mse_loss(predicted, wanted)
 
 
 @contextmanager
@@ -188,7 +207,7 @@ def denoising_losses(
     noise = torch.randn((len(rows), *examples.means.shape[1:]), generator=generator)
 
     def measured(part: slice) -> Tensor:
-        index, moments, drawn = (each[part].to(model.device) for each in (rows, times, noise))
+        index, moments, drawn = (sent(each[part], model.device) for each in (rows, times, noise))
         predicted, wanted = noised_prediction(
             model, noising, examples.means[index], drawn, moments, examples.condition[index]
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor._diffusion.latents import KeptLatents
 from auditor._diffusion.memory import in_parts
 from auditor.families.family import Condition, Family, Noising
 
@@ -63,6 +64,7 @@ class DiffusionModel:
     digest: str
     precision: torch.dtype = torch.float32
     _conditions: dict[str, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+    _latents: KeptLatents | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.parts = dict(self.parts)  # a model's own, so that another of the same parts keeps its
@@ -164,6 +166,13 @@ class DiffusionModel:
         none."""
         return self.family.projections(self.denoiser)
 
+    def keep_latents(self, of: DiffusionModel | None = None) -> None:
+        """From here on this model, and copies of it whose autoencoder is still the same, encode images once.
+
+        For a model that nobody changes; with ``of``, another such one, they share what that one keeps.
+        """
+        self._latents = (of or self)._latents or KeptLatents(self.parts[self.family.decoder])
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of ``images`` (uint8, (N, 3, H, W)).
@@ -172,6 +181,11 @@ class DiffusionModel:
         memory runs out.
         """
 
+        if self._latents is None:
+            return self._encoded(images)
+        return self._latents.of(self.parts[self.family.decoder], images, self._encoded)
+
+    def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         def encoded(rows: slice) -> tuple[Tensor, Tensor]:
             pixels = images[rows].to(self.device, torch.float32) / 127.5 - 1
             return self.family.encode(self.parts, pixels)

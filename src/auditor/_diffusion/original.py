@@ -11,6 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from auditor._diffusion.latents import unequal
 from auditor._diffusion.model import DiffusionModel
 from auditor.errors import PluginError
 from auditor.families.family import Family
@@ -34,6 +35,7 @@ class Original:
 
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
+        self._squares: dict[str, float] = {}
 
     def fresh(self) -> DiffusionModel:
         """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so
@@ -75,6 +77,8 @@ class Original:
         sizes = dict[str, float]()
         for part in family.weights:
             before, after = ours.parts[part], changed.parts[part]
+            if before is after:
+                continue
             if left := _left_behind(before, after, may_adapt=part == family.denoiser):
                 raise PluginError(
                     f"{who} left {left} on the {part}; a model state is its weights and nothing else."
@@ -83,7 +87,9 @@ class Original:
             found |= {f"{part}.{name}": tensor for name, tensor, _ in differences}
             squares += sum(square for *_, square in differences)
             if differences:
-                sizes[part] = _square(before)
+                if part not in self._squares:
+                    self._squares[part] = sum(_squares(before.state_dict().values()))
+                sizes[part] = self._squares[part]
         outside = next(
             (name for name in found if not any(allows(one, name, family) for one in allowed)), None
         )
@@ -113,28 +119,38 @@ def allows(pattern: str, name: str, family: Family) -> bool:
 def _differences(before: nn.Module, after: nn.Module, who: str) -> list[tuple[str, Tensor, float]]:
     """(name, tensor, squared difference) of everything that is not the same bit for bit. peft calls a
     wrapped weight ``base_layer``."""
-    old, left, found = before.state_dict(), set(before.state_dict()), []
-    for name, value in after.state_dict().items():
+    old, left = before.state_dict(), set(before.state_dict())
+    added, pairs = set[str](), dict[str, tuple[Tensor, Tensor]]()
+    own = after.state_dict()
+    for name, value in own.items():
         plain = name.replace(".base_layer", "")
         known = old.get(plain)
         left.discard(plain)
         if known is None:
-            found.append((name, value, 0.0))
+            added.add(name)
         elif known.shape != value.shape or known.dtype != value.dtype:
             raise PluginError(
                 f"{who} changed the shape or type of {plain}: {tuple(known.shape)} → {tuple(value.shape)}, "
                 f"{value.dtype}."
             )
-        elif not torch.equal(known, value):
-            found.append((name, value, float((value.double() - known.double()).square().sum())))
+        else:
+            pairs[name] = value, known
     if left:
         raise PluginError(f"{who} took away {min(left)}.")
-    return found
+    differ = unequal([value for value, _ in pairs.values()], [known for _, known in pairs.values()])
+    changed = [name for name, other in zip(pairs, differ, strict=True) if other]
+    moved = dict(
+        zip(changed, _squares(pairs[name][0].double() - pairs[name][1] for name in changed), strict=True)
+    )
+    return [
+        (name, value, moved.get(name, 0.0)) for name, value in own.items() if name in added or name in moved
+    ]
 
 
-@torch.no_grad()
-def _square(module: nn.Module) -> float:
-    return sum(float(value.double().square().sum()) for value in module.state_dict().values())
+def _squares(tensors: Iterable[Tensor]) -> list[float]:
+    """The sum of each tensor's squares, in float64; a GPU is waited for once."""
+    found = [each.double().square().sum() for each in tensors]
+    return torch.stack(found).tolist() if found else []
 
 
 _HARMLESS = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from auditor._diffusion.denoising import noised_prediction, training_draw
 from auditor._diffusion.finetune import Examples, Training, lora_layers, optimizer_of, saving_memory
 from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.reproducible import reproducible
 from auditor.families.family import Condition
 
 
@@ -49,7 +50,7 @@ class Together:
     """
 
     def __init__(self, model: DiffusionModel, members: Sequence[Member]) -> None:
-        self._model, self._members = model, members
+        self._model, self._members, self._noising = model, members, model.noising()
         model.denoiser.requires_grad_(False)
         self._factors = [_first_factors(model, member) for member in members]
         self._now: dict[str, tuple[Tensor, Tensor]] = {}
@@ -65,7 +66,12 @@ class Together:
             for own, member in zip(parameters, self._members, strict=True)
         ]
         first = self._members[0].training
-        with torch.enable_grad(), saving_memory(self._model, first), self._hooked():
+        with (
+            torch.enable_grad(),
+            reproducible(self._model.device),
+            saving_memory(self._model, first),
+            self._hooked(),
+        ):
             for step in range(1, max(member.doses[-1] for member in self._members) + 1):
                 if stop.is_set():
                     break
@@ -90,7 +96,7 @@ class Together:
 
     def _loss(self, active: Sequence[int], step: int) -> Tensor:
         """The sum of the active members' mean squared errors: none has a share in another's gradient."""
-        noising, drawn, conditions = self._model.noising(), [], []
+        noising, drawn, conditions = self._noising, [], []
         for member in (self._members[number] for number in active):
             own, batch = member.examples, member.training.batch
             rows, *rest = training_draw(noising, own.means, own.deviations, batch, member.seed, step)

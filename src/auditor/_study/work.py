@@ -58,6 +58,7 @@ class Worker:
     ) -> None:
         self.plan, self.study, self.store = plan, plan.study, store
         base = replace(base, precision=precision_of(self.study.sampler.dtype, base.device))
+        base.keep_latents()  # every checkpoint whose autoencoder is the base's trains on the same pictures
         self._opened, self._base, self._progress = opened, base, progress
         self._base_original = Original(base)
         self._measurer = ArmMeasurer(plan, store, progress)
@@ -189,6 +190,7 @@ class Worker:
             self._progress.step(f"training {name}", step, use.doses[-1])
 
         seed = self.plan.training_seed(name, erased.replicate)
+        made.model.keep_latents(self._base)
         looking = Looking(probe, use, made.original, made.model, training, seed)
         with closing(train(looking, on_step)) as reached_doses:
             for reached in reached_doses:

@@ -17,7 +17,7 @@ from auditor._files.entry_points import API_VERSION
 if TYPE_CHECKING:
     from auditor._checkpoint.adapters.merge import merge_lora
     from auditor._diffusion.closed_form import cross_gram, gram, refinement
-    from auditor._diffusion.denoising import noised_prediction, training_draw
+    from auditor._diffusion.denoising import Passes, noised_prediction, training_draw
     from auditor._diffusion.finetune import Examples, Training, finetune
     from auditor._diffusion.model import DiffusionModel
     from auditor._diffusion.sampling import draw
@@ -65,7 +65,7 @@ _HOMES = {
     "auditor._files.pictures": ("read_picture",),
     "auditor._files.safetensors_header": ("read_header",),
     "auditor._diffusion.closed_form": ("cross_gram", "gram", "refinement"),
-    "auditor._diffusion.denoising": ("noised_prediction", "training_draw"),
+    "auditor._diffusion.denoising": ("Passes", "noised_prediction", "training_draw"),
     "auditor._diffusion.finetune": ("Examples", "Training", "finetune"),
     "auditor._checkpoint.adapters.merge": ("merge_lora",),
     "auditor._diffusion.model": ("DiffusionModel",),
@@ -133,6 +133,7 @@ __all__ = [
     "MaskSource",
     "Metric",
     "OptionsModel",
+    "Passes",
     "Plugin",
     "PluginError",
     "Policy",

@@ -45,7 +45,7 @@ class FineTuneOptions(OptionsModel):
     eight_bit: bool = False
     """Adam's moments in eight bits; needs the extra ``eight-bit``."""
     gradient_checkpointing: bool | None = None
-    """Default: on GPUs of less than 24 GB."""
+    """Default: on GPUs of 24 GB or less."""
 
 
 class FineTune(WeightProbe):
@@ -113,7 +113,9 @@ class FineTune(WeightProbe):
         if update.sham:
             training = replace(training, learning_rate=0.0)
         examples = Examples.of(update.model, update.images, update.captions)
-        yield from finetune(update.model, examples, training, update.doses, update.seed, update.on_step)
+        yield from finetune(
+            update.model, examples, training, update.doses, update.seed, update.on_step, update.on_fewer
+        )
 
     def sample(self, candidates: list[str], setting: ProbeSetting) -> list[str]:
         """``names`` of ``candidates`` at random, the same for the same seed; :class:`UsageError` where

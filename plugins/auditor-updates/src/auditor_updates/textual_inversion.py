@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ from auditor.plugin import (
     Update,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TextualInversionOptions(OptionsModel):
@@ -79,7 +82,7 @@ class TextualInversion(FineTune):
         import torch
         from torch.nn import functional
 
-        from auditor.plugin import Condition, noised_prediction, training_draw
+        from auditor.plugin import Condition, Passes, noised_prediction, training_draw
 
         options, model = self.options, update.model
         inside = model.tokenizer(options.token).input_ids[1:-1]
@@ -96,24 +99,36 @@ class TextualInversion(FineTune):
         means, deviations = model.encode(update.images)
         noising = model.noising()
         table = model.text_encoder.get_input_embeddings().weight
-        others = torch.arange(len(table), device=table.device) != inside[0]
+        others = (torch.arange(len(table), device=table.device) != inside[0])[:, None]
         model.denoiser.requires_grad_(False)
         model.text_encoder.requires_grad_(False)
         table.requires_grad_(True)
         optimizer = torch.optim.AdamW(
             [table], lr=0.0 if update.sham else options.learning_rate, weight_decay=0.0
         )
+        passes = Passes(options.batch, update.on_fewer)
         try:
             for step in range(1, update.doses[-1] + 1):
                 rows, latents, noise, times = training_draw(
                     noising, means, deviations, options.batch, update.seed, step
                 )
-                with torch.enable_grad(), model.autocast(training=True):
-                    told = Condition({"states": model.text_encoder(ids[rows]).last_hidden_state})
-                    predicted, wanted = noised_prediction(model, noising, latents, noise, times, told)
-                    loss = functional.mse_loss(predicted, wanted)
-                loss.backward()
-                table.grad[others] = 0  # Adam leaves a row alone that never had a gradient
+
+                def loss(
+                    part: slice,
+                    ids: Tensor = ids[rows],
+                    latents: Tensor = latents,
+                    noise: Tensor = noise,
+                    times: Tensor = times,
+                ) -> Tensor:
+                    with torch.enable_grad(), model.autocast(training=True):
+                        told = Condition({"states": model.text_encoder(ids[part]).last_hidden_state})
+                        predicted, wanted = noised_prediction(
+                            model, noising, latents[part], noise[part], times[part], told
+                        )
+                        return functional.mse_loss(predicted, wanted)
+
+                passes.backward([table], loss)
+                table.grad.masked_fill_(others, 0)  # Adam leaves a row alone that never had a gradient
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 update.on_step(step)

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from auditor._audit.cells import ERASED
 from auditor._audit.run.drawing import Drawing
-from auditor._audit.run.probing import allowed_changes
+from auditor._audit.run.probing import allowed_changes, doses_of
 from auditor._audit.run.recorder import Recorder
 from auditor._audit.run.second_look import Recheck
 from auditor._audit.run.training_set import TrainingSet
@@ -60,9 +60,11 @@ class NoOpControl:
         self._record.progress.stage(f"no-op control of {name}")
         model, doses = self._original.fresh(), (NO_OP_STEPS,)
         images, captions = training.images.clone(), training.captions
+        base = self._drawing.base
+        others = [self._erased] if base is None else [self._erased, base]
         update = Update(model, images, captions, use.method, doses, 0, True, signs(NO_OP_STEPS))
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
-            for dose in steps:
+            for dose in doses_of(steps, model, use.method, others):
                 if dose != NO_OP_STEPS or ended:
                     raise PluginError(
                         f"{who} reached {dose} training steps in its no-op control; {NO_OP_STEPS} are right."

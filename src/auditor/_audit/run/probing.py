@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,8 @@ from auditor._audit.run.training_set import TrainingSet, told_apart
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
 from auditor._diffusion.original import Change, Original
+from auditor._diffusion.reproducible import reproducible
+from auditor._diffusion.room import room_for_training
 from auditor._files.digest import seed_of
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
@@ -42,6 +44,8 @@ class Reached:
     """Denoising losses of the training pictures with noise that training never used, likewise."""
     seconds: float
     """Since the dose before it was handed out and used."""
+    rows_at_once: int | None = None
+    """Images of a training step that went through the denoiser at once, where memory did not hold all."""
 
 
 def check_training(probe: WeightProbe, training: TrainingSet) -> None:
@@ -82,13 +86,15 @@ class Looking:
         seed: int,
         base: DiffusionModel | None = None,
     ) -> None:
-        self.probe, self.use, self.original, self.base = probe, use, original, base
+        self.probe, self.use, self.original, self.erased, self.base = probe, use, original, erased, base
         self.training, self.seed = training, seed
         self._allowed = allowed_changes(probe, use)
         self._losses = held_out_losses(erased, training, seed), trained_losses(erased, training, seed)
         self._before = [losses(erased) for losses in self._losses]
 
-    def reached(self, dose: int, model: DiffusionModel, seconds: float) -> Reached:
+    def reached(
+        self, dose: int, model: DiffusionModel, seconds: float, rows_at_once: int | None = None
+    ) -> Reached:
         """What is known of ``model``, which took ``seconds`` to make. Raises :class:`PluginError` where it
         differs in more than the probe says."""
         change = self.original.change(
@@ -99,14 +105,24 @@ class Looking:
             [losses(model) for losses in self._losses],
         )
         _check_put_back(self.probe, model, self.base)
-        return Reached(dose, model, change, held_out_before, held_out, trained_before, trained, seconds)
+        return Reached(
+            dose,
+            model,
+            change,
+            held_out_before,
+            held_out,
+            trained_before,
+            trained,
+            seconds,
+            rows_at_once,
+        )
 
 
 def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached, None, None]:
     """Train once, and yield every dose on the way. Raises :class:`PluginError` where the probe does other
     than its contract says."""
     probe, use, seed, base = looking.probe, looking.use, looking.seed, looking.base
-    model, who = looking.original.fresh(), door.title(probe)
+    model, who, fewer = looking.original.fresh(), door.title(probe), list[int]()
     parts = {
         name: copy.deepcopy(base.modules[name])
         for name in probe.puts_back
@@ -121,19 +137,40 @@ def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached
         seed,
         on_step=on_step,
         base=parts,
+        on_fewer=fewer.append,
     )
+    others = [looking.erased] if base is None else [looking.erased, base]
     began, reached = time.monotonic(), list[int]()
-    with closing(door.iterate(probe, door.call(probe, probe.update, update), seed)) as steps:
-        for dose in steps:
+    with reproducible(model.device):
+        updating = door.call(probe, probe.update, update)
+    with closing(door.iterate(probe, updating, seed)) as steps:
+        for dose in doses_of(steps, model, use.method, others):
             reached.append(dose)
             if reached != list(use.doses[: len(reached)]):
                 break
-            yield looking.reached(dose, model, time.monotonic() - began)
+            yield looking.reached(dose, model, time.monotonic() - began, fewer[-1] if fewer else None)
             began = time.monotonic()
     if reached != list(use.doses):
         raise PluginError(
             f"{who} reached the training steps {reached}; the policy's doses are {list(use.doses)}."
         )
+
+
+def doses_of(
+    steps: Iterator[int], model: DiffusionModel, method: str, others: Sequence[DiffusionModel]
+) -> Iterator[int]:
+    """The doses that ``steps`` reach, which train ``model``.
+
+    While they do, and not in between, a GPU computes what can be repeated, and the ``others`` wait on the CPU
+    where it has no room for them.
+    """
+    while True:
+        with reproducible(model.device), room_for_training(model, method, others):
+            try:
+                dose = next(steps)
+            except StopIteration:
+                return
+        yield dose
 
 
 def _check_put_back(probe: WeightProbe, model: DiffusionModel, base: DiffusionModel | None) -> None:

@@ -14,6 +14,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.run.company import TrainingRun, arms_of, companies
 from auditor._audit.run.drawing import Drawing
 from auditor._audit.run.no_op import NO_OP_STEPS, NoOpControl
+from auditor._audit.run.notes import in_passes, not_kept
 from auditor._audit.run.probing import Looking, Reached, train
 from auditor._audit.run.recorder import Deadline, Recorder
 from auditor._audit.run.second_look import Recheck
@@ -62,6 +63,7 @@ class Trainer:
     ) -> None:
         self._plan, self._probes, self._seeds, self._erased = plan, probes, seeds, erased
         self._arms, self._drawing, self._record, self._deadline = arms, drawing, record, deadline
+        erased.keep_latents()  # no-op controls, training seeds and losses see the same pictures
         self._original = Original(erased)
         self.no_op = NoOpControl(self._original, erased, drawing, record, recheck)
         self._no_room = False
@@ -203,7 +205,7 @@ class Trainer:
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])
             weights = digest_of_arm(model)
-            if not self._arms.keep(model, reached.change.tensors, weights):
+            if not self._keep(arm.name, reached, weights):
                 self._no_room = True  # on the disk: it is trained alone when it is drawn
                 return
             self._write(arm.name, probe, reached, weights, None, company)
@@ -260,9 +262,16 @@ class Trainer:
             for reached in doses:
                 name = arms[reached.dose].name
                 weights = digest_of_arm(reached.model)
-                self._arms.keep(reached.model, reached.change.tensors, weights)
+                self._keep(name, reached, weights)
                 self._write(name, probe, reached, weights, least, ())
                 draw(name, rebuilt(self._original, reached.model, reached.change, weights))
+
+    def _keep(self, arm: str, reached: Reached, weights: str) -> bool:
+        """Keep what makes an arm; where the disk has no room for it, say so and return False."""
+        kept = self._arms.keep(reached.model, reached.change.tensors, weights)
+        if not kept:
+            self._record.write(not_kept(arm, reached.change.tensors))
+        return kept
 
     def _write(
         self,
@@ -275,6 +284,8 @@ class Trainer:
     ) -> None:
         """Write an arm down that is ready."""
         change = reached.change
+        if reached.rows_at_once is not None:
+            self._record.write(in_passes(arm, reached.rows_at_once))
         self._record.arm(
             ArmLine(
                 arm=arm,

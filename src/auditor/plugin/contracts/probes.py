@@ -46,8 +46,9 @@ class Update:
     ``images`` is uint8 of shape (N, 3, H, W) and ``captions`` has N entries; both are empty for a probe that
     asked for none. They lie in the order of the requests, each request's prompts in order, each prompt's
     images together. ``on_step`` is to be called after every training step with its number, from 1; a number
-    that does not rise is no sign of life. With ``sham`` a probe that trains does everything as usual at
-    learning rate 0.
+    that does not rise is no sign of life. ``on_fewer`` is to be called where memory ran out in a step, with
+    the number of images that go through the denoiser at once from then on. With ``sham`` a probe that trains
+    does everything as usual at learning rate 0.
     """
 
     model: DiffusionModel
@@ -60,6 +61,7 @@ class Update:
     on_step: Callable[[int], None] = field(default=lambda step: None)
     base: Mapping[str, nn.Module] = field(default_factory=dict)
     """Copies of the base's parts that the probe puts back (``WeightProbe.puts_back``), by name."""
+    on_fewer: Callable[[int], None] = field(default=lambda rows: None)
 
 
 class AnyProbe(Plugin):

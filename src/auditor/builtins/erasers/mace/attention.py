@@ -135,7 +135,7 @@ def attention_losses(
         pixels = shares.shape[2]
         side = math.isqrt(pixels * masks.shape[1] // masks.shape[2])
         area = functional.adaptive_avg_pool2d(masks[:, None], (side, pixels // side)).flatten(1)
-        inside = (area >= torch.minimum(area.amax(1, keepdim=True), area.new_tensor(0.5))) & (area > 0)
+        inside = (area >= area.amax(1, keepdim=True).clamp(max=0.5)) & (area > 0)
         energy = (shares * inside[:, None, :, None] * marked[:, None, None, :]).square().sum((1, 2, 3))
         if not squared:
             energy = torch.where(

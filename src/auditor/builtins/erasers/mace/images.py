@@ -11,6 +11,8 @@ from auditor.plugin import _door as door
 from auditor.plugin.contracts import MaskRequest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from auditor._diffusion.model import DiffusionModel
     from auditor.builtins.erasers.mace.kept import ConceptFolder
 
@@ -20,6 +22,7 @@ def draw_images(job: Job, kept: list[ConceptFolder], belongs: str) -> None:
     concepts at once where they fit."""
     import torch
 
+    from auditor._diffusion.memory import in_parts
     from auditor._diffusion.sampling import batch_size
     from auditor._diffusion.seeds import image_seed
     from auditor.builtins.erasers.mace.attention import draw_with_attention
@@ -46,16 +49,13 @@ def draw_images(job: Job, kept: list[ConceptFolder], belongs: str) -> None:
         marked = torch.stack(
             [marks(model, prompt, name, "phrase") for prompt, name in zip(prompts, names, strict=True)]
         )
-        parts = [
-            draw_with_attention(
-                model,
-                prompts[at : at + at_once],
-                marked[at : at + at_once],
-                seeds[at : at + at_once],
-                sampler,
-            )
-            for at in range(0, len(prompts), at_once)
-        ]
+
+        def drawn_in(
+            rows: slice, prompts: list[str] = prompts, marked: Tensor = marked, seeds: list[int] = seeds
+        ) -> tuple[Tensor, Tensor]:
+            return draw_with_attention(model, prompts[rows], marked[rows], seeds[rows], sampler)
+
+        parts = in_parts(drawn_in, len(prompts), at_once)
         latents, attention = (torch.cat(part) for part in zip(*parts, strict=True))
         for (concept, place), own, drawn in zip(
             group, latents.split(options.images), attention.split(options.images), strict=True

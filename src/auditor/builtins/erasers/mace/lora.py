@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from auditor._diffusion.closed_form import LowRank
+from auditor._diffusion.denoising import sent
 from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.reproducible import reproducible
 from auditor.builtins.erasers.mace.attention import StackedLora, attention_losses, recorded_attention
 from auditor.families.family import Condition
 from auditor.families.noising import DdpmNoising
@@ -77,19 +79,20 @@ def train_loras(
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[TrainedLora]:
     """Train a LoRA for each task, all of them in every pass of the UNet; the UNet stays as it is."""
-    stacked = _first_weights(model, tasks, setting.rank)
+    stacked, shown = _first_weights(model, tasks, setting.rank), _Shown.of(model, tasks)
     parameters = [part for lora in stacked.values() for part in (lora.down, lora.up)]
     optimizer = torch.optim.AdamW(parameters, lr=setting.learning_rate, weight_decay=0.01)
-    losses: list[list[float]] = []
-    with recorded_attention(model.denoiser, stacked) as maps:
+    each_step = []
+    with reproducible(model.device), recorded_attention(model.denoiser, stacked) as maps:
         for step in range(setting.steps):
-            each = _losses(model, tasks, setting, step, maps)
+            each = _losses(model, shown, setting, step, maps)
             each.sum().backward()
             _clip_each(parameters)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(each.tolist())
+            each_step.append(each.detach())
             on_step(step + 1)
+    losses: list[list[float]] = torch.stack(each_step).tolist()
     return [
         TrainedLora(
             {
@@ -122,7 +125,7 @@ def concepts_at_once(model: DiffusionModel, task: LoraTask, setting: LoraSetting
         recorded_attention(model.denoiser, stacked) as maps,
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        loss = _losses(model, [task], setting, 0, maps)
+        loss = _losses(model, _Shown.of(model, [task]), setting, 0, maps)
         one = sum(held for pointer, held in kept.items() if pointer not in own)
         del loss
     return max(1, int(budget // max(one, 1)))
@@ -141,33 +144,59 @@ def _first_weights(model: DiffusionModel, tasks: Sequence[LoraTask], rank: int) 
     return stacked
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """All that the tasks' steps take from, on the model's device, one task's after the other's."""
+
+    seeds: tuple[int, ...]
+    images: tuple[int, ...]
+    """Images of each task."""
+    prompts: tuple[int, ...]
+    """Prompts of each task."""
+    latents: Tensor
+    masks: Tensor
+    states: Tensor
+    marked: Tensor
+    noising: DdpmNoising
+
+    @classmethod
+    def of(cls, model: DiffusionModel, tasks: Sequence[LoraTask]) -> _Shown:
+        """What ``tasks`` are shown."""
+        return cls(
+            tuple(task.seed for task in tasks),
+            tuple(len(task.images.latents) for task in tasks),
+            tuple(len(task.states) for task in tasks),
+            torch.cat([task.images.latents for task in tasks]).to(model.device),
+            torch.cat([task.images.masks for task in tasks]).to(model.device),
+            torch.cat([task.states for task in tasks]).to(model.device),
+            torch.cat([task.marked for task in tasks]).to(model.device),
+            DdpmNoising(model.scheduler_config),
+        )
+
+
 def _losses(
-    model: DiffusionModel, tasks: Sequence[LoraTask], setting: LoraSetting, step: int, maps: list[Tensor]
+    model: DiffusionModel, shown: _Shown, setting: LoraSetting, step: int, maps: list[Tensor]
 ) -> Tensor:
     """One loss a task, on the device: the mean over its samples of this step."""
-    noising = DdpmNoising(model.scheduler_config)
-    latents, noises, times, states, masks, marked = [], [], [], [], [], []
-    for task in tasks:
-        generator = torch.Generator().manual_seed(task.seed + 1 + step)
-        rows = torch.randint(len(task.images.latents), (setting.batch,), generator=generator)
-        texts = torch.randint(len(task.states), (setting.batch,), generator=generator)
+    noising, noises, times, rows, texts = shown.noising, [], [], [], []
+    first_image = first_prompt = 0
+    for seed, images, prompts in zip(shown.seeds, shown.images, shown.prompts, strict=True):
+        generator = torch.Generator().manual_seed(seed + 1 + step)
+        rows.append(first_image + torch.randint(images, (setting.batch,), generator=generator))
+        texts.append(first_prompt + torch.randint(prompts, (setting.batch,), generator=generator))
         if setting.importance_sampling:
             times.append(focal_timesteps(noising.length, generator, setting.batch))
         else:
             times.append(noising.times(setting.batch, generator))
-        noises.append(torch.randn((setting.batch, *task.images.latents.shape[1:]), generator=generator))
-        latents.append(task.images.latents[rows])
-        masks.append(task.images.masks[rows])
-        states.append(task.states[texts])
-        marked.append(task.marked[texts])
-    drawn, noise, time, text, mask, mark = (
-        torch.cat(part).to(model.device) for part in (latents, noises, times, states, masks, marked)
-    )
+        noises.append(torch.randn((setting.batch, *shown.latents.shape[1:]), generator=generator))
+        first_image, first_prompt = first_image + images, first_prompt + prompts
+    noise, time, row, text = (sent(torch.cat(part), model.device) for part in (noises, times, rows, texts))
     maps.clear()
-    model.predict(noising.add(drawn, noise, time), time, Condition({"states": text}), training=True)
-    losses = attention_losses(maps, mask, mark, squared=setting.squared)
+    noisy, told = noising.add(shown.latents[row], noise, time), Condition({"states": shown.states[text]})
+    model.predict(noisy, time, told, training=True)
+    losses = attention_losses(maps, shown.masks[row], shown.marked[text], squared=setting.squared)
     maps.clear()
-    return losses.view(len(tasks), -1).mean(1)
+    return losses.view(len(shown.seeds), -1).mean(1)
 
 
 def _clip_each(parameters: Sequence[Tensor]) -> None:

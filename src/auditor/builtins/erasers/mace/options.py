@@ -80,9 +80,9 @@ class MaceOptions(OptionsModel):
     too (the reference's code)."""
     loss: Literal["squared", "norm"] = "squared"
     """``squared``: Eq. 3; ``norm``: its root in each layer, as in the reference's code."""
-    memory_gib: float = Field(default=8.0, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0)
     """What the activations of a training step may take; as many concepts are trained in one pass as fit,
-    at least one."""
+    at least one. Default: 8, and on a GPU half of what is free."""
 
     # fusion
     fusion: Literal["closed-form", "sum"] = "closed-form"
@@ -93,3 +93,9 @@ class MaceOptions(OptionsModel):
         fusion."""
         first = self.lambda1**2 if self.compat == "reference" else self.lambda1
         return {"refinement": first, "fusion": self.lambda2}
+
+    def memory(self, free: int | None) -> float:
+        """The same in bytes, where ``free`` bytes of a GPU are; None on a CPU."""
+        if self.memory_gib is not None:
+            return self.memory_gib * 2**30
+        return 8.0 * 2**30 if free is None else free / 2

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def train(job: Job, kept: list[ConceptFolder], belongs: str) -> dict[str, Any]:
     """A LoRA for every concept that has none, written as each group ends; what is recorded of all of
     them."""
+    from auditor._diffusion.memory import in_parts
+    from auditor._diffusion.room import free_bytes
     from auditor.builtins.erasers.mace.kept import lora_tensors
     from auditor.builtins.erasers.mace.lora import concepts_at_once, train_loras
 
@@ -42,12 +44,15 @@ def train(job: Job, kept: list[ConceptFolder], belongs: str) -> dict[str, Any]:
         )
     size = 1
     if len(waiting) > 1:
-        size = concepts_at_once(model, _task(job, *waiting[0]), setting, job.options.memory_gib * 2**30)
-    for start in range(0, len(waiting), size):
-        group = waiting[start : start + size]
+        free = free_bytes(model.device) if model.device.type == "cuda" else None
+        size = concepts_at_once(model, _task(job, *waiting[0]), setting, job.options.memory(free))
 
-        def progress(step: int, done: int = start, count: int = len(group)) -> None:
-            job.erasure.on_step("LoRA", done * setting.steps + step * count, len(waiting) * setting.steps)
+    def make(part: slice) -> None:
+        group = waiting[part]
+
+        def progress(step: int) -> None:
+            done = part.start * setting.steps + step * len(group)
+            job.erasure.on_step("LoRA", done, len(waiting) * setting.steps)
 
         all_trained = train_loras(model, [_task(job, *each) for each in group], setting, progress)
         for trained, (concept, place) in zip(all_trained, group, strict=True):
@@ -60,6 +65,8 @@ def train(job: Job, kept: list[ConceptFolder], belongs: str) -> dict[str, Any]:
             place.save("loras", lora_tensors(trained.lora), made)
             record[concept.name] = losses
         model.forget_text_states()
+
+    in_parts(make, len(waiting), size)
     return record
 
 
