@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pretended_gpu.walking import Walked, fails_today, needs_a_pretended_gpu
+from tests.pretended_gpu.walking import Walked, needs_a_pretended_gpu
 
 pytestmark = needs_a_pretended_gpu
 
@@ -18,7 +18,6 @@ def test_a_step_of_dpm_solver_does_not_wait(walked: Walked) -> None:
     assert waits_a_step(walked, "dpm-solver++") == 0
 
 
-@fails_today("DDIM's scheduler is given timesteps on the GPU and reads each six times")
 def test_a_step_of_ddim_does_not_wait(walked: Walked) -> None:
     assert waits_a_step(walked, "ddim") == 0
 
@@ -29,11 +28,9 @@ def test_a_batch_waits_a_few_times(walked: Walked, scheduler: str) -> None:
     assert walked("drawing")[scheduler]["3"] - 3 * waits_a_step(walked, scheduler) <= 8
 
 
-@fails_today("all new prompts of a call are encoded in one batch, so a text's bits hang on its company")
 def test_texts_are_encoded_at_one_fixed_size(walked: Walked) -> None:
     assert len(walked("drawing")["rows of texts"]) == 1
 
 
-@fails_today("the last batch is drawn as small as it is, so an image's bits hang on how many are left")
 def test_the_denoiser_is_always_given_one_number_of_rows(walked: Walked) -> None:
     assert walked("drawing")["rows of the denoiser"] == [8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pretended_gpu.walking import Walked, fails_today, needs_a_pretended_gpu
+from tests.pretended_gpu.walking import Walked, needs_a_pretended_gpu
 
 pytestmark = needs_a_pretended_gpu
 
@@ -13,12 +13,10 @@ def test_a_new_card_draws_in_bfloat16(walked: Walked) -> None:
     assert walked("cards")["H100"] == "torch.bfloat16"
 
 
-@fails_today("bfloat16 by emulation counts as bfloat16")
 def test_a_card_without_bfloat16_draws_in_float16(walked: Walked) -> None:
     assert walked("cards")["T4"] == "torch.float16"
 
 
-@fails_today("24 * 10^9 bytes count as roomy, and cards sold as 24 GB have a little more")
 def test_a_card_of_24_gb_saves_memory_in_full_fine_tuning(walked: Walked) -> None:
     assert walked("cards")["24 GB saves memory"]
 
@@ -28,12 +26,10 @@ def test_the_second_of_two_cards_draws_and_the_first_stays_empty(walked: Walked)
     assert drawn == 2 and first == 0 < second
 
 
-@fails_today("no command says which device it takes")
 def test_the_plan_says_the_device(walked: Walked) -> None:
     assert "Pretended GPU" in walked("cards")["plan"]
 
 
-@fails_today("a driver that is too old means the CPU, without a word")
 def test_the_plan_says_that_the_driver_is_too_old(walked: Walked) -> None:
     assert "driver" in walked("cards")["old driver"].lower()
 
@@ -42,13 +38,11 @@ def test_torchs_own_word_for_no_memory_is_known(walked: Walked) -> None:
     assert walked("no_memory")["known"]["torch"]
 
 
-@fails_today("words of cuBLAS and cuDNN are not known")
 @pytest.mark.parametrize("library", ["cublas", "cudnn", "engine"])
 def test_every_word_for_no_memory_is_known(walked: Walked, library: str) -> None:
     assert walked("no_memory")["known"][library]
 
 
-@fails_today("only drawing goes on with fewer rows")
 @pytest.mark.parametrize("phase", ["encoding", "held-out loss", "training"])
 def test_where_memory_runs_out_it_goes_on_with_fewer_rows(walked: Walked, phase: str) -> None:
     assert walked("no_memory")[phase] is None
@@ -59,7 +53,6 @@ def test_pictures_of_the_base_are_drawn_once(walked: Walked) -> None:
     assert found["first"] == 2 * 2 * 4 and found["again"] == 0
 
 
-@fails_today("the batch is not in the key")
 def test_pictures_of_the_base_are_of_one_batch_size(walked: Walked) -> None:
     assert walked("cache")["other batches"] > 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.pretended_gpu.device import GIB
-from tests.pretended_gpu.walking import Walked, fails_today, needs_a_pretended_gpu
+from tests.pretended_gpu.walking import Walked, needs_a_pretended_gpu
 
 pytestmark = needs_a_pretended_gpu
 
@@ -32,19 +32,16 @@ def test_a_model_takes_its_weights(walked: Walked, family: str, gib: float) -> N
     assert peak(walked, family, "load") == pytest.approx(gib, rel=0.02)
 
 
-@fails_today("float32 weights are cast again at every call")
 @both
 def test_a_call_of_the_denoiser_is_at_most_800_operations(walked: Walked, family: str) -> None:
     assert shape(walked, family)["operations"] <= 800
 
 
-@fails_today("float32 weights are cast again at every call")
 @both
 def test_a_call_of_the_denoiser_casts_at_most_20_times(walked: Walked, family: str) -> None:
     assert shape(walked, family)["casts"] <= 20
 
 
-@fails_today("two images at 512 pixels and one at 768 are drawn at once, whatever the card")
 @both
 def test_a_card_of_80_gb_draws_16_images_at_once(walked: Walked, family: str) -> None:
     assert shape(walked, family)["batch"] >= 16
@@ -66,7 +63,6 @@ def test_decoding_takes_little_beside_the_model(walked: Walked, family: str) -> 
     assert peak(walked, family, "decode") < 10
 
 
-@fails_today("64 images go through the autoencoder at once, in float32")
 @pytest.mark.parametrize(("family", "most"), [("sd1", 4), pytest.param("sd21", 8, marks=pytest.mark.science)])
 def test_encoding_a_training_set_takes_little_beside_the_model(
     walked: Walked, family: str, most: float

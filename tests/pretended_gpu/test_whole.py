@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pretended_gpu.walking import Walked, fails_today, needs_a_pretended_gpu
+from tests.pretended_gpu.walking import Walked, needs_a_pretended_gpu
 
 pytestmark = needs_a_pretended_gpu
 
@@ -33,6 +33,5 @@ def test_every_update_runs(walked: Walked) -> None:
 
 
 @pytest.mark.science
-@fails_today("only drawing goes on with fewer rows, and only once")
 def test_an_audit_goes_on_where_only_four_rows_fit(walked: Walked) -> None:
     assert walked("scarce")["errors"] == []

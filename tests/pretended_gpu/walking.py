@@ -13,8 +13,3 @@ Walked = Callable[..., dict[str, Any]]
 """``walked("shapes", "sd21")``: what a case of :mod:`tests.pretended_gpu.cases` found."""
 
 needs_a_pretended_gpu = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-
-
-def fails_today(reason: str) -> pytest.MarkDecorator:
-    """What is expected and not so yet; a test that passes says that the mark can go."""
-    return pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)

@@ -57,15 +57,20 @@ def test_a_gpu_that_is_named_and_not_there_is_never_a_cpu(monkeypatch: pytest.Mo
         ask(monkeypatch, "cuda")
 
 
-@pytest.mark.skipif(torch.version.cuda is None, reason="torch was built for CPUs alone")
-def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from pathlib import Path
+def test_a_cpu_that_nobody_asked_for_is_said_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12040). Please update")
 
-    found = Path(str(tmp_path)) / "version"
-    monkeypatch.setattr(device, "_DRIVER", found)
-    assert device.why_no_gpu() == "no driver of a GPU is loaded"
-    found.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 2024\n")
-    assert f"built for CUDA {torch.version.cuda} and cannot use the driver 470.256.02" in device.why_no_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.delenv(device.VARIABLE, raising=False)
+    assert (
+        "no GPU: The NVIDIA driver on your system is too old (found version 12040) (torch was built for"
+        in (device.device_said())
+    )
+    monkeypatch.setenv(device.VARIABLE, "cpu")
+    assert device.device_said() == device.device_kind()
 
 
 def test_a_checkpoint_of_true_size_does_not_start_on_a_cpu_by_itself(

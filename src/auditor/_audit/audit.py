@@ -35,7 +35,7 @@ from auditor._files.whole_files import on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import ErrorLine
 from auditor._journal.seal import read_key
-from auditor._process.device import device_kind, refuse_true_size
+from auditor._process.device import device_kind, device_said, refuse_true_size
 from auditor._process.machine import default_cache, torch_threads, versions
 from auditor._process.signals import stoppable
 from auditor.errors import AuditorError, PluginError, PolicyError, RefusedError, said
@@ -197,7 +197,7 @@ def _runner(
     from auditor._audit.run.runner import Runner
     from auditor._checkpoint.load import load_model, precision_name
 
-    progress.stage(f"loading models to the {device_kind()}")
+    progress.stage(f"loading models to: {device_said()}")
     dtype, out = plan.policy.sampler.dtype, journal.path.parent
     erased = load_model(opened, dtype)
     base = load_model(opened_base, dtype) if opened_base else None

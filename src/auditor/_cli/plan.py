@@ -34,11 +34,11 @@ def command(checkpoint: str | None, policy: str, cache: Path | None, calibrate: 
     from auditor._audit.cost import forecast_cost
     from auditor._audit.plan import make_plan
     from auditor._audit.speed import can_be_measured, keep_speed, kept_speed, measured_speed
-    from auditor._process.device import device_kind
+    from auditor._process.device import device_kind, device_said
     from auditor._process.machine import default_cache
     from auditor.policy import load_policy
 
-    echo(f"device: {device_kind()}")
+    echo(f"device: {device_said()}")
     plan, cost, speed, place = make_plan(load_policy(policy)), None, None, cache or default_cache()
     if calibrate and checkpoint is None:
         raise UsageError("--calibrate needs a CHECKPOINT: how quick a device is hangs on the model.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import UsageError
@@ -17,7 +16,6 @@ VARIABLE = "AUDITOR_DEVICE"
 """Names the device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``; ``--device`` sets
 it."""
 _TRUE_SIZE = 200_000_000  # parameters of a checkpoint: an image of it takes a CPU minutes
-_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def asked_device(given: str | None = None) -> str:
@@ -70,20 +68,25 @@ def device_memory() -> int | None:
     return None if device.type == "cpu" else int(torch.cuda.get_device_properties(device).total_memory)
 
 
+def device_said() -> str:
+    """The device for people: its kind, and why it is no GPU where nobody asked for a CPU."""
+    kind = device_kind()
+    is_found = asked_device() == "cpu" or best_device().type != "cpu"
+    return kind if is_found else f"{kind}; no GPU: {why_no_gpu()}"
+
+
 def why_no_gpu() -> str:
-    """Why torch finds no GPU, as far as that can be seen from here."""
+    """Why torch finds no GPU, as it says itself: no driver, one that is too old, none to be seen."""
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
         return "this torch was built for CPUs alone"
-    if not _DRIVER.exists():
-        return "no driver of a GPU is loaded"
-    found = re.search(r"Kernel Module[^\d]*([\d.]+)", _DRIVER.read_text(encoding="utf-8", errors="replace"))
-    driver = f"the driver {found.group(1)}" if found else "the driver"
-    return (
-        f"torch was built for CUDA {torch.version.cuda} and cannot use {driver}: it may be too old, or "
-        "CUDA_VISIBLE_DEVICES hides the GPUs"
-    )
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
+        return f"{first} (torch was built for CUDA {torch.version.cuda})"
+    return "torch finds none"
 
 
 def refuse_true_size(source: str, parameters: int) -> None:
