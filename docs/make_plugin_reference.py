@@ -36,7 +36,7 @@ _NAMED = (Noising, Header, Solution)
 _OTHERS = {
     "API_VERSION": "The number of this API; it is in the entry point's group, `auditor.v1`.",
     "ConceptNames": "A type for options: a list of names, the name of a bundled set, or `{file: FILE}`.",
-    "PromptTemplates": "A type for options: a list of templates with one `{}` each, or the name of a bundled set.",
+    "PromptTemplates": "A type for options: templates with one `{}` each, or the name of a bundled set.",
     "Probe": "The older name of `WeightProbe`.",
     "hookimpl": "Marks a function as an implementation of one of the hooks above.",
 }
@@ -45,7 +45,8 @@ _HEAD = f"""# Plugin reference, API {API_VERSION}
 
 This page has every hook, contract, type and helper that a plugin is written with.
 
-It is made by `python docs/make_plugin_reference.py`; a test holds it to the code. How to begin: [Writing a plugin](plugins.md). Import what is below with `from auditor.plugin import …`.
+It is made by `python docs/make_plugin_reference.py`; a test holds it to the code.
+How to begin: [Writing a plugin](plugins.md). Import what is below with `from auditor.plugin import …`.
 """
 
 

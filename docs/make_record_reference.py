@@ -79,7 +79,7 @@ def _table(model: type[BaseModel], meanings: Mapping[str, str] | None) -> str:
     documented = dict(_documented(model))
     rows = ["| key | type and range | default | meaning |", "|---|---|---|---|"]
     for key, value in schema["properties"].items():
-        default = f"`{_plain(value['default'])}`" if "default" in value else "*needed*"
+        default = _default(value)
         if model.model_fields[key].default_factory is not None:
             default = "empty"
         if meanings is None:
@@ -90,9 +90,15 @@ def _table(model: type[BaseModel], meanings: Mapping[str, str] | None) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _default(schema: Mapping[str, Any]) -> str:
+    if "default" not in schema:
+        return "*needed*"
+    value = schema["default"]
+    return "as below" if isinstance(value, dict) and value else f"`{_plain(value)}`"
+
+
 def _plain(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if not isinstance(value, dict) or not value else "as below"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -169,7 +175,7 @@ _JOURNAL_HEAD = """# Every line of journal.jsonl
 
 This page has every kind of line in a run's `journal.jsonl` with its keys.
 
-It is made from the code when the site is built. Each line is one JSON object; `kind` says which of the records
-below it is. A line is on the disk before the next batch begins. With `--seal` each line also carries its seal.
-Readers are strict: an unknown key or a value out of range is damage and ends with exit code 5.
+It is made from the code when the site is built. Each line is one JSON object; `kind` says which of the
+records below it is. A line is on the disk before the next batch begins. With `--seal` each line also carries
+its seal. Readers are strict: an unknown key or a value out of range is damage and ends with exit code 5.
 """
