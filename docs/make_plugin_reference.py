@@ -33,6 +33,14 @@ _DOCUMENTS = {
 _NAMED = (Noising, Header, Solution)
 """Types that signatures name and nobody imports."""
 
+_ELSEWHERE = {
+    "Tensor": "torch's.",
+    "Image": "Pillow's module; a picture is an `Image.Image`.",
+    "Observer": "A function of the timestep and the latents (N, C, H, W); what it returns is ignored.",
+    "Family": "What `DiffusionModel` asks of its model family; plugins use the model's own methods.",
+}
+"""Other names in signatures."""
+
 _OTHERS = {
     "API_VERSION": "The number of this API; it is in the entry point's group, `auditor.v1`.",
     "ConceptNames": "A type for options: a list of names, the name of a bundled set, or `{file: FILE}`.",
@@ -82,6 +90,8 @@ def _types() -> Iterator[str]:
                 yield f"\nEvery key: {_DOCUMENTS[name]}."
     for found in _NAMED:
         yield from _class(found.__name__, found)
+    yield "\n### Other names in signatures\n"
+    yield from (f"- `{name}`: {text}" for name, text in _ELSEWHERE.items())
 
 
 def _class(name: str, found: type) -> Iterator[str]:
