@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.gpu.__main__ import _one
+from tests.gpu.running import one_step
 from tests.gpu.setting import Setting
 from tests.gpu.steps import STEPS, WHOLE, Step
 from tests.gpu.wheels import NEEDED, pip, write_own
@@ -72,7 +72,7 @@ def started(module: Any, folder: Path, limit: float, monkeypatch: pytest.MonkeyP
     """How a step ends whose ``run`` is ``module``."""
     monkeypatch.setitem(sys.modules, "tests.gpu.steps.tried", types.SimpleNamespace(run=module))  # type: ignore[arg-type]
     setting = Setting("cpu", small=False, file=folder / "gpu.jsonl", work=folder)
-    return _one(setting, Step("tried", 60, "?"), limit)[0]
+    return one_step(setting, Step("tried", 60, "?"), limit)[0]
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -80,26 +80,27 @@ def erase_with(eraser: str, folder: Path) -> Path:
 FEWER = {
     "probes": [{"use": "in-domain", "method": "lora", "doses": [2], "options": TRAIN}],
     "metrics": [],
+    "sampler": SAMPLER | {"steps": 2},
     "budget": {"images_per_cell": 5, "retained_per_arm": 10},
 }
 """What makes the small policy one for a quick look."""
 
 
-def audit_and_replay(checkpoint: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    """An audit with trained probes by the small policy with ``changes``, and its replay."""
+def audit_and_replay(checkpoint: Path, folder: Path, again: int = 20, **changes: Any) -> dict[str, Any]:
+    """An audit by the small policy with ``changes``, and its replay of ``again`` images."""
     import auditor
     from auditor._audit.replay import replay
 
     auditor.audit(str(checkpoint), small_policy(**changes), folder / "run", cache=folder / "cache")
-    report = replay(folder / "run", 20)
-    again = report.provenance.replay
-    assert again is not None
+    report = replay(folder / "run", again)
+    drawn = report.provenance.replay
+    assert drawn is not None
     return {
         "errors": errors_of(folder / "run"),
         "device": report.provenance.device,
         "shams": [line["different"] for line in lines_of(folder / "run", "sham")],
-        "replayed": again.images,
-        "identical": again.identical,
+        "replayed": drawn.images,
+        "identical": drawn.identical,
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NEEDED = (
     *("diffusers", "importlib_metadata", "zipp"),
-    *("open_clip_torch", "ftfy", "wcwidth", "timm"),
+    *("open_clip_torch", "ftfy", "wcwidth"),
     *("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"),
     *("platformdirs", "pluggy", "click"),
     *("rich", "markdown_it_py", "mdurl", "pygments"),
@@ -22,7 +22,17 @@ _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x
 
 def pip(folder: Path) -> list[str]:
     """The command that puts them into ``folder``, whatever Python it is run by."""
-    line = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder)]
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--upgrade",
+        "--no-compile",
+        "--target",
+        str(folder),
+    ]
     line += ["--only-binary=:all:", "--no-deps", "--python-version", "3.12", "--implementation", "cp"]
     return [*line, *(part for name in _PLATFORMS for part in ("--platform", name)), *_wanted()]
 

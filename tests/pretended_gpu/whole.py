@@ -56,7 +56,7 @@ _ERASED = {
 
 def _updates(folder: Path) -> list[dict[str, Any]]:
     return [
-        *({"use": "quantisation", "options": {"to": kind}} for kind in ("int8", "bfloat16", "float16")),
+        *({"use": "quantisation", "options": {"to": kind}} for kind in ("int8", "bfloat16")),
         {"use": "weight-noise", "options": {"scale": 0.05}},
         {"use": "merge-lora", "options": _lora(folder)},
         {

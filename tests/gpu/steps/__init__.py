@@ -21,9 +21,9 @@ STEPS = (
     Step("bits", 70, "When are the bits of an image the same?"),
     Step("training", 60, "How long does a training step take, and is training reproducible?"),
     Step("autoencoder", 25, "How much memory and time do encoding and decoding take?"),
-    Step("beside", 30, "What does the CPU do beside the drawing, and how long does it take?"),
+    Step("beside", 35, "What does the CPU do beside the drawing, and how long does it take?"),
     Step("loop", 60, "How long does an image take in an audit's own loop?"),
-    Step("compiled", 110, "What is compiling worth?"),
+    Step("compiled", 105, "What is compiling worth?"),
 )
 WHOLE = 480
 """Seconds for all."""

@@ -113,12 +113,13 @@ def _no_op(setting: Setting, model: DiffusionModel, method: str) -> DiffusionMod
 
 
 def examples_of(setting: Setting, model: DiffusionModel, count: int = 8) -> Any:
-    """Latents of noise with prompts."""
+    """Latents of noise with prompts, always the same."""
     import torch
 
     from auditor._diffusion.finetune import Examples
 
-    means = torch.randn(count, *model.latent_shape(setting.pixels)).to(setting.device)
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(count, *model.latent_shape(setting.pixels), generator=generator).to(setting.device)
     return Examples(means, torch.zeros_like(means), model.condition((PROMPTS * count)[:count]))
 
 

@@ -9,6 +9,7 @@ from unittest import mock
 from tests.gpu.setting import SHAPE, Setting
 from tests.gpu.walks import errors_of, lines_of, small_policy
 
+_PERSON = {"domain": "people", "prompts": ["a photo of {}"]}
 _WAIT = 40  # seconds for what the background still writes
 
 
@@ -48,10 +49,12 @@ def _ready(setting: Setting, name: str) -> Path:
 def _audit(setting: Setting, base: Path, erased: Path, batch: str | int) -> None:
     import auditor
 
-    out, few = setting.work / f"run-{batch}", setting.few(8, 4)
+    out, few = setting.work / f"run-{batch}", setting.few(8 if batch == "auto" else 3)
     sampler = {"scheduler": "dpm-solver++", "steps": setting.few(25), "size": setting.pixels, "batch": batch}
     policy = small_policy(
         base={"source": str(base)},
+        erase=[_PERSON | {"name": "Borin Talvek", "mapping": "a person"}],
+        retain=[_PERSON | {"name": "Zelda Mirkov"}],
         sampler=sampler,
         probes=[{"use": "sampling", "options": {"steps": setting.few(24, 3)}}],
         metrics=[],

@@ -20,7 +20,8 @@ def run(setting: Setting) -> None:
     setting.write("seconds to erase by ESD", took)
     found: dict[str, Any] = {}
     fewer = walks.FEWER if setting.small else {}
-    took = setting.seconds(lambda: found.update(walks.audit_and_replay(place / "esd", place, **fewer)))
+    again = setting.few(20, 1)
+    took = setting.seconds(lambda: found.update(walks.audit_and_replay(place / "esd", place, again, **fewer)))
     setting.write("seconds of an audit and its replay", took)
     setting.write("errors", found["errors"], "none", not found["errors"])
     setting.write(
@@ -46,17 +47,18 @@ def _waits(setting: Setting) -> None:
     from auditor.policy import Sampler
 
     model = load_model(open_checkpoint("micro"), device=setting.device)
+    model.condition(["", *walks.PROMPTS])
     for scheduler in ("dpm-solver++", "ddim"):
         waits = []
-        for steps in (3, 6):
+        for steps in (2, 4):
             sampler = Sampler.model_validate(walks.SAMPLER | {"scheduler": scheduler, "steps": steps})
             waits.append(setting.waits(lambda how=sampler: draw(model, walks.PROMPTS[:2], [1, 2], how)))
         few, many = waits
-        each = None if few is None or many is None else (many - few) / 3
+        each = None if few is None or many is None else (many - few) / 2
         setting.write(f"waits of a step of {scheduler}", each, "0", None if each is None else each == 0)
     images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     examples = Examples.of(model, images, walks.PROMPTS[:4])
-    for method in ("lora", "full"):
+    for method in ("lora", "full")[: setting.few(2, 1)]:
         training = Training(method, 1e-4)
         waits = [
             setting.waits(lambda n=n, how=training: list(finetune(model, examples, how, [n], 0)))
