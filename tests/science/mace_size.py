@@ -175,8 +175,9 @@ def sd1_projections() -> dict[str, Any]:
 def _model(folder: Path) -> Any:
     from auditor._checkpoint import open_checkpoint
     from auditor._checkpoint.load import load_model
+    from auditor._process.device import best_device
 
-    return load_model(open_checkpoint(str(folder)), "float32")
+    return load_model(open_checkpoint(str(folder)), "float32", best_device())
 
 
 STEPS: dict[str, Callable[[Path, Path], Callable[[], object]]] = {

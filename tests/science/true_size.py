@@ -189,8 +189,9 @@ def _open_architecture(folder: Path) -> None:
 
 def _loaded(opened: Any) -> Any:
     from auditor._checkpoint.load import load_model
+    from auditor._process.device import best_device
 
-    return load_model(opened)
+    return load_model(opened, device=best_device())
 
 
 def _load(folder: Path, work: Path) -> float:

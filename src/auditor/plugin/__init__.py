@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from auditor._diffusion.sampling import draw
     from auditor._files.safetensors_header import read_header
     from auditor._journal.lines import Sample
+    from auditor._process.device import best_device
     from auditor.errors import AuditorError, PluginError, RefusedError, UsageError
     from auditor.families.family import Condition
     from auditor.plugin._door import call, iterate, title
@@ -71,6 +72,7 @@ _HOMES = {
     "auditor._diffusion.model": ("DiffusionModel",),
     "auditor._diffusion.sampling": ("draw",),
     "auditor._journal.lines": ("Sample",),
+    "auditor._process.device": ("best_device",),
     "auditor.errors": ("AuditorError", "PluginError", "RefusedError", "UsageError"),
     "auditor.families.family": ("Condition",),
     "auditor.plugin._door": ("call", "iterate", "title"),
@@ -155,6 +157,7 @@ __all__ = [
     "UsageError",
     "WeightProbe",
     "as_read",
+    "best_device",
     "call",
     "cross_gram",
     "draw",
