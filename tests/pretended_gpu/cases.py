@@ -197,8 +197,8 @@ def shapes(folder: Path, family: str = "sd1") -> Found:
 
 
 def fits(folder: Path, family: str = "sd1") -> Found:
-    """In what memory runs out on cards of several sizes (GB as they are sold) that hold base, erased model and
-    a model state's copy of the denoiser; by the product's own defaults."""
+    """In what memory runs out on cards of several sizes (GB as they are sold) that hold base, erased model
+    and a copy of the denoiser for a model state; by the defaults of the product itself."""
     from auditor._diffusion.finetune import Examples, Training, denoising_losses, finetune
     from auditor._diffusion.original import Original
     from auditor._diffusion.sampling import batch_size, draw
