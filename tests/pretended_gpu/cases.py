@@ -7,6 +7,7 @@ found into ``FOLDER/drawing.json`` and ``FOLDER/shapes,sd21.json``.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import traceback
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from tests.gpu.walks import PROMPTS, SAMPLER, small_policy
-from tests.pretended_gpu.device import PretendedGpu
+from tests.pretended_gpu.device import GIB, PretendedGpu
 from tests.pretended_gpu.looking import Steps, calls_of
 
 Found = dict[str, Any]
@@ -195,15 +196,67 @@ def shapes(folder: Path, family: str = "sd1") -> Found:
     }
 
 
+def fits(folder: Path, family: str = "sd1") -> Found:
+    """In what memory runs out on cards of several sizes (GB as they are sold) that hold base, erased model
+    and a copy of the denoiser for a model state; by the defaults of the product itself."""
+    from auditor._diffusion.finetune import Examples, Training, denoising_losses, finetune
+    from auditor._diffusion.original import Original
+    from auditor._diffusion.sampling import batch_size, draw
+    from tests.gpu.models import SHAPES, random_model
+
+    size, found = SHAPES[family]["pixels"], dict[str, list[str]]()
+    with PretendedGpu(shapes=True, strict=True) as gpu:
+        base, erased = (random_model(family, torch.device("cuda", 0)) for _ in range(2))
+        sampler, prompts = small_sampler(steps=2, size=size), PROMPTS * 20
+        training = torch.zeros(64, 3, size, size, dtype=torch.uint8)
+        latents = torch.zeros(10, *base.latent_shape(size)).to(base.device)
+        examples = Examples(latents, latents, base.condition((PROMPTS * 2)[:10]))
+
+        def trained(method: str) -> None:
+            own = Original(erased).copy([erased.family.denoiser])
+            list(finetune(own, examples, Training(method, 1e-5), [2], 0))
+
+        def drawn() -> None:
+            batch = batch_size(base, sampler)
+            draw(base, prompts[:batch], list(range(batch)), sampler)
+
+        walks: dict[str, Callable[[], object]] = {
+            "drawing": drawn,
+            "encoding": lambda: base.encode(training),
+            "held-out loss": lambda: denoising_losses(base, examples, 0),
+            "lora": lambda: trained("lora"),
+            "full": lambda: trained("full"),
+        }
+        for card in CARDS:
+            gpu.memory[0].size = card * GIB - RESERVED
+            found[str(card)] = [name for name, walk in walks.items() if not _goes(walk)]
+    return found
+
+
+CARDS = (8, 12, 16, 24, 48, 80)
+RESERVED = GIB
+"""Taken by the driver's context, workspaces and what is fragmented: a guess."""
+
+
+def _goes(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        gc.collect()
+    return True
+
+
 def main() -> None:
     """Run cases and write what each found into the folder, or why it broke."""
     from tests.pretended_gpu import machine, whole
 
-    known = {walk.__name__: walk for walk in (drawing, training, shapes, *machine.CASES, *whole.CASES)}
+    known = {walk.__name__: walk for walk in (drawing, training, shapes, fits, *machine.CASES, *whole.CASES)}
     folder, *asked = sys.argv[1:]
     for each in asked:
         case, *more = each.split(",")
-        place = Path(folder) / case
+        place = Path(folder) / each
         place.mkdir()
         try:
             found = known[case](place, *more)

@@ -89,3 +89,40 @@ def test_a_full_step_takes_gradients_moments_and_activations(
     walked: Walked, family: str, most: float
 ) -> None:
     assert 3 * 3.2 < peak(walked, family, "full step") < most
+
+
+def runs_out(walked: Walked, family: str, card: int) -> list[str]:
+    """In what memory runs out on a card of so many GB that holds base, erased model and an arm's denoiser."""
+    found: list[str] = walked("fits", family)[str(card)]
+    return found
+
+
+@pytest.mark.science
+@pytest.mark.parametrize(("family", "card"), [("sd1", 12), ("sd21", 16)])
+def test_a_small_card_draws(walked: Walked, family: str, card: int) -> None:
+    assert "drawing" not in runs_out(walked, family, card)
+
+
+@pytest.mark.science
+@pytest.mark.parametrize("family", ["sd1", "sd21"])
+def test_a_card_of_24_gb_trains_a_lora(walked: Walked, family: str) -> None:
+    assert "lora" not in runs_out(walked, family, 24)
+
+
+@pytest.mark.science
+@fails_today("base and erased model stay on the card while an arm trains")
+@pytest.mark.parametrize("family", ["sd1", "sd21"])
+def test_a_card_of_24_gb_fine_tunes_in_full(walked: Walked, family: str) -> None:
+    assert "full" not in runs_out(walked, family, 24)
+
+
+@pytest.mark.science
+@fails_today("64 images go through the autoencoder at once, in float32")
+@pytest.mark.parametrize("family", ["sd1", "sd21"])
+def test_a_card_of_24_gb_encodes_a_training_set(walked: Walked, family: str) -> None:
+    assert "encoding" not in runs_out(walked, family, 24)
+
+
+@pytest.mark.science
+def test_a_card_of_80_gb_does_all_of_it(walked: Walked) -> None:
+    assert runs_out(walked, "sd1", 80) == []
