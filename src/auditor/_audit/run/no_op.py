@@ -85,6 +85,6 @@ class NoOpControl:
         samples = self._drawing.smallest_batch(ERASED, self._erased)
         who, allowed = door.title(probe), allowed_changes(probe, use)
         change = self._original.change(model, allowed, who, may_be_nothing=True)
-        fresh = rebuilt(self._original, model, change, digest_of_arm(model))
+        fresh = rebuilt(self._original, model, change, digest_of_arm(model, self._original))
         different, seconds = self._recheck().different(fresh, samples), time.monotonic() - began
         self._record.write(ShamLine(probe=name, images=len(samples), different=different, seconds=seconds))
