@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/auditor-*)
 READY := $(VENV)/.ready
 PYTHON_FILES := src tests plugins docs
+GPU_FILE ?= gpu.jsonl
 MAIN_JOB := tests/audit tests/builtins/metrics tests/checkpoint tests/cli tests/diffusion tests/erase tests/policy tests/study tests/testing
 
-.PHONY: demo test lowest coverage science bench gpu lint format clean
+.PHONY: demo test docs lowest coverage science bench gpu gpu-wheels lint format clean
 
 demo: $(READY)
 	$(BIN)/auditor demo --out demo
@@ -16,14 +17,21 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --durations 40 -m "not science and not bench"
 	echo $(PLUGINS) | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/pytest
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 science: $(READY)
 	$(BIN)/pytest -m science
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s
 
-gpu: $(READY)
-	$(BIN)/python -m tests.gpu.measure
+# the first minutes on a GPU (docs/gpu.md); where there is no .venv, with what `make gpu-wheels` brought
+gpu:
+	$(if $(wildcard $(READY)),$(BIN)/python,PYTHONPATH=src:build/gpu-wheels $(PYTHON)) -m tests.gpu $(GPU_FILE)
+
+gpu-wheels:
+	$(PYTHON) -m tests.gpu.wheels build/gpu-wheels
 
 lint: $(READY)
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -52,4 +60,4 @@ $(READY): pyproject.toml $(PLUGINS:=/pyproject.toml)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build/lowest build/lowest.txt demo .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build/lowest build/lowest.txt build/site demo .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

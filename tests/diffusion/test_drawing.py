@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from auditor._diffusion.drawing import Draw, draw_checked, draw_in_batches
+from auditor._diffusion.drawing import DrawAtOnce, draw_checked, draw_in_batches
 
 
 def pictures(seeds: Sequence[int]) -> Tensor:
@@ -17,11 +17,12 @@ def pictures(seeds: Sequence[int]) -> Tensor:
     return torch.stack([ramp + seed for seed in seeds])
 
 
-def drawing(room: int, asked: list[int]) -> Draw:
+def drawing(room: int, asked: list[int]) -> DrawAtOnce:
     """A model that has room for so many images at once."""
 
-    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+    def draw(prompts: Sequence[str], seeds: Sequence[int], *, rows: int) -> tuple[Tensor, list[bool]]:
         asked.append(len(seeds))
+        assert len(seeds) <= rows
         if len(seeds) > room:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate a lot")
         return pictures(seeds), [True] * len(seeds)
@@ -46,7 +47,7 @@ def test_what_does_not_hold_one_image_is_an_error() -> None:
 def test_other_errors_are_not_tried_again() -> None:
     asked: list[int] = []
 
-    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
+    def draw(prompts: Sequence[str], seeds: Sequence[int], *, rows: int) -> tuple[Tensor, list[bool]]:
         asked.append(len(seeds))
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

@@ -20,7 +20,7 @@ from auditor._audit.verify import verify
 from auditor._files.images import from_png, to_png
 from auditor._journal.lines import EarlierLine, RepeatLine, StartLine
 from auditor._journal.seal import read_key
-from auditor._process.machine import device_kind
+from auditor._process.device import device_kind
 from auditor.errors import AuditorError, UsageError
 from auditor.policy.concepts.sets import concept_names
 from auditor.report import Outcome, Report

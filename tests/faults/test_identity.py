@@ -21,7 +21,7 @@ from auditor._checkpoint.load import load_model
 from auditor._files.images import to_png
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, BatchLine, StartLine
-from auditor._process.machine import device_kind
+from auditor._process.device import device_kind
 from auditor.errors import UsageError
 from auditor.report import Outcome
 from auditor.report.compare import read_report

@@ -40,11 +40,11 @@ def audit(
 
     def run(room: Room, error: BaseException = CPU, **changes: object) -> Report:
         def draw(
-            model: DiffusionModel, prompts: Sequence[str], *more: Any
+            model: DiffusionModel, prompts: Sequence[str], *more: Any, **named: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
             if len(prompts) > room(model):
                 raise error
-            return whole(model, prompts, *more)
+            return whole(model, prompts, *more, **named)
 
         monkeypatch.setattr(running, "draw", draw)
         policy = short_policy(**{"budget": SMALL, "sampler": QUICK | {"batch": 12}} | changes)
@@ -59,10 +59,8 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def halved(out: Path) -> dict[str, int]:
-    """The arms whose batches were halved; none may be twice."""
-    lines = [line for line in lines_of(out) if isinstance(line, HalvedLine)]
-    assert len({line.arm for line in lines}) == len(lines)
-    return {line.arm: line.batch for line in lines}
+    """The arms whose batches were halved, and what was left of them."""
+    return {line.arm: line.batch for line in lines_of(out) if isinstance(line, HalvedLine)}
 
 
 def sham_of(report: Report) -> bool | None:
@@ -78,7 +76,7 @@ def is_base(model: DiffusionModel, erased: Path) -> bool:
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind == "cpu" else pytest.mark.science) for kind in ERRORS]
 )  # that all kinds are known for what they are: tests/diffusion/test_memory.py
-def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(
+def test_a_batch_that_does_not_fit_is_halved_and_the_audit_goes_on(
     audit: Callable[..., Report], tmp_path: Path, kind: str
 ) -> None:
     report = audit(
@@ -98,23 +96,22 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_the_audit_goes_on(
     assert drawn_twice(tmp_path / "run") == []
 
 
-def test_an_arm_that_does_not_fit_at_half_is_an_error_and_the_others_go_on(
+def test_an_arm_of_which_no_image_fits_is_an_error_and_the_others_go_on(
     audit: Callable[..., Report], erased: Path, tmp_path: Path
 ) -> None:
-    """The erased model has no room for its half batches while its own arm is drawn; later the probed arm
-    has."""
+    """The erased model has no room for an image while its own arm is drawn; later the probed arm has."""
     journal = tmp_path / "run" / "journal.jsonl"
 
     def room(model: DiffusionModel) -> int:
         broken = journal.exists() and b'"kind":"error"' in journal.read_bytes()
-        return 12 if broken or is_base(model, erased) else 2
+        return 12 if broken or is_base(model, erased) else 0
 
     report = audit(room)
     assert report.verdict.outcome is Outcome.ERROR
     assert len(report.verdict.reasons) == 1 and report.verdict.reasons[0].startswith(
-        "erased: Memory ran out, also with half the batch"
+        "erased: Memory ran out, also for the smallest batch"
     )
-    assert halved(tmp_path / "run") == {"erased": 4}
+    assert halved(tmp_path / "run") == {"erased": 1}
     drawn = {cell.arm: cell.n for cell in report.cells}
     assert drawn["in-domain-lora"] == drawn["base"] == 10 and drawn["erased"] == 0
     mended = audit(lambda model: 12)

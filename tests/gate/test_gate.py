@@ -16,9 +16,13 @@ from typing import cast
 import pytest
 import yaml
 
+from auditor._audit.cost import operations_of_a_call
 from auditor._audit.judge import judged
+from auditor._audit.speed import Speed, keep_speed
 from auditor._audit.verify import verify
+from auditor._checkpoint import open_checkpoint
 from auditor._cli import main
+from auditor._process.device import device_kind
 from auditor.plugin.instruments import make_instruments
 from auditor.policy import load_policy
 from auditor.report.compare import diff, read_report
@@ -594,17 +598,11 @@ def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path, here: Com
 def test_explain_says_how_long_it_takes_on_this_machine(tmp_path: Path, here: Command) -> None:
     policy = write_policy(tmp_path)
     assert "not known before the first audit" in here("policy", "explain", policy, "--cache", tmp_path).stdout
-    (tmp_path / "rates").mkdir()
-    speed = {
-        "device": "x",
-        "flops": 1e10,
-        "training_flops": 1e10,
-        "image": 0.01,
-        "start": 5,
-        "around": 1.1,
-        "known": "at the speed of the last audit on this machine",
-    }
-    (tmp_path / "rates" / "last.json").write_text(json.dumps(speed))
+    call = operations_of_a_call(open_checkpoint("micro"), load_policy(policy).sampler.size)
+    for elsewhere in ((device_kind(), call + 1), ("another device", call)):
+        keep_speed(tmp_path, Speed(*elsewhere, 1e10, 1e10, image=0.01, start=5, around=1.1))
+    assert "not known before the first audit" in here("policy", "explain", policy, "--cache", tmp_path).stdout
+    keep_speed(tmp_path, Speed(device_kind(), call, 1e10, 1e10, image=0.01, start=5, around=1.1))
     found = re.search(
         r"about ([\d.e+]+) minutes \(([\d.e+]+) where all is well, ([\d.e+]+) where",
         here("policy", "explain", policy, "--cache", tmp_path).stdout,

@@ -40,7 +40,10 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["micro-person", "micro-people", "micro-object", "micro-objects", "sd14-object", "sd14-object-gate"],
+    [
+        *("micro-person", "micro-people", "micro-object", "micro-objects"),
+        *("sd14-object", "sd14-object-gate", "sd21-object", "sd21-object-gate"),
+    ],
 )
 def test_bundled_policies_are_valid_and_found_by_name(name: str) -> None:
     assert bundled_policy(name) is not None
@@ -53,6 +56,14 @@ def test_the_demos_policy_is_micro_object_that_ends_at_a_proven_fail() -> None:
     assert own["synonyms"] == "report", "they decide nothing, so they may be left out"
     assert demo["erase"][0].pop("synonyms") == [] and own["erase"][0].pop("synonyms")
     assert demo == own
+
+
+@pytest.mark.parametrize("name", ["object", "object-gate"])
+def test_presets_of_two_families_differ_in_the_base_and_its_size_alone(name: str) -> None:
+    one, two = (load_policy(f"{family}-{name}").model_dump(mode="json") for family in ("sd14", "sd21"))
+    assert one.pop("base") != two.pop("base")
+    assert one["sampler"].pop("size") == 512 and two["sampler"].pop("size") == 768
+    assert one == two
 
 
 def trained_on(policy: Policy) -> list[int]:

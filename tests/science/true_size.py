@@ -1,8 +1,8 @@
 """Checkpoints of Stable Diffusion's true shape with random weights, and what each step with them takes; run
 as a script.
 
-``python -m tests.science.true_size make FOLDER sd1|sd2`` writes one; ``... measure STEP FOLDER [WORK]`` does
-one step in a process of its own and prints seconds and peak memory as JSON.
+``python -m tests.science.true_size make FOLDER sd1|sd2|sd21 [SEED]`` writes one; ``... measure STEP FOLDER
+WORK`` does one step in a process of its own and prints seconds and peak memory as JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "linear": False,
         "predicts": "epsilon",
         "act": "quick_gelu",
+        "pixels": 512,
     },
     "sd2": {
         "attention_head_dim": [5, 10, 20, 20],
@@ -35,55 +36,74 @@ SHAPES: dict[str, dict[str, Any]] = {
         "linear": True,
         "predicts": "v_prediction",
         "act": "gelu",
+        "pixels": 512,
     },
 }
+SHAPES["sd21"] = SHAPES["sd2"] | {"pixels": 768, "upcast": True}
 
 
-def make(folder: Path, family: str) -> None:
+def parts_of(family: str) -> dict[str, Any]:
+    """UNet, autoencoder and text encoder of this family's shape, made on torch's default device with the
+    libraries' own first weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    shape = SHAPES[family]
+    unet = UNet2DConditionModel(
+        sample_size=shape["pixels"] // 8,
+        block_out_channels=(320, 640, 1280, 1280),
+        down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        attention_head_dim=shape["attention_head_dim"],
+        cross_attention_dim=shape["width"],
+        use_linear_projection=shape["linear"],
+        upcast_attention=shape.get("upcast", False),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=shape["pixels"],
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=shape["width"],
+            intermediate_size=4 * shape["width"],
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            hidden_act=shape["act"],
+            projection_dim=768,
+        )
+    )
+    return {"unet": unet, "text_encoder": text, "vae": vae}
+
+
+def schedule_of(family: str) -> Any:
+    """The noise schedule of this family, as diffusers' scheduler."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        prediction_type=SHAPES[family]["predicts"],
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+    )
+
+
+def make(folder: Path, family: str, seed: int = 0) -> None:
     """Write a diffusers folder of this family's shape, in half precision."""
     import torch
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from safetensors.torch import save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     from auditor._files.bundled import micro_world
 
-    shape, generator = SHAPES[family], torch.Generator().manual_seed(0)
-    blocks = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            down_block_types=tuple(blocks),
-            up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-            attention_head_dim=shape["attention_head_dim"],
-            cross_attention_dim=shape["width"],
-            use_linear_projection=shape["linear"],
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        )
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49408,
-                hidden_size=shape["width"],
-                intermediate_size=4 * shape["width"],
-                num_hidden_layers=shape["layers"],
-                num_attention_heads=shape["heads"],
-                hidden_act=shape["act"],
-                projection_dim=768,
-            )
-        )
-    for name, model, file in (
-        ("unet", unet, "diffusion_pytorch_model"),
-        ("vae", vae, "diffusion_pytorch_model"),
-        ("text_encoder", text, "model"),
-    ):
+        parts = parts_of(family)
+    for name, model in parts.items():
         model.save_config(folder / name) if name != "text_encoder" else model.config.save_pretrained(
             folder / name
         )
@@ -91,14 +111,18 @@ def make(folder: Path, family: str) -> None:
         for key, value in model.state_dict().items():
             drawn = torch.randn(value.shape, generator=generator) * 0.02
             tensors[key] = (drawn + 1 if "norm" in key and key.endswith("weight") else drawn).half()
+        file = "model" if name == "text_encoder" else "diffusion_pytorch_model"
         save_file(tensors, folder / name / f"{file}.safetensors")
-    DDPMScheduler(
-        prediction_type=shape["predicts"], beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
-    ).save_config(folder / "scheduler")
-    shutil.copytree(micro_world() / "tokenizer", folder / "tokenizer")
+    schedule_of(family).save_config(folder / "scheduler")
+    write_words(folder, micro_world())
+
+
+def write_words(folder: Path, world: Path) -> None:
+    """Put the tokenizer of a small world into a folder of true shape: its words alone, at CLIP's length."""
+    shutil.copytree(world / "tokenizer", folder / "tokenizer")
     config = folder / "tokenizer" / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 77}))
-    shutil.copyfile(micro_world() / "model_index.json", folder / "model_index.json")
+    shutil.copyfile(world / "model_index.json", folder / "model_index.json")
 
 
 def measure(step: str, folder: Path, work: Path) -> dict[str, float]:
@@ -232,6 +256,6 @@ def _train(folder: Path, method: str) -> float:
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
-        make(Path(sys.argv[2]), sys.argv[3])
+        make(Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:]))
     else:
         print(json.dumps(measure(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))))

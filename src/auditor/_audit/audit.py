@@ -35,7 +35,8 @@ from auditor._files.whole_files import on_disk
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import ErrorLine
 from auditor._journal.seal import read_key
-from auditor._process.machine import default_cache, device_kind, torch_threads, versions
+from auditor._process.device import device_kind, device_said, refuse_true_size
+from auditor._process.machine import default_cache, torch_threads, versions
 from auditor._process.signals import stoppable
 from auditor.errors import AuditorError, PluginError, PolicyError, RefusedError, said
 from auditor.plugin._loader import broken_plugins, named_files
@@ -156,12 +157,11 @@ def _speed(runner: Runner, once: int, calls: Mapping[str, int], start: float, wh
     if before or not (images and training and drawing.seconds > 0):
         return None
     pace = drawing.seconds / drawing.calls  # seconds a call of the denoiser
-    own = sum(
-        2 * runner.plan.sampler_of(runner.plan.arm(line.arm)).steps * len(line.samples) for line in lines
-    )
+    own = sum(runner.plan.sampler_of(runner.plan.arm(line.arm)).calls * len(line.samples) for line in lines)
     image = max(0.0, sum(line.seconds for line in lines) - own * pace) / images
     found = Speed(
         runner.record.device[0],
+        once,
         flops=operations / drawing.seconds,
         training_flops=training / sum(trained.values()),
         image=image,
@@ -195,14 +195,14 @@ def _runner(
     """What draws, with both models in memory and the journal counted so far."""
     from auditor._audit.run.recorder import Recorder
     from auditor._audit.run.runner import Runner
-    from auditor._checkpoint.load import load_model
+    from auditor._checkpoint.load import load_model, precision_name
 
-    progress.stage("loading models")
+    progress.stage(f"loading models to: {device_said()}")
     dtype, out = plan.policy.sampler.dtype, journal.path.parent
     erased = load_model(opened, dtype)
     base = load_model(opened_base, dtype) if opened_base else None
     lines = read_journal(journal.path)
-    counted, precision = tally(plan, seeds, lines), str(erased.precision).removeprefix("torch.")
+    counted, precision = tally(plan, seeds, lines), precision_name(erased)
     record = Recorder(journal, counted, observers, progress, manifest_digest, precision, resumed=bool(lines))
     return Runner(plan, instruments, seeds, erased, base, out, cache, record)
 
@@ -238,6 +238,7 @@ def _open(
     source = base.address
     opened_base = open_checkpoint(source, offline=offline)
     opened = open_checkpoint(checkpoint, base=opened_base, offline=offline, chosen=chosen)
+    refuse_true_size(checkpoint, opened.parameters)
     if _weights(opened.files) == _weights(opened_base.files):
         raise RefusedError(f"{checkpoint} has the same weights as its base {source}: nothing was erased.")
     return opened, opened_base

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from auditor._audit.cells import (
     ERASED,
@@ -23,6 +23,7 @@ from auditor._checkpoint.admit import Checkpoint
 from auditor._checkpoint.folder import configs_of
 from auditor._files.safetensors_header import read_header
 from auditor._stats.design import Outlook, fixed_outlook
+from auditor.families.family import Activations
 from auditor.plugin.contracts import AnyProbe, WeightProbe
 from auditor.plugin.fine_tune import FineTuneOptions
 from auditor.plugin.instruments import make_probes, training_calls_of
@@ -31,6 +32,9 @@ _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
 _ADAM = 3  # gradients and two moments
 _BATCH = 64
+_ROWS = 4  # images that a GPU draws at once, at least
+_AT_ONCE = 4  # images of 512 px that an autoencoder computes at once
+_BATCH_TRAINED = 4
 _LOST_EACH = 20
 
 
@@ -64,8 +68,11 @@ class Cost:
     least: int
     """Of the images of the shortest way to PASS."""
     training: int
-    peak_bytes: int
-    """Of weights, gradients and optimiser, in float32; activations come on top."""
+    call: int
+    """Of one call of the denoiser on one latent."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes at the peak of each phase: weights, gradients, optimiser, and activations where the family says
+    what they take."""
     beside: int = 0
     """Operations of what is drawn and measured beside checks: training sets, no-op controls, held-out
     losses, the look back at the end."""
@@ -175,9 +182,9 @@ def out_of_reach(plan: Plan) -> list[str]:
 
 
 def denoiser_calls(plan: Plan, images: Mapping[str, int]) -> int:
-    """Evaluations of the denoiser for so many images of each cell: two a step, for guidance."""
+    """Rows that the denoiser computes for so many images of each cell."""
     arms = {cell.name: plan.arm(cell.arm) for cell in plan.cells}
-    return sum(2 * plan.sampler_of(arms[cell]).steps * count for cell, count in images.items())
+    return sum(plan.sampler_of(arms[cell]).calls * count for cell, count in images.items())
 
 
 def training_calls(plan: Plan) -> int:
@@ -220,7 +227,7 @@ def drawn_beside(plan: Plan) -> tuple[int, int]:
                 + min(MOST_TRAINED, held_out * options.images_per_prompt) * TRAINED_TIMES
             )
             calls += measured * use.replicates * (1 + len(use.doses))
-    return calls + 2 * sampler.steps * images, images
+    return calls + sampler.calls * images, images
 
 
 def call_cost(plan: Plan, checkpoint: Checkpoint) -> int:
@@ -243,9 +250,6 @@ def _shapes_of_denoiser(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
 def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
     """Operations and memory on one checkpoint. Raises ``ValueError`` where its denoiser's are unknown."""
     once = call_cost(plan, checkpoint)
-    denoiser = sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
-    models = 2 if plan.policy.base != "none" else 1
-    trained = denoiser * _ADAM if any(use.method == "full" for use in plan.policy.probes) else 0
     calls, beside = drawn_beside(plan)
     least, likely, most = images_if_well(plan), images_likely(plan), most_images(plan)
     return Cost(
@@ -255,6 +259,33 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
         most=denoiser_calls(plan, most) * once,
         least=denoiser_calls(plan, least) * once,
         training=training_calls(plan) * once,
-        # the arm is drawn from a copy of its denoiser
-        peak_bytes=_FLOAT32 * ((models + 1) * checkpoint.parameters + trained + denoiser),
+        call=once,
+        memory=memory_by_phase(plan, checkpoint),
     )
+
+
+def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
+    """Bytes that each phase of an audit takes at its peak, about: the models that are held, and what is
+    computed beside them. On a GPU of 24 GB or less base and erased wait elsewhere while one is trained
+    whole."""
+    policy, family = plan.policy, checkpoint.family
+    denoiser = _FLOAT32 * sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
+    held = _FLOAT32 * checkpoint.parameters * (1 if policy.base == "none" else 2)
+    beside = family.activations(configs_of(family, checkpoint.folder), policy.sampler.size)
+    each = beside or Activations(0, 0, 0, 0)
+    rows = policy.sampler.batch if policy.sampler.batch != "auto" else _ROWS
+    found = {
+        "drawing": held + denoiser + denoiser // 2 + max(rows * each.drawn, _AT_ONCE * each.decoded),
+        "training sets": held + denoiser + _AT_ONCE * each.encoded,
+    }
+    used = [
+        (use.method, probe)
+        for use, probe in zip(policy.probes, make_probes(policy), strict=True)
+        if isinstance(probe, WeightProbe)
+    ]
+    for method, probe in used:
+        batch = probe.options.batch if isinstance(probe.options, FineTuneOptions) else _BATCH_TRAINED
+        own = denoiser * (_ADAM if method == "full" else 0)
+        name = {"full": "full fine-tuning", "lora": "LoRA"}[method]
+        found[name] = max(found.get(name, 0), held + denoiser + own + batch * each.trained)
+    return found

@@ -10,6 +10,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.speed import Speed
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.relative_paths import relative_to
+from auditor._process.device import device_memory
 from auditor.plugin.instruments import make_probes
 from auditor.policy import oddity_of
 from auditor.report.words import percent
@@ -144,3 +145,19 @@ def minutes_of(cost: Cost, speed: Speed) -> str:
         f"about {likely:.2g} minutes ({least:.2g} where all is well, {most:.2g} where every image of the "
         f"budget is needed), {speed.known}"
     )
+
+
+_CARDS = (8, 12, 16, 24, 32, 40, 48, 80)  # GB that GPUs are sold with
+_FREE = 0.9  # of a GPU's memory, what is left beside its libraries
+
+
+def memory_of(cost: Cost) -> str:
+    """What memory an audit takes, phase by phase, in words."""
+    phases = ", ".join(f"{name} {size / 2**30:.2g}" for name, size in cost.memory.items())
+    most = max(cost.memory.values())
+    card = next((size for size in _CARDS if most <= _FREE * size * 10**9), None)
+    fits = "no single GPU that is sold" if card is None else f"a GPU with {card} GB"
+    here, said = device_memory(), ""
+    if here is not None and most > _FREE * here:
+        said = f"; this one has {here / 10**9:.0f} GB, and batches will be halved where it ends"
+    return f"memory in GiB, about: {phases}; enough: {fits}{said}"

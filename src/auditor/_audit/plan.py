@@ -271,6 +271,8 @@ def _cells(policy: Policy, arm: Arm, asked: _Asked, deciding: int) -> Iterator[C
     for concept in policy.erase:
         for role, surface, items in asked.of(concept):
             size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
+            if role is Role.REPORT and policy.sequential:
+                most = min(most, -(-budget.images_per_synonym // size))
             if arm.is_judged:
                 closed = policy.sequential and (policy.on_undecided == "close" or role is Role.REPORT)
                 enough = images_that_suffice(policy, size, deciding) if closed else None

@@ -23,7 +23,8 @@ from auditor._files.images import PictureStore, from_png
 from auditor._journal.file import Journal, read_journal
 from auditor._journal.lines import BatchLine, ReplayLine
 from auditor._journal.seal import read_key
-from auditor._process.machine import device_kind, torch_threads, versions
+from auditor._process.device import device_kind
+from auditor._process.machine import torch_threads, versions
 from auditor.errors import AuditorError, UsageError
 from auditor.plugin.instruments import make_detectors
 from auditor.report import CheckpointFacts, Report
@@ -85,7 +86,9 @@ def replay(
                 [sample.seed for sample in line.samples],
             )
             again = draw_function(in_precision(model, sampler.dtype), sampler)
-            parts = [images for _, images, _ in draw_in_batches(again, prompts, seeds, len(prompts))]
+            parts = [
+                images for _, images, _ in draw_in_batches(again, prompts, seeds, line.rows or len(prompts))
+            ]
             found.add(line, counted.composition(line), torch.cat(parts))
     if not found.images:
         raise UsageError(f"{out} holds no image that could be drawn again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class Speed:
     """What one kind of device did, and how that is known."""
 
     device: str
+    call: int
+    """Operations of one call of the denoiser on one latent: a larger one is computed at another speed."""
     flops: float
     """Operations a second while images are drawn."""
     training_flops: float
@@ -36,7 +39,7 @@ class Speed:
     """Seconds before the first image: admission, loading."""
     around: float
     """How much longer a run takes than what is accounted for here."""
-    known: str = "at the speed of the last audit on this machine"
+    known: str = "at the speed of the last audit of such a model on this machine"
 
     def seconds(self, operations: float, images: float, training: float) -> float:
         """Of a run that draws ``images`` in ``operations``, and trains in ``training`` operations."""
@@ -47,28 +50,27 @@ class Speed:
 def keep_speed(cache: Path | None, speed: Speed) -> None:
     """Remember it for the next plan's minutes."""
     if cache is not None:
-        write_whole(cache / "rates" / "last.json", json.dumps(asdict(speed)).encode())
+        write_whole(_place(cache, speed.device, speed.call), json.dumps(asdict(speed)).encode())
 
 
-def kept_speed(cache: Path | None) -> Speed | None:
-    """Of the last audit on this machine; None before the first."""
+def kept_speed(cache: Path | None, device: str, call: int) -> Speed | None:
+    """Of the last audit on this kind of ``device`` of a model whose denoiser takes as many operations a
+    ``call``; None before the first."""
     if cache is None:
         return None
     try:
-        found = json.loads((cache / "rates" / "last.json").read_text(encoding="utf-8"))
+        found = json.loads(_place(cache, device, call).read_text(encoding="utf-8"))
         numbers = {
             name: float(found[name]) for name in ("flops", "training_flops", "image", "start", "around")
         }
-        speed = Speed(str(found["device"]), **numbers, known=str(found["known"]))
+        speed = Speed(device, call, **numbers, known=str(found["known"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return speed if min(speed.flops, speed.training_flops) > 0 else None
 
 
-def kept_rate(cache: Path | None) -> float | None:
-    """Operations a second of the last audit's drawing; None before the first."""
-    speed = kept_speed(cache)
-    return None if speed is None else speed.flops
+def _place(cache: Path, device: str, call: int) -> Path:
+    return cache / "rates" / f"{re.sub(r'[^A-Za-z0-9]+', '-', device)}-{call}.json"
 
 
 def can_be_measured(opened: Checkpoint) -> bool:
@@ -78,30 +80,32 @@ def can_be_measured(opened: Checkpoint) -> bool:
 
 def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
     """Load the checkpoint, draw and score a batch and train a few steps: about two seconds for the micro
-    world. ``once``: operations of one call of the denoiser."""
+    world. ``once``: operations of one call of the denoiser. Raises the errors of
+    :func:`~auditor._checkpoint.load.load_model`."""
     from auditor._audit.cost import training_calls_by_arm
     from auditor._audit.run.observing import ask
     from auditor._checkpoint.load import load_model
     from auditor._diffusion.finetune import Examples, Training, finetune
     from auditor._diffusion.original import Original
-    from auditor._diffusion.sampling import draw
+    from auditor._diffusion.sampling import batch_size, draw
     from auditor._diffusion.side_by_side import is_small, lanes, side_by_side
     from auditor._diffusion.together import Member, Together
-    from auditor._process.machine import device_kind
+    from auditor._process.device import device_kind
     from auditor.plugin.instruments import make_instruments
 
     began, policy = time.monotonic(), plan.policy
     model = load_model(opened, policy.sampler.dtype)
     loading = time.monotonic() - began
     sampler = policy.sampler.model_copy(update={"steps": _STEPS})
-    prompts = [plan.gate_cells[0].prompts[0]] * _IMAGES
+    count = min(_IMAGES, batch_size(model, sampler))
+    prompts = [plan.gate_cells[0].prompts[0]] * count
 
     def drawing() -> float:
         began = time.monotonic()
-        draw(model, prompts, range(_IMAGES), sampler)
+        draw(model, prompts, range(count), sampler)
         return time.monotonic() - began
 
-    images, _ = draw(model, prompts, range(_IMAGES), sampler)
+    images, _ = draw(model, prompts, range(count), sampler)
     seconds = min(drawing(), drawing())
     detectors, concepts = make_instruments(policy).detectors, (*policy.erase, *policy.retain)
     scoring = 0.0
@@ -130,9 +134,10 @@ def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
     )
     return Speed(
         device_kind(),
-        flops=2 * _STEPS * _IMAGES * once / seconds,
+        once,
+        flops=sampler.calls * count * once / seconds,
         training_flops=once * (sum(calls.values()) / spent if spent else alone),
-        image=scoring / _IMAGES,
+        image=scoring / count,
         start=2 * loading + 1,
         around=_AROUND,
         known="as it was measured once on this machine",

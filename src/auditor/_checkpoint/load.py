@@ -23,15 +23,12 @@ from auditor._checkpoint.overlay import read_overlay, taken
 from auditor._diffusion.model import DiffusionModel
 from auditor._files.json_files import parse_json
 from auditor._files.safetensors_header import header_of
+from auditor._process.device import best_device, refuse_true_size
 from auditor.errors import RefusedError
 from auditor.families.refusing import refusing
 
+_TENSOR_CORES = (7, 0)  # of a GPU that computes in float16 faster than in float32, and has no bfloat16
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def best_device() -> torch.device:
-    """Where models run: a GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_model(
@@ -43,8 +40,11 @@ def load_model(
     No library chooses a file of weights: each is read once into memory, compared with the digest it was
     admitted under, and its tensors are put into a model built from the configuration. Raises
     :class:`RefusedError` where the weights do not fit the declared architecture, or changed on disk since
-    they were admitted.
+    they were admitted. Raises :class:`UsageError` where its size asks for a GPU and there is none, unless
+    ``device`` is given.
     """
+    if device is None:
+        refuse_true_size(checkpoint.source, checkpoint.parameters)
     device, family = device or best_device(), checkpoint.family
     with quiet(), refusing(f"{checkpoint.source} does not load as {family.title}"):
         origin = checkpoint.base or checkpoint
@@ -93,7 +93,18 @@ def precision_of(dtype: str, device: torch.device) -> torch.dtype:
     """What a denoiser computes in on a device; ``dtype``: see :class:`~auditor.policy.Sampler`."""
     if dtype != "auto":
         return _PRECISIONS[dtype]
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cuda":
+        return torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if torch.cuda.get_device_capability(device) >= _TENSOR_CORES else torch.float32
+
+
+def precision_name(model: DiffusionModel) -> str:
+    """What ``model`` computes in, for people and for digests: that of its denoiser, and whether the
+    convolutions of what stays float32 use a GPU's TF32."""
+    name = str(model.precision).removeprefix("torch.")
+    return f"{name} and tf32" if model.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else name
 
 
 def in_precision(model: DiffusionModel, dtype: str) -> DiffusionModel:

@@ -10,6 +10,7 @@ from auditor._cli.live import watch
 from auditor._cli.options import (
     choices,
     chosen,
+    device,
     exit_zero,
     more_budget,
     offline,
@@ -29,6 +30,7 @@ from auditor._cli.terminal import exit_code_of, present, show_changes
     help="Go on only if the policy is the one with this digest ('auditor policy check').",
 )
 @click.option("--base", help="The checkpoint before erasure; overrides the policy's.")
+@device
 @offline
 @click.option(
     "--out",

@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from auditor._cli.live import watch_steps
-from auditor._cli.options import choices, chosen, offline, plugin_files
+from auditor._cli.options import choices, chosen, device, offline, plugin_files
 from auditor._cli.output import echo
 from auditor._cli.terminal import show_erasure_plan
 
@@ -47,7 +47,8 @@ from auditor._cli.terminal import show_erasure_plan
 )
 @click.option("--over", help="The diffusers folder that BASE, a single file, lies over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="What its random numbers begin from.")
+@device
 @offline
 @choices
 @plugin_files

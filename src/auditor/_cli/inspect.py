@@ -22,7 +22,9 @@ from auditor.errors import ExitCode
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
 @offline
 @choices
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human")
+@click.option(
+    "--format", "form", type=click.Choice(["human", "json"]), default="human", help="json: for programs."
+)
 @click.pass_context
 def command(
     ctx: click.Context,

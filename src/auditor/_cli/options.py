@@ -50,6 +50,28 @@ offline = click.option(
     help="Take repositories from the Hub's cache alone. HF_HUB_OFFLINE=1 in the environment does the same.",
 )
 
+
+def _device(ctx: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    import os
+
+    from auditor._process.device import VARIABLE, asked_device
+
+    asked = asked_device(name)
+    if name is not None:
+        before = os.environ.get(VARIABLE, "")
+        ctx.call_on_close(lambda: os.environ.update({VARIABLE: before}))
+        os.environ[VARIABLE] = asked
+
+
+device = click.option(
+    "--device",
+    metavar="auto|cpu|cuda|cuda:N",
+    is_eager=True,
+    expose_value=False,
+    callback=_device,
+    help="Where models run; auto: a GPU if there is one. AUDITOR_DEVICE in the environment does the same.",
+)
+
 seal = click.option(
     "--seal",
     type=click.Path(path_type=Path),

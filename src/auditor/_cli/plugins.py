@@ -19,7 +19,9 @@ from auditor.plugin.contracts import Plugin
 
 @click.group("plugins", invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", help="json: for programs."
+)
 @plugin_files
 @click.pass_context
 def command(ctx: click.Context, kind: str | None, form: str) -> None:
@@ -39,7 +41,9 @@ def command(ctx: click.Context, kind: str | None, form: str) -> None:
 @command.command("show")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Where plugins of several kinds share the name.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", help="json: for programs."
+)
 @plugin_files
 def show(name: str, kind: str | None, form: str) -> None:
     """Say what the plugin NAME is and which options it takes, with their defaults."""

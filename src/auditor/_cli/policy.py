@@ -142,12 +142,15 @@ def explain_command(file: str, cache: Path | None) -> None:
     from auditor._audit.explain import explain
     from auditor._audit.plan import make_plan
     from auditor._audit.speed import kept_speed
+    from auditor._process.device import device_kind
     from auditor._process.machine import default_cache
     from auditor.policy import load_policy
     from auditor.report.words import harmless, line
 
     plan = make_plan(load_policy(file))
-    for sentence in explain(plan, _cost(plan), kept_speed(cache or default_cache())):
+    cost, place = _cost(plan), cache or default_cache()
+    speed = None if cost is None else kept_speed(place, device_kind(), cost.call)
+    for sentence in explain(plan, cost, speed):
         echo(harmless(line(sentence, 5000)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from auditor._cli.live import watch
-from auditor._cli.options import offline, plugin_files, seal
+from auditor._cli.options import device, offline, plugin_files, seal
 from auditor._cli.output import echo
 from auditor.errors import AuditorError
 
@@ -30,6 +30,7 @@ from auditor.errors import AuditorError
     show_default=True,
     help="Largest difference of a pixel, of 255, that another stack may make.",
 )
+@device
 @offline
 @seal
 @plugin_files

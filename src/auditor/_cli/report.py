@@ -48,7 +48,14 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="json: for programs.",
+)
 def diff_command(before: Path, after: Path, form: str) -> None:
     """Say what changed between two reports (folders of runs, or report.json files). Always ends with 0: it
     judges nothing."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from auditor._cli.options import offline, plugin_files
+from auditor._cli.options import device, offline, plugin_files
 from auditor._cli.output import echo
 from auditor._cli.terminal import Terminal, plain
 from auditor._files.places import refuse_unwritable
@@ -23,6 +23,7 @@ from auditor._study.store import ArmRecord, Store, StudyProgress, seen
 from auditor.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from auditor._audit.speed import Speed
     from auditor._study.findings import Findings
     from auditor._study.run import Asked
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Say what it would take; nothing is loaded or measured.")
 @click.option("--write-only", is_flag=True, help="Write table, figures and page of what is there already.")
+@device
 @offline
 @click.option("--worker", is_flag=True, hidden=True)
 @plugin_files
@@ -174,12 +176,13 @@ class _Progress(StudyProgress):
 
 def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
     from auditor._audit.cost import operations_of_a_call
-    from auditor._audit.speed import kept_rate
+    from auditor._audit.speed import kept_speed
+    from auditor._process.device import device_kind
     from auditor._process.machine import default_cache
     from auditor._study import run
     from auditor._study.cost import Takes, cost_of
 
-    opened, rate = run.open_base(asked.study.base.address, offline), kept_rate(default_cache())
+    opened = run.open_base(asked.study.base.address, offline)
     console = Terminal()
     for each in asked.whole:
         plan = run.expansion(each.study, opened)
@@ -188,11 +191,12 @@ def _show_cost(asked: Asked, store: Store, offline: bool) -> None:
             once: int | None = operations_of_a_call(opened, each.study.sampler.size)
         except ValueError:
             once = None
+        speed = None if once is None else kept_speed(default_cache(), device_kind(), once)
 
-        def spoken(takes: Takes, once: int | None = once) -> str:
+        def spoken(takes: Takes, once: int | None = once, speed: Speed | None = speed) -> str:
             if once is None:
                 return "?"
-            minutes = "" if rate is None else f", {takes.calls * once / rate / 60:.0f} min"
+            minutes = "" if speed is None else f", {takes.calls * once / speed.flops / 60:.0f} min"
             return f"{takes.calls * once / 1e12:.1f} TFLOP{minutes}"
 
         table = Table(

@@ -55,7 +55,7 @@ def exit_code_of(report: Report, *, exit_zero: bool = False) -> int:
 def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
     """What would be drawn, what becomes of the deciding checks, and what it costs."""
     from auditor._audit import cost as forecast
-    from auditor._audit.explain import minutes_of
+    from auditor._audit.explain import memory_of, minutes_of
 
     console = Terminal(highlight=False)
     table = Table("model state", "concept images", "retained images", "training steps", title="At most")
@@ -78,12 +78,15 @@ def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
     )
     if cost is not None:
         console.print(
-            f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP, "
-            f"{cost.training / 1e12:.3g} of them training · weights and optimiser take "
-            f"{cost.peak_bytes / 2**30:.2g} GiB in float32, activations come on top"
+            f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP of "
+            f"the denoiser, {cost.training / 1e12:.3g} of them training"
         )
+        console.print(memory_of(cost))
         if speed is None:
-            console.print("minutes: not known before the first audit on this machine")
+            console.print(
+                "minutes: not known before the first audit of such a model on this machine; --calibrate "
+                "measures it"
+            )
         else:
             console.print(minutes_of(cost, speed))
 

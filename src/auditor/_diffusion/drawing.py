@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
 
 from torch import Tensor
 
@@ -16,11 +18,20 @@ Draw = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Sequence[bool]]]
 """Prompts and seeds in; images (uint8, (N, 3, H, W), CPU) out, and for each whether it is finite."""
 
 
-def draw_function(model: DiffusionModel, sampler: Sampler) -> Draw:
+class DrawAtOnce(Protocol):
+    """The same, told how many images a GPU is to draw at once."""
+
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, rows: int
+    ) -> tuple[Tensor, Sequence[bool]]:
+        """Draw them."""
+
+
+def draw_function(model: DiffusionModel, sampler: Sampler) -> DrawAtOnce:
     """Draws images of ``model``."""
 
-    def once(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, list[bool]]:
-        images, finite = draw(model, prompts, seeds, sampler)
+    def once(prompts: Sequence[str], seeds: Sequence[int], *, rows: int) -> tuple[Tensor, list[bool]]:
+        images, finite = draw(model, prompts, seeds, sampler, rows=rows)
         return images, finite.tolist()
 
     return once
@@ -41,7 +52,7 @@ def draw_checked(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> tu
 
 
 def draw_in_batches(
-    draw: Draw, prompts: Sequence[str], seeds: Sequence[int], size: int
+    draw: DrawAtOnce, prompts: Sequence[str], seeds: Sequence[int], size: int
 ) -> Iterator[tuple[slice, Tensor, list[str | None]]]:
     """The same, ``size`` images at once, or half as many each time that memory runs out.
 
@@ -51,11 +62,11 @@ def draw_in_batches(
     while start < len(prompts):
         rows = slice(start, start + size)
         try:
-            images, flaws = draw_checked(draw, prompts[rows], seeds[rows])
+            images, flaws = draw_checked(partial(draw, rows=size), prompts[rows], seeds[rows])
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or len(prompts[rows]) == 1:
+            if not is_out_of_memory(error) or size == 1:
                 raise
-            size = (len(prompts[rows]) + 1) // 2
+            size = (size + 1) // 2
         else:
             yield rows, images, flaws
             start += len(images)

@@ -29,7 +29,10 @@ class ClassifierFree:
     def _both(self) -> Condition:
         return Condition.joined(self.without, self.given)
 
-    def __call__(self, predict: Predict, latents: Tensor, time: Tensor) -> Tensor:
-        """The guided prediction for ``latents`` (N, C, H, W), both halves in one call of the denoiser."""
+    def __call__(self, predict: Predict, latents: Tensor, time: Tensor, *, guided: bool = True) -> Tensor:
+        """The guided prediction for ``latents`` (N, C, H, W), both halves in one call of the denoiser; or
+        that of ``given`` alone."""
+        if not guided:
+            return predict(latents, time, self.given)
         without, given = predict(torch.cat([latents, latents]), time, self._both).chunk(2)
         return without + self.scale * (given - without)

@@ -17,6 +17,8 @@ from auditor._diffusion.memory import in_parts
 from auditor.families.family import Condition, Family, Noising
 
 _TEXT_BATCH = 64
+_TEXT_BATCH_GPU = 16  # always as many: a GPU chooses how it adds by the number of rows
+_DECODED = 4 * 64 * 64  # latent pixels that a GPU decodes at once: 3 GiB of activations in float32
 _MOST_ENCODED = 64  # images
 _PIXELS_ENCODED = 4 * 512 * 512  # four images of 512 px take 2.5 GiB of activations in float32
 _NAMES_ALONE = ("architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
@@ -95,6 +97,11 @@ class DiffusionModel:
         device: torch.device = self.denoiser.device
         return device
 
+    @property
+    def on_gpu(self) -> bool:
+        """Does what a row becomes hang, in its last bits, on how many rows are computed with it?"""
+        return self.device.type != "cpu"
+
     def autocast(self, *, training: bool = False) -> torch.autocast:
         """The denoiser's arithmetic. Gradients in half precision would need scaling, so training falls back
         to float32 there."""
@@ -108,6 +115,16 @@ class DiffusionModel:
         with self.autocast(training=training):
             return self.family.predict(self.denoiser, latents, times, condition).float()
 
+    def predict_in_half(self, latents: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        """The same while the denoiser's weights are in half precision
+        (:mod:`auditor._diffusion.half`): what goes in is too, and nothing is cast within."""
+        rows = {
+            name: value.to(self.precision) if value.is_floating_point() else value
+            for name, value in condition.rows.items()
+        }
+        into = latents.to(self.precision)
+        return self.family.predict(self.denoiser, into, times, Condition(rows)).float()
+
     def noising(self) -> Noising:
         """The noise that this model was trained with."""
         return self.family.noising(self.scheduler_config)
@@ -119,10 +136,13 @@ class DiffusionModel:
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Condition:
         """What the denoiser is told of ``prompts``, a row each."""
-        new = sorted(set(prompts) - self._conditions.keys())
-        for start in range(0, len(new), _TEXT_BATCH):
-            batch = new[start : start + _TEXT_BATCH]
-            rows = self.family.condition(self.parts, batch).rows
+        new, size = sorted(set(prompts) - self._conditions.keys()), _TEXT_BATCH
+        if self.on_gpu:
+            size = _TEXT_BATCH_GPU
+        for start in range(0, len(new), size):
+            batch = new[start : start + size]
+            filled = batch + [""] * (size - len(batch)) if self.on_gpu else batch
+            rows = self.family.condition(self.parts, filled).rows
             self._conditions |= {
                 prompt: {name: value[at] for name, value in rows.items()} for at, prompt in enumerate(batch)
             }
@@ -177,7 +197,11 @@ class DiffusionModel:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Images of scaled ``latents`` (uint8, (N, 3, H, W), CPU), and for each whether all of its pixels
-        were finite."""
+        were finite. On a GPU a few at a time."""
+        most = max(1, _DECODED // latents[0, 0].numel())
+        if self.on_gpu and len(latents) > most:
+            images, sound = zip(*(self.decode(part) for part in latents.split(most)), strict=True)
+            return torch.cat(images), torch.cat(sound)
         pixels = self.family.decode(self.parts, latents)
         finite = pixels.isfinite().flatten(1).all(1).cpu()
         pixels = torch.nan_to_num(pixels, nan=-1.0, posinf=-1.0, neginf=-1.0)

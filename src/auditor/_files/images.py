@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +17,22 @@ from torch import Tensor
 
 from auditor._files.whole_files import write_whole
 
+_LARGE = 3 * 128 * 128  # values of an image from which on encoding it takes longer than handing it on
 _BLANK_DEVIATION = 2.0  # of 255: below it an image is one flat colour
 _NOISE_CORRELATION = 0.2  # of neighbouring pixels: pictures lie above 0.5, white noise at 0
 
 
 def to_png(image: Tensor) -> bytes:
     """A PNG of one image (uint8, (3, H, W))."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    return _encoded(pixels.shape, pixels.tobytes())
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(shape: tuple[int, ...], pixels: bytes) -> bytes:
+    """Kept for a while: one image goes into a run, into the cache, and is compared by its name."""
     buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG")
+    Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -64,6 +76,13 @@ class PictureStore:
         if not path.exists():
             write_whole(path, content)
         return digest
+
+    def save_all(self, images: Sequence[Tensor]) -> list[str]:
+        """Write ``images`` and return their sha256, in their order; large ones by several threads."""
+        if len(images) < 2 or images[0].numel() < _LARGE:
+            return [self.save(image) for image in images]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="auditor-png") as pool:
+            return list(pool.map(self.save, images))
 
     def path(self, digest: str) -> Path:
         """Where the image with this sha256 lies."""

@@ -175,6 +175,9 @@ class BatchLine(Record):
     samples: tuple[Sample, ...]
     seconds: float
     cached: bool = False
+    rows: int | None = None
+    """Images that the device drew at once, thrown away ones among them; None on a CPU, where no bit hangs on
+    it."""
 
 
 class DistanceLine(Record):

@@ -4,7 +4,6 @@ again."""
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,16 +32,6 @@ def version_of(name: str) -> str:
         if release:
             return str(release)
     return "unknown"
-
-
-def device_kind() -> str:
-    """The kind of device that images are drawn on: a GPU's name, or the CPU's architecture.
-
-    Images of two kinds differ in their last bits.
-    """
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
 
 
 def threads_now() -> int:

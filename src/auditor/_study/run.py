@@ -58,7 +58,7 @@ def open_base(source: str, offline: bool) -> Checkpoint:
 
 def expansion(study: Study, opened: Checkpoint) -> Expansion:
     """The study on its base and on this kind of device."""
-    from auditor._checkpoint.load import best_device
+    from auditor._process.device import best_device
 
     return Expansion(study, opened.digest, best_device().type)
 

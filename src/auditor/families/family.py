@@ -51,6 +51,19 @@ class Condition:
         )
 
 
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that one image takes while it is computed, beside all weights: about."""
+
+    drawn: int
+    """Denoised with guidance, in half precision; twice as much in float32."""
+    decoded: int
+    """Made of its latents, in float32."""
+    encoded: int
+    trained: int
+    """In a training step, nothing computed twice."""
+
+
 class Noising(Protocol):
     """How noise is mixed into latents while a model is trained, and what the model is to predict."""
 
@@ -156,6 +169,11 @@ class Family(OnDisk):
     def groups(self, name: str) -> tuple[str, ...]:
         """What the tensor ``name`` of the denoiser is summed up under in a table of distances, beside the
         whole."""
+
+    def activations(self, configs: Mapping[str, Mapping[str, Any]], size: int) -> Activations | None:
+        """What an image of ``size`` x ``size`` pixels takes while it is computed; None where that is not
+        known. ``configs``: see :meth:`flops`."""
+        return None
 
     @abstractmethod
     def flops(

@@ -12,13 +12,13 @@ from auditor.policy.document import (
     Policy,
     PolicyFile,
     ProbeUse,
-    Sampler,
     forbidden_names,
     load_policy,
     read_policy,
 )
 from auditor.policy.fields import StrictModel
 from auditor.policy.names import as_read, entry_called, oddity_of, recognised_in
+from auditor.policy.sampler import Sampler
 
 __all__ = [
     "Base",

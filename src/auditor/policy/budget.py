@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from auditor.errors import UsageError
 from auditor.policy.fields import StrictModel
+
+SYNONYM_IMAGES = 10
 
 
 class Budget(StrictModel):
@@ -16,12 +18,23 @@ class Budget(StrictModel):
 
     images_per_cell: int = Field(default=200, ge=1)
     retained_per_arm: int = Field(default=300, ge=1)
+    images_per_synonym: int = Field(default=SYNONYM_IMAGES, ge=1)
+    """Of a synonym that is only reported (``synonyms: report``); one round at least. Where cells are read
+    once, as many as of the concept itself."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Of measuring, summed over every call that worked on the run; what is not drawn by then stays
     undecided."""
     plugin_minutes: Annotated[float, Field(gt=0)] | None = 60
     """How long a plugin may be silent: one answer of a detector, one training step. Then the process ends
     with 5 and the same command goes on without it; null: for ever."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later and is left out keeps the digest of before."""
+        found: dict[str, Any] = dump(self)
+        if self.images_per_synonym == SYNONYM_IMAGES:
+            found.pop("images_per_synonym", None)
+        return found
 
     def raised(self, **more: float | None) -> Self:
         """With larger numbers by key; None leaves one as it is. Raises :class:`UsageError` where one is

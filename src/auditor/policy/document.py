@@ -33,6 +33,7 @@ from auditor.policy.concepts.sets import resolve_names
 from auditor.policy.decision import Decision, Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
 from auditor.policy.names import as_read, first_alike
+from auditor.policy.sampler import Sampler
 
 
 class Base(StrictModel):
@@ -45,19 +46,6 @@ class Base(StrictModel):
     def address(self) -> str:
         """What it is opened by: ``source``, or ``source@revision``."""
         return self.source if self.revision is None else f"{self.source}@{self.revision}"
-
-
-class Sampler(StrictModel):
-    """How images are drawn."""
-
-    scheduler: Literal["ddim", "dpm-solver++"] = "ddim"
-    steps: int = Field(default=50, ge=1, le=1000)
-    guidance: float = Field(default=7.5, ge=1, le=50)
-    size: int = Field(default=512, ge=8, le=2048)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the UNet computes in; its weights stay float32. ``auto``: bfloat16 where a GPU has it, else
-    float32."""
-    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class ProbeUse(StrictModel):

@@ -20,6 +20,7 @@ def as_tuple(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Part = Annotated[float, Field(ge=0, le=1)]
 
 Weight = Annotated[float, Field(ge=0.01, le=100)]
 

@@ -700,6 +700,9 @@ def table() -> str:
     lines = [
         "# Which files are read",
         "",
+        "This page is a table of the files that programs of the field write, and of what auditor makes of "
+        "each.",
+        "",
         "One file over a base (`--base`), as programs of the field write it. The table is made from the "
         "tests, which "
         "write each",

@@ -16,7 +16,7 @@ from auditor._audit.plan import Plan
 from auditor._audit.run.measuring import Measurer
 from auditor._audit.run.recorder import Deadline, Recorder, Stop
 from auditor._audit.run.scoring import Answer, Scorer, question
-from auditor._checkpoint.load import in_precision
+from auditor._checkpoint.load import in_precision, precision_name
 from auditor._diffusion.drawing import draw_checked
 from auditor._diffusion.memory import free_memory, is_out_of_memory
 from auditor._diffusion.model import DiffusionModel
@@ -25,7 +25,8 @@ from auditor._files.digest import sha256_json
 from auditor._files.images import PictureCache, PictureStore, flaw_of
 from auditor._files.places import sentence_at
 from auditor._journal.lines import BatchLine, HalvedLine, NoteLine, Sample
-from auditor._process.machine import device_kind, versions
+from auditor._process.device import device_kind
+from auditor._process.machine import versions
 from auditor.plugin.instruments import Instruments
 from auditor.plugin.records import BatchMeasured
 
@@ -137,7 +138,8 @@ class Drawing:
         good = [row for row, flaw in enumerate(flaws) if flaw is None]
         answers = self.scorer.score([question(batch[row]) for row in good], images[good]) if good else []
         said = dict(zip(good, answers, strict=True))
-        samples = []
+        names = self.pictures.save_all([images[row] for row in good])
+        samples, saved = [], dict(zip(good, names, strict=True))
         for row, planned in enumerate(batch):
             answer = said.get(row, Answer())
             samples.append(
@@ -146,14 +148,18 @@ class Drawing:
                     prompt=planned.prompt,
                     index=planned.index,
                     seed=planned.seed,
-                    image=self.pictures.save(images[row]) if flaws[row] is None else None,
+                    image=saved.get(row),
                     flaw=flaws[row],
                     error=answer.error,
                     observations=dict(answer.said),
                 )
             )
         line = BatchLine(
-            arm=arm.name, samples=tuple(samples), seconds=time.monotonic() - began, cached=kept[0]
+            arm=arm.name,
+            samples=tuple(samples),
+            seconds=time.monotonic() - began,
+            cached=kept[0],
+            rows=self.batch_size(arm, model) if model.on_gpu else None,
         )
         self.record.write(line)
         self.record.tell(
@@ -176,9 +182,10 @@ class Drawing:
     ) -> tuple[Tensor, list[bool], bool]:
         """(images, whether each is finite, whether all came from the cache).
 
-        Memory that runs out halves the arm's batches, once, and raises ``Halved``: what was planned is
-        planned anew.
+        Memory that runs out halves the arm's batches and raises ``Halved``: what was planned is planned
+        anew.
         """
+        at_once = self.batch_size(arm, model) if model.on_gpu else len(prompts)
         try:
             return (
                 self._base_pictures(arm, prompts, seeds)
@@ -186,20 +193,26 @@ class Drawing:
                 else self.draw(arm, model, prompts, seeds)
             )
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or arm.name in self.record.tally.batches or len(prompts) == 1:
+            if not is_out_of_memory(error) or at_once == 1:
                 raise
         free_memory()
-        self.record.write(HalvedLine(arm=arm.name, batch=(len(prompts) + 1) // 2))
+        self.record.write(HalvedLine(arm=arm.name, batch=(at_once + 1) // 2))
         raise Halved
 
     def draw(
-        self, arm: Arm, model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int]
+        self,
+        arm: Arm,
+        model: DiffusionModel,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        rows: int | None = None,
     ) -> tuple[Tensor, list[bool], bool]:
-        """Images of ``model`` as ``arm`` is drawn, whether each is finite, and False: none came from the
-        cache."""
+        """Images of ``model`` as ``arm`` is drawn, ``rows`` at once on a GPU, whether each is finite, and
+        False: none came from the cache."""
         began, sampler = time.monotonic(), self.plan.sampler_of(arm)
-        images, finite = draw(in_precision(model, sampler.dtype), prompts, seeds, sampler)
-        self.calls += 2 * sampler.steps * len(prompts)
+        rows = rows or self.batch_size(arm, model)
+        images, finite = draw(in_precision(model, sampler.dtype), prompts, seeds, sampler, rows=rows)
+        self.calls += sampler.calls * len(prompts)
         self.seconds += time.monotonic() - began
         return images, finite.tolist(), False
 
@@ -210,7 +223,9 @@ class Drawing:
         assert self.base is not None
         usual = self.plan.sampler_of(arm)
         sampler = usual.model_dump(mode="json", exclude={"batch"})
-        made_by = [self._stack, device_kind(), str(in_precision(self.base, usual.dtype).precision)]
+        used = in_precision(self.base, usual.dtype)
+        rows = [self.batch_size(arm, self.base)] if used.on_gpu else []
+        made_by = [self._stack, device_kind(), precision_name(used), *rows]
         keys = [
             sha256_json([self.base.digest, sampler, prompt, seed, made_by])
             for prompt, seed in zip(prompts, seeds, strict=True)
@@ -248,17 +263,21 @@ class Drawing:
                 parts, finite, start = [*parts, images], [*finite, *sound], end
         return torch.cat(parts), finite
 
-    def smallest_batch(self, arm: str, model: DiffusionModel) -> tuple[Sample, ...]:
+    def smallest_batch(self, arm: str, model: DiffusionModel) -> BatchLine | None:
         """The smallest batch of an arm that may be drawn again: one of at least four images, if there is one,
         none of which is missing, that this kind of device drew."""
         lines = self.record.tally.batch_lines(arm, self.record.device)
         most = self.batch_size(self.plan.arm(arm), model)
         whole = sorted(
             (
-                line.samples
+                line
                 for line in lines
-                if 0 < len(line.samples) <= most and all(s.image is not None for s in line.samples)
+                if 0 < len(line.samples) <= most
+                and (line.rows or 0) <= most
+                and all(s.image is not None for s in line.samples)
             ),
-            key=len,
+            key=lambda line: len(line.samples),
         )
-        return next((each for each in whole if len(each) >= _FEWEST_AGAIN), whole[-1] if whole else ())
+        return next(
+            (line for line in whole if len(line.samples) >= _FEWEST_AGAIN), whole[-1] if whole else None
+        )

@@ -40,9 +40,8 @@ class NoOpControl:
 
     def is_due(self, name: str) -> bool:
         """Has the probe ``name`` none yet, and is there a batch to draw again?"""
-        return name not in self._record.tally.shams and bool(
-            self._drawing.smallest_batch(ERASED, self._erased)
-        )
+        batch = self._drawing.smallest_batch(ERASED, self._erased)
+        return name not in self._record.tally.shams and batch is not None
 
     def alone(
         self,
@@ -82,9 +81,10 @@ class NoOpControl:
 
         ``began``: when making it did (``time.monotonic``).
         """
-        samples = self._drawing.smallest_batch(ERASED, self._erased)
+        batch = self._drawing.smallest_batch(ERASED, self._erased)
         who, allowed = door.title(probe), allowed_changes(probe, use)
         change = self._original.change(model, allowed, who, may_be_nothing=True)
         fresh = rebuilt(self._original, model, change, digest_of_arm(model, self._original))
-        different, seconds = self._recheck().different(fresh, samples), time.monotonic() - began
-        self._record.write(ShamLine(probe=name, images=len(samples), different=different, seconds=seconds))
+        drawn, different = self._recheck().different(fresh, batch)
+        seconds = time.monotonic() - began
+        self._record.write(ShamLine(probe=name, images=drawn, different=different, seconds=seconds))

@@ -13,7 +13,8 @@ from auditor._audit.progress import Progress
 from auditor._diffusion.memory import is_out_of_memory
 from auditor._journal.file import Journal
 from auditor._journal.lines import ArmLine, ErrorLine, Line, NoteLine, StartLine
-from auditor._process.machine import device_kind, threads_now
+from auditor._process.device import device_kind
+from auditor._process.machine import threads_now
 from auditor._process.watchdog import WATCHDOG
 from auditor.errors import ENDINGS, AuditorError, Ending, RefusedError, said
 from auditor.plugin._observers import Observers
@@ -148,8 +149,8 @@ class Recorder:
             )
             if is_out_of_memory(error):
                 message = (
-                    "Memory ran out, also with half the batch; lower sampler.batch or the probe's, or use a "
-                    "larger machine."
+                    "Memory ran out, also for the smallest batch; lower sampler.size or the probe's rank, or "
+                    "use a machine with more."
                 )
             self.write(ErrorLine(arm=arm.name, message=message))
             self.progress.failed(arm.name, message)

@@ -122,7 +122,9 @@ class Runner:
             return
         again = self.drawing.smallest_batch(ERASED, self.erased)
         before = self.record.tally.repeat
-        if before is None or (again and not before.drawn):  # of another kind of device nothing is drawn again
+        if before is None or (
+            again is not None and not before.drawn
+        ):  # of another kind of device nothing is drawn again
             self.record.progress.stage("looking again at what was seen and drawn first")
             self.record.write(self.probes.recheck().repeat(again, self.seeds.audit))
 

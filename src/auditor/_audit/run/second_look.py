@@ -137,8 +137,10 @@ def mixed_pictures(tally: Tally, pictures: PictureStore, seed: str) -> list[Samp
     return chosen
 
 
-Draw = Callable[[Arm, DiffusionModel, Sequence[str], Sequence[int]], tuple[Tensor, list[bool], bool]]
-"""An arm, its model, prompts and seeds in; images out, and what else is known of them."""
+Draw = Callable[
+    [Arm, DiffusionModel, Sequence[str], Sequence[int], int | None], tuple[Tensor, list[bool], bool]
+]
+"""An arm, its model, prompts, seeds and the rows of a pass in; images out, and what else is known of them."""
 
 
 class Recheck:
@@ -160,8 +162,8 @@ class Recheck:
             model_of,
         )
 
-    def repeat(self, samples: Sequence[Sample], seed: str) -> RepeatLine:
-        """Show the detectors pictures of the base again, and draw ``samples``, a batch of the erased arm,
+    def repeat(self, batch: BatchLine | None, seed: str) -> RepeatLine:
+        """Show the detectors pictures of the base again, and draw ``batch``, one of the erased arm,
         again.
 
         A detector that went blind, and a plugin that left something behind in this process, are found by it.
@@ -170,10 +172,10 @@ class Recheck:
         shown = mixed_pictures(self._tally, self._pictures, seed)
         otherwise = self._said_otherwise(shown)
         model = self._model_of(ERASED)
-        different = self.different(model, samples) if samples and model is not None else 0
+        drawn, different = (0, 0) if model is None else self.different(model, batch)
         seconds = time.monotonic() - began
         return RepeatLine(
-            shown=len(shown), otherwise=otherwise, drawn=len(samples), different=different, seconds=seconds
+            shown=len(shown), otherwise=otherwise, drawn=drawn, different=different, seconds=seconds
         )
 
     def earlier(self, lines: Sequence[BatchLine], *, sealed: bool) -> EarlierLine:
@@ -209,16 +211,18 @@ class Recheck:
             seconds=time.monotonic() - began,
         )
 
-    def _draw_again(self, arm: str, model: DiffusionModel, samples: Sequence[Sample]) -> Tensor:
-        prompts, seeds = [sample.prompt for sample in samples], [sample.seed for sample in samples]
-        return self._draw(self._tally.plan.arm(arm), model, prompts, seeds)[0]
+    def _draw_again(self, model: DiffusionModel, line: BatchLine) -> Tensor:
+        prompts, seeds = [sample.prompt for sample in line.samples], [sample.seed for sample in line.samples]
+        return self._draw(self._tally.plan.arm(line.arm), model, prompts, seeds, line.rows)[0]
 
-    def different(self, model: DiffusionModel, samples: Sequence[Sample]) -> int:
-        """How many of a batch's images of the erased arm are not drawn again bit for bit."""
-        images = self._draw_again(ERASED, model, samples)
-        return sum(
-            self._pictures.name(image) != sample.image for image, sample in zip(images, samples, strict=True)
-        )
+    def different(self, model: DiffusionModel, line: BatchLine | None) -> tuple[int, int]:
+        """(images drawn again, how many of them are not the same bit for bit) of a batch of the erased
+        arm."""
+        if line is None:
+            return 0, 0
+        names = [self._pictures.name(image) for image in self._draw_again(model, line)]
+        pairs = zip(names, line.samples, strict=True)
+        return len(names), sum(name != sample.image for name, sample in pairs)
 
     def _drawn_otherwise(self, model: DiffusionModel, line: BatchLine) -> int:
         """How many of a batch's images are not drawn again.
@@ -226,7 +230,7 @@ class Recheck:
         Bit for bit, or, since pictures of the base may come from a cache that was drawn in other company,
         within a tolerance and with the same said of them.
         """
-        images = self._draw_again(line.arm, model, line.samples)
+        images = self._draw_again(model, line)
         otherwise = 0
         for sample, image in zip(line.samples, images, strict=True):
             if sample.image is None or self._pictures.name(image) == sample.image:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from auditor._diffusion.model import digest_of_weights
 from auditor._files.bundled import micro_world
+from auditor._process.device import best_device
 from auditor.builtins.clip.options import FOLDER, QUICK
 from auditor.errors import UsageError
 
@@ -24,7 +25,7 @@ _BATCH = 256
 
 
 class Clip:
-    """An open_clip model in evaluation mode, on the CPU or the first GPU."""
+    """An open_clip model in evaluation mode, on the device that models run on."""
 
     def __init__(self, name: str, pretrained: str | None = None) -> None:
         """``name``: ``micro``, ``local-dir:PATH`` or a name that open_clip knows (then ``pretrained`` is
@@ -42,7 +43,7 @@ class Clip:
             self._tokenizer = open_clip.get_tokenizer(source)
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"open_clip cannot load '{name}': {str(error).splitlines()[0]}") from error
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = best_device()
         self._model.to(self._device)
         visual = self._model.visual
         self._size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from auditor._process.device import best_device
 from auditor.builtins.metrics.distances import frechet_distance
 from auditor.errors import UsageError
 from auditor.plugin.contracts import ImageOutcome, Metric, OptionsModel
@@ -70,7 +71,7 @@ class Fid(Metric):
                     f"{self.options.weights} does not hold torch-fidelity's Inception: "
                     f"{str(error).splitlines()[0]}"
                 ) from error
-        return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        return network.eval().to(best_device())
 
     def features(
         self, images: Tensor, prompts: Sequence[str], outcomes: Sequence[ImageOutcome] | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from auditor.families.family import Condition, Family, Parts, SamplingScheduler
+from auditor.families.family import Activations, Condition, Family, Parts, SamplingScheduler
 from auditor.families.stable_diffusion.files import StableDiffusionFiles
 from auditor.families.stable_diffusion.flops import denoiser_flops
+from auditor.families.stable_diffusion.memory import activations
 
 if TYPE_CHECKING:  # a checkpoint is admitted without torch
     from torch import Tensor, nn
@@ -104,14 +105,24 @@ class StableDiffusion(StableDiffusionFiles, Family):
             (block, "attn2 keys and values") if any(word in name for word in _KEYS_AND_VALUES) else (block,)
         )
 
+    def activations(self, configs: Mapping[str, Mapping[str, Any]], size: int) -> Activations:
+        """By its size beside that of SD 1.4."""
+        return activations(configs, _latent_side(configs, size))
+
     def flops(
         self, configs: Mapping[str, Mapping[str, Any]], shapes: Mapping[str, tuple[int, ...]], size: int
     ) -> int:
         """Counted layer by layer (:mod:`auditor.families.stable_diffusion.flops`)."""
-        side = size // 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+        side = _latent_side(configs, size)
         return denoiser_flops(
             configs["unet"], shapes, side, configs["text_encoder"]["max_position_embeddings"]
         )
+
+
+def _latent_side(configs: Mapping[str, Mapping[str, Any]], size: int) -> int:
+    """Latent pixels along a side of ``size`` pixels."""
+    halvings = len(configs["vae"]["block_out_channels"]) - 1
+    return int(size // 2**halvings)
 
 
 STABLE_DIFFUSION = StableDiffusion()
