@@ -4,6 +4,7 @@ company again."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 import auditor
 from auditor._audit.plan import make_plan
 from auditor._audit.run.company import TrainingRun, companies
-from auditor._audit.run_folder.arms import ArmStore
 from auditor._diffusion.finetune import Training
 from auditor._diffusion.together import Together
 from auditor._journal.lines import ArmLine
@@ -119,13 +119,17 @@ def test_without_room_for_a_company_each_is_trained_alone(
     if room == "memory":
         monkeypatch.setattr(Together, "train", full)
     else:
-        monkeypatch.setattr(ArmStore, "keep", lambda *given: False)
+        full_disk = shutil.disk_usage(tmp_path)._replace(free=0)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: full_disk)
     policy, out = policy_file(tmp_path, probes=probes(2), budget=SMALL), tmp_path / "run"
     report = auditor.audit(str(erased), policy, out, cache=tmp_path / "cache")
     arms = [line for line in lines_of(out) if isinstance(line, ArmLine) and line.fit]
     assert [line.company for line in arms] == [(), ()]
     assert {cell.images for cell in report.cells if cell.arm in {line.arm for line in arms}} == {10}
     assert any("each is trained alone" in warning for warning in report.provenance.warnings)
+    said = [text for text in report.provenance.warnings if "no room to keep the weights of" in text]
+    assert [any(f" {line.arm} (" in text for text in said) for line in arms] == [room == "disk"] * 2
+    assert len(list(out.rglob("changed.safetensors"))) == (2 if room == "memory" else 0)
 
 
 def test_weights_that_were_lost_are_trained_again_in_the_same_company(erased: Path, tmp_path: Path) -> None:

@@ -167,3 +167,29 @@ def test_a_sequence_goes_on_from_where_the_last_update_ended(micro: Kit) -> None
     test.__class__.doses = (1, 2)
     assert digests[1, 2] == [*digests[1,], *digests[2,]]
     assert digests[1,] != digests[2,]
+
+
+def test_an_embedding_is_learnt_in_passes_where_memory_runs_out(micro: Kit) -> None:
+    """Of four rows a card holds two: the same row of the table comes of it."""
+    probe = TextualInversion(
+        TextualInversion.Options.model_validate({"token": "sticker", "prompts": ["a sticker of {}"]})
+    )
+    images = torch.randint(
+        0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    tables, fewer, room = [], list[int](), [0]
+
+    def narrow(unet: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if len(given[0]) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for room[0] in (4, 2):
+        model = micro.model()
+        handle = model.unet.register_forward_pre_hook(narrow)
+        asked = Update(model, images, ("a sticker of the lamp",) * 4, "lora", (2,), 3, on_fewer=fewer.append)
+        assert list(probe.update(asked)) == [2]
+        handle.remove()
+        tables.append(model.text_encoder.get_input_embeddings().weight.clone())
+    assert fewer == [2]
+    assert float((tables[0] - tables[1]).abs().max()) < 1e-4
+    assert int((tables[0] != micro.model().text_encoder.get_input_embeddings().weight).any(1).sum()) == 1

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from auditor._diffusion.latents import unequal
-from auditor._diffusion.model import DiffusionModel
+from auditor._diffusion.model import DiffusionModel, digest_of_weights
 from auditor.errors import PluginError
 from auditor.families.family import Family
 
@@ -36,6 +36,7 @@ class Original:
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
         self._squares: dict[str, float] = {}
+        self._digests: dict[str, str] = {}
 
     def fresh(self) -> DiffusionModel:
         """A copy to be changed by a plugin: weights, tokenizer, and the text states that were computed so
@@ -52,6 +53,21 @@ class Original:
             scheduler_config=dict(model.scheduler_config),
             _conditions=dict(model._conditions),
         )
+
+    def digest_of(self, model: DiffusionModel) -> list[str]:
+        """The digest of every part's weights, in the family's order.
+
+        A part that ``model`` shares with this one is changed by nobody: its digest is computed once.
+        """
+        found = []
+        for name, part in model.modules.items():
+            if part is not self._model.parts[name]:
+                found.append(digest_of_weights(part))
+                continue
+            if name not in self._digests:
+                self._digests[name] = digest_of_weights(part)
+            found.append(self._digests[name])
+        return found
 
     def change(
         self, changed: DiffusionModel, allowed: Sequence[str], who: str, *, may_be_nothing: bool = False

@@ -84,7 +84,7 @@ class NoOpControl:
         batch = self._drawing.smallest_batch(ERASED, self._erased)
         who, allowed = door.title(probe), allowed_changes(probe, use)
         change = self._original.change(model, allowed, who, may_be_nothing=True)
-        fresh = rebuilt(self._original, model, change, digest_of_arm(model))
+        fresh = rebuilt(self._original, model, change, digest_of_arm(model, self._original))
         drawn, different = self._recheck().different(fresh, batch)
         seconds = time.monotonic() - began
         self._record.write(ShamLine(probe=name, images=drawn, different=different, seconds=seconds))

@@ -204,7 +204,7 @@ class Trainer:
                 continue
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])
-            weights = digest_of_arm(model)
+            weights = digest_of_arm(model, self._original)
             if not self._keep(arm.name, reached, weights):
                 self._no_room = True  # on the disk: it is trained alone when it is drawn
                 return

@@ -26,8 +26,10 @@ from auditor.errors import PluginError
 _SPARE = 2  # a file is kept only where the disk has this many times its size
 
 
-def digest_of_arm(model: DiffusionModel) -> str:
-    """sha256 of the weights of every part."""
+def digest_of_arm(model: DiffusionModel, original: Original | None = None) -> str:
+    """sha256 of the weights of every part; those that ``original`` lent are not computed again."""
+    if original is not None:
+        return sha256_json(original.digest_of(model))
     return sha256_json([digest_of_weights(module) for module in model.modules.values()])
 
 
@@ -69,7 +71,7 @@ def rebuilt(original: Original, made: DiffusionModel, change: Change, digest: st
     adapted = [made.family.denoiser] if adapters_of(made) else []
     model = original.copy([name.split(".")[0] for name in tensors] + adapted)
     put_into(model, tensors, adapters_of(made))
-    if digest_of_arm(model) != digest:
+    if digest_of_arm(model, original) != digest:
         raise PluginError(
             "What the update left behind cannot be put into a fresh copy of the erased model; a model state "
             "is its weights alone."

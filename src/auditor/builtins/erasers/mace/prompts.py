@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from auditor._diffusion.closed_form import cross_gram, gram
+from auditor._diffusion.denoising import sent
 from auditor._diffusion.model import DiffusionModel
 from auditor._files.digest import sha256_json
 from auditor.builtins.erasers.mace.align import align_tokens, phrase_positions
@@ -41,13 +42,13 @@ def check_concept(concept: Concept, model: DiffusionModel) -> None:
 def marks(model: DiffusionModel, prompt: str, phrase: str, mark: str) -> Tensor:
     """1 where a token of ``prompt`` belongs to ``phrase``, and with "end" at its end, with "padding" at
     its end and after it; (tokens,)."""
-    ids = model.token_ids([prompt])[0]
-    marked = torch.zeros(ids.shape, device=ids.device)
+    ids = model.family.token_ids(model.parts, [prompt])[0]  # on the CPU: a GPU would be waited for four times
+    marked = torch.zeros(ids.shape)
     marked[phrase_positions(ids.tolist(), model.tokenizer(phrase).input_ids[1:-1])] = 1
     end = int((ids == model.tokenizer.eos_token_id).int().argmax())
     if mark != "phrase":
         marked[end : end + 1 if mark == "end" else None] = 1
-    return marked
+    return sent(marked, model.device)
 
 
 def concept_grams(
