@@ -266,17 +266,17 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
 
 def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
     """Bytes that each phase of an audit takes at its peak, about: the models that are held, and what is
-    computed beside them. On a GPU of 24 GB or less base and erased wait elsewhere while one is trained
-    whole."""
+    computed beside them. While one is trained whole base and erased may wait elsewhere."""
     policy, family = plan.policy, checkpoint.family
     denoiser = _FLOAT32 * sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     held = _FLOAT32 * checkpoint.parameters * (1 if policy.base == "none" else 2)
     beside = family.activations(configs_of(family, checkpoint.folder), policy.sampler.size)
-    each = beside or Activations(0, 0, 0, 0)
+    each = beside or Activations(0, 0, 0, 0, 0)
     rows = policy.sampler.batch if policy.sampler.batch != "auto" else _ROWS
     found = {
         "drawing": held + denoiser + denoiser // 2 + max(rows * each.drawn, _AT_ONCE * each.decoded),
         "training sets": held + denoiser + _AT_ONCE * each.encoded,
+        "losses": held + denoiser + _BATCH * each.drawn // 2,
     }
     used = [
         (use.method, probe)
@@ -285,7 +285,10 @@ def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
     ]
     for method, probe in used:
         batch = probe.options.batch if isinstance(probe.options, FineTuneOptions) else _BATCH_TRAINED
-        own = denoiser * (_ADAM if method == "full" else 0)
-        name = {"full": "full fine-tuning", "lora": "LoRA"}[method]
-        found[name] = max(found.get(name, 0), held + denoiser + own + batch * each.trained)
+        if method == "lora":
+            name, size = "LoRA", held + denoiser + batch * each.lora
+        else:
+            name = "full fine-tuning"
+            size = _FLOAT32 * checkpoint.parameters + _ADAM * denoiser + batch * each.full
+        found[name] = max(found.get(name, 0), size)
     return found

@@ -160,4 +160,4 @@ def memory_of(cost: Cost) -> str:
     here, said = device_memory(), ""
     if here is not None and most > _FREE * here:
         said = f"; this one has {here / 10**9:.0f} GB, and batches will be halved where it ends"
-    return f"memory in GiB, about: {phases}; enough: {fits}{said}"
+    return f"memory in GiB, about: {phases} (less where activations are computed again); enough: {fits}{said}"

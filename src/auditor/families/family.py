@@ -60,8 +60,10 @@ class Activations:
     decoded: int
     """Made of its latents, in float32."""
     encoded: int
-    trained: int
-    """In a training step, nothing computed twice."""
+    lora: int
+    """In a training step of a LoRA, nothing computed twice."""
+    full: int
+    """In one of the whole denoiser."""
 
 
 class Noising(Protocol):

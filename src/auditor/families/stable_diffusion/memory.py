@@ -13,10 +13,8 @@ from typing import Any
 from auditor.families.family import Activations
 
 _LATENT_PIXELS, _UNET_WIDTH, _VAE_WIDTH = 64 * 64, 320, 128
-_DRAWN = 2 * 2.1 * 2**30 / 32  # two latents an image, in half precision
-_DECODED = 0.75 * 2**30
-_ENCODED = 2.51 * 2**30 / 4
-_TRAINED = 3.1 * 2**30 / 4
+_DRAWN, _DECODED, _ENCODED = 138e6, 805e6, 680e6
+_LORA, _FULL = 1570e6, 950e6
 
 
 def activations(configs: Mapping[str, Mapping[str, Any]], side: int) -> Activations:
@@ -29,5 +27,6 @@ def activations(configs: Mapping[str, Mapping[str, Any]], side: int) -> Activati
         drawn=round(denoiser * _DRAWN),
         decoded=round(autoencoder * _DECODED),
         encoded=round(autoencoder * _ENCODED),
-        trained=round(denoiser * _TRAINED),
+        lora=round(denoiser * _LORA),
+        full=round(denoiser * _FULL),
     )
