@@ -372,11 +372,22 @@ def test_the_script_is_clean() -> None:
     [
         ("vendor.github-actions", ACTION / "audit-checkpoint" / "action.yml"),
         ("vendor.github-workflows", ACTION / "workflow.yml"),
+        ("vendor.gitlab-ci", ROOT / "examples" / "gitlab" / ".gitlab-ci.yml"),
     ],
 )
 def test_the_action_is_valid(schema: str, file: Path) -> None:
     done = run(BIN / "check-jsonschema", "--builtin-schema", schema, file)
     assert done.returncode == 0, done.stdout
+
+
+def test_an_unprotected_branch_fails_and_is_never_skipped() -> None:
+    """Skipped jobs count as successful."""
+    job = yaml.safe_load((ACTION / "workflow.yml").read_text())["jobs"]["audit"]
+    first = job["steps"][0]
+    assert "if" not in job and "ref_protected" in first["if"] and first["run"].endswith("exit 1\n")
+    for name, other in yaml.safe_load((ROOT / "examples/gitlab/.gitlab-ci.yml").read_text()).items():
+        rules = other.get("rules", []) if isinstance(other, dict) else []
+        assert all("PROTECTED" not in rule["if"] for rule in rules), name
 
 
 def test_the_workflow_may_upload_sarif_in_a_private_repository() -> None:

@@ -9,6 +9,7 @@
 #   AUDITOR_SEAL           a file with a secret key of yours: the journal's lines are signed with it, and others are refused
 #   AUDITOR_BASELINE       report.json of an earlier audit, outside of that folder, to say what changed
 #   AUDITOR_PLUGIN         a plugin file from the protected branch
+#   AUDITOR_CACHE          a folder that later jobs get again: pictures of bases, and how quick this machine is
 #   AUDITOR_EXIT_ZERO      "true": FAIL and INCONCLUSIVE do not fail the job; everything else still does
 #
 # Exit codes: 0 PASS, 1 FAIL, 2 usage or policy, 3 INCONCLUSIVE, 4 refused checkpoint, 5 error. Only 0 means PASS.
@@ -41,7 +42,7 @@ if [[ -n ${AUDITOR_PLUGIN:-} ]]; then options+=(--plugin "$AUDITOR_PLUGIN"); fi
 if [[ -n ${AUDITOR_SEAL:-} ]]; then options+=(--seal "$AUDITOR_SEAL"); fi
 
 # what an earlier run said is nothing that this one has said
-rm -f -- "$out"/{report.json,report.html,report.md,report.sarif,junit.xml,cells.csv,model-card.md,eval_results.yaml,attestation.json} \
+rm -f -- "$out"/{report.json,report.html,report.md,report.sarif,junit.xml,cells.csv,model-card.md,eval_results.yaml,attestation.json,badge.json} \
   "$out"/github-{summary.md,annotations.txt}
 
 # names from a checkpoint or a policy must not become commands of the runner

@@ -1,4 +1,4 @@
-"""``auditor report render``, ``diff``, ``verify`` and ``schema``."""
+"""``auditor report render``, ``diff``, ``verify``, ``bundle`` and ``schema``."""
 
 from __future__ import annotations
 
@@ -99,6 +99,24 @@ def verify_command(folder: Path, seal: Path | None) -> None:
     )
     again = f"{', '.join(found.forms)} made again, byte for byte" if found.forms else compared
     echo(f"verified: {found.samples} samples, {found.images} images, the journal judged again, {again}")
+
+
+@command.command("bundle")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The zip file; beside FOLDER, with its name.")
+def bundle_command(folder: Path, out: Path | None) -> None:
+    """Put a finished run into one zip file, without the weights of its model states.
+
+    Whoever unpacks it can look at the page and run 'auditor report verify'. Only 'auditor replay' needs the
+    weights.
+    """
+    from auditor._audit.bundle import LEFT_OUT, bundle
+    from auditor._files.whole_files import on_disk
+
+    place = out or folder.resolve().with_name(f"{folder.resolve().name}.zip")
+    with on_disk(place.parent):
+        files, size = bundle(folder, place)
+    echo(f"Wrote {place}: {files} files, {size / 1e6:.1f} MB before packing, without {LEFT_OUT}/")
 
 
 @command.command("schema")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from auditor.builtins.reporters.attestation import Attestation
+from auditor.builtins.reporters.badge import Badge
 from auditor.builtins.reporters.card import EvalResults, ModelCard
 from auditor.builtins.reporters.github import GithubAnnotations, GithubSummary
 from auditor.builtins.reporters.html import Html
@@ -29,5 +30,6 @@ def auditor_register_reporters() -> list[type[Reporter]]:
         ModelCard,
         EvalResults,
         Attestation,
+        Badge,
         Csv,
     ]
