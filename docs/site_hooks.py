@@ -77,6 +77,13 @@ def _led(found: re.Match[str], here: str, page: str, config: MkDocsConfig, files
     return f"{found[1]}{link}{'#' if anchor else ''}{anchor}{found[3]}"
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """What screen readers and keyboards ask of the theme: a name for its search, and code that can be scrolled
+    without a mouse."""
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    return output.replace("<pre><span></span><code>", '<pre><span></span><code tabindex="0">')
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     """Write the Markdown beside the HTML, and ``llms.txt``."""
     out = Path(config.site_dir)
