@@ -78,10 +78,10 @@ def _led(found: re.Match[str], here: str, page: str, config: MkDocsConfig, files
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """What screen readers and keyboards ask of the theme: a name for its search, and code that can be scrolled
-    without a mouse."""
+    """What screen readers and keyboards ask of the theme: a name for its search, and code that can be
+    scrolled without a mouse."""
     output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
-    return output.replace("<pre><span></span><code>", '<pre><span></span><code tabindex="0">')
+    return re.sub(r"(<pre[^>]*>(?:<span></span>)?<code)>", r'\1 tabindex="0">', output)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
