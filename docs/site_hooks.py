@@ -78,10 +78,8 @@ def _led(found: re.Match[str], here: str, page: str, config: MkDocsConfig, files
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """What screen readers and keyboards ask of the theme: a name for its search, and code that can be
-    scrolled without a mouse."""
-    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
-    return re.sub(r"(<pre[^>]*>(?:<span></span>)?<code)>", r'\1 tabindex="0">', output)
+    """A name for the theme's search dialog, which screen readers ask for."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
 
 def on_post_build(config: MkDocsConfig) -> None:
