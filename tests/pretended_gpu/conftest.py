@@ -17,7 +17,7 @@ from tests.nano import SITE
 from tests.pretended_gpu.walking import Walked
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("drawing", "training", "cards", "no_memory", "cache", "esd", "shapes,sd1")
+QUICK = ("drawing", "training", "cards", "no_memory", "refused", "cache", "esd", "shapes,sd1")
 
 
 @pytest.fixture
