@@ -56,7 +56,7 @@ def drawing(folder: Path) -> Found:
         model = small_model()
         model.condition(["", *PROMPTS])
         for scheduler in ("dpm-solver++", "ddim"):
-            for steps in (3, 6):
+            for steps in (2, 4):
                 sampler = small_sampler(scheduler=scheduler, steps=steps)
                 waits = gpu.waited(lambda how=sampler: draw(model, PROMPTS[:2], [1, 2], how))
                 found.setdefault(scheduler, {})[str(steps)] = waits
@@ -97,20 +97,20 @@ def _finetuning(gpu: PretendedGpu, model: Any) -> Found:
     for name, kept in (("lora", False), ("full", False), ("full, checkpointed", True)):
         steps = Steps(gpu)
         training = Training(name.split(",")[0], 1e-4, checkpointing=kept)
-        list(finetune(model, examples, training, [3], 0, steps))
+        list(finetune(model, examples, training, [2], 0, steps))
         found[name] = steps.each
     return found
 
 
 def _together(gpu: PretendedGpu, model: Any) -> int:
-    """No step is told of: a pass of four is compared with one of two."""
+    """No step is told of: a pass of three is compared with one of one."""
     import threading
 
     from auditor._diffusion.finetune import Training
     from auditor._diffusion.together import Member, Together
 
     examples, waits = _examples(model), []
-    for steps in (2, 4):
+    for steps in (1, 3):
         members = [Member(examples, Training("lora", 1e-4), (steps,), seed) for seed in (1, 2)]
         together = Together(model, members)
         waits.append(gpu.waited(lambda each=together: each.train(threading.Event())))
@@ -127,7 +127,7 @@ def _mace_loras(gpu: PretendedGpu, model: Any) -> int:
     marked = marked.to(states.device)
     pictures = ConceptImages(latents.to(model.device), torch.ones(2, *latents.shape[2:], device=model.device))
     steps = Steps(gpu)
-    setting = LoraSetting(steps=3, learning_rate=1e-3, rank=1, batch=2, importance_sampling=True)
+    setting = LoraSetting(steps=2, learning_rate=1e-3, rank=1, batch=2, importance_sampling=True)
     train_loras(model, [LoraTask(pictures, states, marked, seed) for seed in (1, 2)], setting, steps)
     return steps.each
 
@@ -138,7 +138,7 @@ def _textual_inversion(gpu: PretendedGpu, model: Any) -> int:
 
     probe = TextualInversion(TextualInversion.Options.model_validate({"token": "sticker", "batch": 2}))
     steps, captions = Steps(gpu), tuple(f"a sticker of {name}" for name in ("a dog", "a horse"))
-    list(probe.update(Update(model, images(2), captions, "", (3,), 0, on_step=steps)))
+    list(probe.update(Update(model, images(2), captions, "", (2,), 0, on_step=steps)))
     model.forget_text_states()
     return steps.each
 
@@ -148,7 +148,7 @@ def _esd(gpu: PretendedGpu) -> int:
     from auditor.plugin.contracts import Erasure
 
     policy, steps = small_policy(), Steps(gpu)
-    options = {"steps": 3, "sampling_steps": 2, "size": 32, "batch": 2, "pool": 2, "refresh": 100}
+    options = {"steps": 2, "sampling_steps": 2, "size": 32, "batch": 2, "pool": 2, "refresh": 100}
     esd = Esd(Esd.Options.model_validate(options))
     esd.erase(Erasure(small_model(), tuple(policy.erase), tuple(policy.retain), 0, on_step=steps))
     return steps.each

@@ -1,4 +1,4 @@
-"""The cases, each run once a session: the quick ones in one process, every other in its own."""
+"""The cases, each run once a session: those of the small world in one process, every other in its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.nano import SITE
 from tests.pretended_gpu.walking import Walked
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("drawing", "training", "cards", "no_memory", "cache", "esd", "shapes,sd1")
+SMALL = ("drawing", "training", "cards", "no_memory", "refused", "cache", "esd")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def walked(once: Once) -> Walked:
 
     def found(case: str, *more: str) -> dict[str, Any]:
         name = ",".join((case, *more))
-        cases = QUICK if name in QUICK else (name,)
+        cases = SMALL if name in SMALL else (name,)
         folder = once(f"pretended-gpu-{cases[0]}", functools.partial(_walk, cases=cases))
         result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         if "broke" in result:  # no failed assertion: what is expected to fail must not fail for this

@@ -89,9 +89,41 @@ def _said(action: Callable[[], object]) -> str | None:
     """The first line of what is raised; None where all is well."""
     try:
         action()
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, TypeError) as error:
         return str(error).splitlines()[0]
     return None
+
+
+def refused(folder: Path) -> Found:
+    """What the pretended device itself refuses, and what it counts as a wait."""
+    with PretendedGpu(cards=2) as gpu:
+        first, second, host = torch.ones(4, device="cuda"), torch.ones(4, device="cuda:1"), torch.ones(4)
+        numbers = torch.Generator().manual_seed(0)
+        walks: dict[str, Callable[[], object]] = {
+            "GPU and CPU": lambda: first + host,
+            "two GPUs": lambda: first + second,
+            "a generator of the CPU's": lambda: torch.randn(4, device="cuda", generator=numbers),
+            "an index on the GPU": lambda: host[first.long()],
+            "numpy": first.numpy,
+            "a number of the CPU's": lambda: first + torch.tensor(2.0),
+            "another GPU, on purpose": lambda: first.to("cuda:1") + second,
+        }
+        said = {name: _said(walk) for name, walk in walks.items()}
+        pinned = host.pin_memory()
+        moves: dict[str, Callable[[], object]] = {
+            "item": first.sum().item,
+            "to the CPU": first.cpu,
+            "from the CPU": lambda: host.to("cuda"),
+            "from the CPU, not waiting": lambda: host.to("cuda", non_blocking=True),
+            "from pinned memory, not waiting": lambda: pinned[1:].to("cuda", non_blocking=True),
+            "into a tensor from pinned memory": lambda: first.copy_(pinned, non_blocking=True),
+            "by a mask": lambda: first[first > 0],
+            "arithmetic": lambda: (first * 2).sum(),
+        }
+        waits = {name: gpu.waited(move) for name, move in moves.items()}
+    with PretendedGpu(memory=2**30, shapes=True, strict=True):
+        full = _said(lambda: torch.empty(2**31, dtype=torch.uint8, device="cuda"))
+    return {"said": said, "waits": waits, "full": full}
 
 
 def cache(folder: Path) -> Found:
@@ -134,4 +166,4 @@ def _calls_for_the_base(folder: Path, cache: Path, **sampler: Any) -> int:
     return drawing.calls
 
 
-CASES = (cards, no_memory, cache)
+CASES = (cards, no_memory, refused, cache)

@@ -129,9 +129,14 @@ def test_a_small_card_draws(walked: Walked, family: str, card: int) -> None:
 
 
 @pytest.mark.science
-@pytest.mark.parametrize("family", ["sd1", "sd21"])
-def test_a_card_of_24_gb_trains_a_lora(walked: Walked, family: str) -> None:
-    assert "lora" not in runs_out(walked, family, 24)
+@pytest.mark.parametrize(("family", "card"), [("sd1", 16), ("sd1", 24), ("sd21", 48)])
+def test_a_card_trains_a_lora(walked: Walked, family: str, card: int) -> None:
+    assert "lora" not in runs_out(walked, family, card)
+
+
+@pytest.mark.science
+def test_a_card_of_24_gb_trains_a_lora_at_768_pixels(walked: Walked) -> None:
+    assert "lora" not in runs_out(walked, "sd21", 24)
 
 
 @pytest.mark.science
@@ -149,3 +154,8 @@ def test_a_card_of_24_gb_encodes_a_training_set(walked: Walked, family: str) -> 
 @pytest.mark.science
 def test_a_card_of_80_gb_does_all_of_it(walked: Walked) -> None:
     assert runs_out(walked, "sd1", 80) == []
+
+
+@pytest.mark.science
+def test_a_card_of_80_gb_does_all_of_it_at_768_pixels(walked: Walked) -> None:
+    assert runs_out(walked, "sd21", 80) == []

@@ -10,10 +10,6 @@ from tests.pretended_gpu.walking import Walked, needs_a_pretended_gpu
 pytestmark = needs_a_pretended_gpu
 
 
-def test_esd_erases(walked: Walked) -> None:
-    assert walked("esd") == {"erased": True, "errors": []}
-
-
 @pytest.mark.science
 @pytest.mark.parametrize("eraser", ["mace", "uce"])
 def test_other_erasers_erase(walked: Walked, eraser: str) -> None:
