@@ -4,17 +4,21 @@ paying for imports."""
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from auditor._files import bundled
+
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
@@ -22,7 +26,8 @@ class Fork:
     """One command that runs in a fork."""
 
     pid: int
-    output: Path
+    stdout: Path
+    stderr: Path
     _answers: Any
     code: int | None = None
     """Exit code; minus the signal's number where a signal ended it."""
@@ -41,23 +46,26 @@ class Fork:
 
     @property
     def said(self) -> str:
-        """What the command wrote to stdout and stderr so far."""
-        return self.output.read_text()
+        """What the command wrote so far: stdout, then stderr."""
+        return self.stdout.read_text() + self.stderr.read_text()
 
 
 class Forks:
-    """A process that forks for every command; one command at a time."""
+    """A process that forks for every command; one command at a time.
+
+    A fork has the environment, the folder and the world of the test. Where what is asked hangs on what Python
+    or a library reads as it starts, a process of its own is started instead.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
         self._last: Fork | None = None
-        quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env=os.environ | quiet,
+            env=os.environ | QUIET,
         )
         self._read()
 
@@ -66,29 +74,51 @@ class Forks:
         answer: dict[str, Any] = json.loads(self._server.stdout.readline())
         return answer
 
-    def start(self, *arguments: str, prelude: str = "") -> Fork:
-        """Run ``auditor`` with ``arguments``; ``prelude`` is Python that the fork runs first."""
+    def start(
+        self, *arguments: str | Path, prelude: str = "", environment: Mapping[str, str] | None = None
+    ) -> Fork:
+        """Run ``auditor`` with ``arguments``; ``prelude`` is Python that the fork runs first, ``environment``
+        the whole one where it is not this process's."""
         self._count += 1
-        output = self._folder / f"{self._count}.txt"
-        output.touch()
+        stdout, stderr = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        stdout.touch()
+        stderr.touch()
         request = {
-            "arguments": arguments,
+            "arguments": [str(argument) for argument in arguments],
             "prelude": prelude,
-            "output": str(output),
+            "output": [str(stdout), str(stderr)],
             "world": str(bundled._MICRO_WORLD),
+            "environment": dict(os.environ | QUIET if environment is None else environment),
+            "folder": str(Path.cwd()),
         }
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
-        self._last = Fork(self._read()["pid"], output, self._server.stdout)
+        self._last = Fork(self._read()["pid"], stdout, stderr, self._server.stdout)
         return self._last
 
-    def run(self, *arguments: str, prelude: str = "", seconds: float = 120) -> Fork:
+    def run(
+        self,
+        *arguments: str | Path,
+        prelude: str = "",
+        seconds: float = 120,
+        environment: Mapping[str, str] | None = None,
+    ) -> Fork:
         """Run a command to its end; one that takes longer than ``seconds`` is killed."""
-        fork = self.start(*arguments, prelude=prelude)
+        fork = self.start(*arguments, prelude=prelude, environment=environment)
         if fork.wait(seconds) is None:
             fork.send(signal.SIGKILL)
             fork.wait()
         return fork
+
+    def call(
+        self, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The same as ``subprocess.run`` gives it."""
+        fork = self.run(*arguments, environment=environment)
+        assert fork.code is not None
+        return subprocess.CompletedProcess(
+            arguments, fork.code, fork.stdout.read_text(), fork.stderr.read_text()
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -130,10 +160,11 @@ def _run(request: dict[str, Any]) -> None:
     """In the fork: never returns."""
     code = 70
     try:
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(output, stream)
+        for stream, path in enumerate(request["output"], start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(request["folder"])
+        _in(request["environment"])
         bundled._MICRO_WORLD = Path(request["world"])
         sys.argv = ["auditor", *request["arguments"]]
         exec(request["prelude"], {})
@@ -147,6 +178,15 @@ def _run(request: dict[str, Any]) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _in(environment: dict[str, str]) -> None:
+    """From here on this is the environment, for the Hub's client too, which has read its own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    from huggingface_hub import constants
+
+    importlib.reload(constants)
 
 
 if __name__ == "__main__":
