@@ -22,6 +22,8 @@ from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, RefusedError, UsageError
 from tests.checkpoint.originals import write_single_file
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 @pytest.fixture(scope="module")
 def base() -> Any:
