@@ -232,7 +232,7 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of a session have."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
@@ -241,12 +241,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def once(shared: Path) -> Once:
+def once(session_folder: Path) -> Once:
     """``once(name, make)``: a folder that ``make`` fills once a session, whichever worker comes first. It
     belongs to every test: copy what you change. Each world has its own."""
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
-        folder = shared / ("nano" if micro_world() == WEIGHTS else "micro") / name
+        folder = session_folder / ("nano" if micro_world() == WEIGHTS else "micro") / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -306,10 +306,10 @@ def finished(erased: Path, once: Once, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def forks(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def forks(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """One process a session, whichever worker asks first, that forks for every command."""
     session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    with (shared / "forks").open("a+") as address:
+    with (session_folder / "forks").open("a+") as address:
         fcntl.flock(address, fcntl.LOCK_EX)
         address.seek(0)
         if not (where := address.read()):

@@ -26,8 +26,6 @@ from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 from tests.checkpoint.originals import write_single_file
 from tests.faults.forks import Forks
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
