@@ -7,15 +7,26 @@ READY := $(VENV)/.ready
 PYTHON_FILES := src tests plugins docs
 GPU_FILE ?= gpu.jsonl
 MAIN_JOB := tests/audit tests/builtins/metrics tests/checkpoint tests/cli tests/diffusion tests/erase tests/policy tests/study tests/testing
+# tests/conftest.py has the longest files first
+MAIN := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not science and not bench"
 
-.PHONY: demo test docs lowest coverage science bench gpu gpu-wheels lint format clean
+.PHONY: demo test beside docs lowest coverage science bench gpu gpu-wheels lint format clean
 
 demo: $(READY)
 	$(BIN)/auditor demo --out demo
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --durations 40 -m "not science and not bench"
-	echo $(PLUGINS) | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/pytest
+# types and the plugins' tests run beside the main job, and are shown after it
+test: $(READY)
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	@mkdir -p build; $(MAKE) --no-print-directory beside >build/beside.txt 2>&1 & beside=$$!; \
+	$(MAIN) --durations 40; main=$$?; \
+	wait $$beside; other=$$?; cat build/beside.txt; test $$main = 0 -a $$other = 0
+
+beside: $(READY)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	for plugin in $(PLUGINS); do OMP_NUM_THREADS=1 $(BIN)/pytest $$plugin || exit 1; done
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -44,7 +55,7 @@ format: $(READY)
 	$(BIN)/ruff format $(PYTHON_FILES)
 
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not science and not bench" --cov --cov-report term:skip-covered
+	$(MAIN) --cov --cov-report term:skip-covered
 
 # the main job on exactly the lowest versions that pyproject.toml allows
 lowest:

@@ -36,8 +36,26 @@ from auditor._journal.lines import (
 )
 from auditor.policy import Policy
 from auditor.report import CheckpointFacts, Provenance, Report
-from tests.faults.forks import Forks
+from tests.faults.forks import Forks, serve_until
 from tests.nano import SITE, WEIGHTS, nano_erased
+
+LONG = (
+    "tests/docs/",
+    "tests/pretended_gpu/",
+    "tests/test_wheel.py",
+    "tests/faults/test_second_look.py",
+    "tests/study/test_study.py",
+    "tests/plugin/test_docs.py",
+    "tests/faults/test_disk.py",
+    "tests/audit/test_company.py",
+    "tests/faults/test_resume.py",
+    "tests/faults/test_fail_open.py",
+    "tests/plugin/test_faulty.py",
+    "tests/erase/test_erased.py",
+    "tests/builtins/erasers/mace/test_eraser.py",
+    "tests/builtins/test_conformance.py",
+)
+"""What takes minutes begins first, so that no worker ends long after the others."""
 
 SEEDS = Seeds("audit", "shared")
 FACTS = CheckpointFacts(
@@ -214,14 +232,21 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a session have."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(session_folder: Path) -> Once:
     """``once(name, make)``: a folder that ``make`` fills once a session, whichever worker comes first. It
     belongs to every test: copy what you change. Each world has its own."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
-        folder = shared / ("nano" if micro_world() == WEIGHTS else "micro") / name
+        folder = session_folder / ("nano" if micro_world() == WEIGHTS else "micro") / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -252,6 +277,12 @@ def _erase(folder: Path) -> None:
     erase("micro", short_policy(), "mace", folder / "mace", options=options)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
+    )
+
+
 SMALL = {"images_per_cell": 10, "retained_per_arm": 10}
 
 
@@ -275,7 +306,15 @@ def finished(erased: Path, once: Once, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """One process that forks for every command."""
-    with Forks(tmp_path_factory.mktemp("forks")) as server:
+def forks(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """One process a session, whichever worker asks first, that forks for every command."""
+    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    with (session_folder / "forks").open("a+") as address:
+        fcntl.flock(address, fcntl.LOCK_EX)
+        address.seek(0)
+        if not (where := address.read()):
+            where = serve_until(session)
+            address.write(where)
+            address.flush()
+    with Forks(tmp_path_factory.mktemp("forks"), where) as server:
         yield server

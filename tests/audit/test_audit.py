@@ -17,6 +17,8 @@ from auditor.plugin import Detector, Metric, OptionsModel, Plugin, Probe
 from auditor.report import Report
 from tests.conftest import SMALL, policy_file
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 def test_an_audit_draws_everything_it_planned(finished: tuple[Report, Path]) -> None:
     report, out = finished

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,9 @@ from auditor.errors import UsageError
 from auditor.report.words import remarks
 from tests.checkpoint.wild.world import flat, settings, world_of_micro, write
 from tests.conftest import SMALL, policy_file
+from tests.faults.forks import Forks
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 def lora(folder: Path, alpha: float) -> Path:
@@ -53,7 +54,7 @@ def test_a_lora_of_the_text_encoder_needs_the_bases_put_back(tmp_path: Path) -> 
     assert any(control.name == "text encoder" and control.passed is False for control in report.controls)
 
 
-def test_what_was_chosen_is_in_the_report_and_in_its_command(tmp_path: Path) -> None:
+def test_what_was_chosen_is_in_the_report_and_in_its_command(forks: Forks, tmp_path: Path) -> None:
     world = world_of_micro()
     key = world.layer("unet", "attn2.to_k")
     tensors = {f"{key}.weight": world.random(*world.shape(key)), "v_pred": torch.empty(0)}
@@ -66,11 +67,10 @@ def test_what_was_chosen_is_in_the_report_and_in_its_command(tmp_path: Path) -> 
         "--out",
         str(tmp_path / "run"),
     ]
-    command = [sys.executable, "-m", "auditor", *arguments]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = forks.call(*arguments)
     assert refused.returncode == 4 and "--prediction" in refused.stderr
     chosen = ["--prediction", "epsilon", "--format", "json"]
-    taken = subprocess.run([*command, *chosen], capture_output=True, text=True, check=False)
+    taken = forks.call(*arguments, *chosen)
     report = json.loads(taken.stdout)
     assert report["checkpoint"]["chosen"] == {"prediction": "epsilon"}
     assert "--prediction epsilon" in report["provenance"]["command"]

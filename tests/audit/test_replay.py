@@ -4,8 +4,6 @@ PASS."""
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from auditor._files.images import to_png
 from auditor.errors import AuditorError, UsageError
 from auditor.report import Outcome
 from tests.conftest import short_policy
+from tests.faults.forks import Forks
 
 pytestmark = pytest.mark.usefixtures("nano")
 
@@ -51,7 +50,7 @@ def test_a_few_samples_begin_with_the_probed_arms(copy: Path) -> None:
     assert found is not None and found.images == 20
 
 
-def test_images_that_were_changed_are_not_what_is_drawn(copy: Path) -> None:
+def test_images_that_were_changed_are_not_what_is_drawn(copy: Path, forks: Forks) -> None:
     journal = copy / "journal.jsonl"
     text = journal.read_text()
     for number, path in enumerate(list((copy / "images").iterdir())):
@@ -64,12 +63,7 @@ def test_images_that_were_changed_are_not_what_is_drawn(copy: Path) -> None:
     assert report.provenance.replay is not None and not report.provenance.replay.succeeded
     assert report.verdict.outcome is not Outcome.PASS
     assert any("does not replay" in reason for reason in report.verdict.reasons)
-    done = subprocess.run(
-        [sys.executable, "-m", "auditor", "replay", str(copy), "--samples", "5"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forks.call("replay", copy, "--samples", "5")
     assert done.returncode == 5 and "does not replay within 8 of 255" in done.stderr
 
 

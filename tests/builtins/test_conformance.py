@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
+
 from auditor.builtins.detectors.by_domain import ByDomain
 from auditor.builtins.detectors.clip_zero_shot import ClipZeroShot
 from auditor.builtins.erasers.esd import Esd
@@ -30,6 +32,8 @@ from auditor.testing.metrics import MetricConformance
 from auditor.testing.other_probes import PromptProbeConformance, SamplingProbeConformance
 from auditor.testing.probes import ProbeConformance
 from auditor.testing.reporters import ReporterConformance
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 TRAIN = {"candidates": "micro-people", "names": 2, "images_per_prompt": 1, "batch": 2}
 CLIP = {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}

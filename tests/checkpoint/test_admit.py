@@ -17,6 +17,8 @@ from auditor._checkpoint.load import load_model
 from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, RefusedError, UsageError
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
 
 

@@ -8,8 +8,6 @@ import inspect
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from auditor.errors import RefusedError, UsageError
 from auditor.families.stable_diffusion.configurations import BETAS
 from auditor.families.stable_diffusion.family import STABLE_DIFFUSION
 from tests.checkpoint.originals import write_single_file
+from tests.faults.forks import Forks
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -211,19 +210,19 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path / "x.safetensors"), base=open_checkpoint("micro"))
 
 
-def test_commands_take_what_is_chosen(folder: Path) -> None:
+def test_commands_take_what_is_chosen(folder: Path, forks: Forks) -> None:
     other = {name: (value.float() * 1.1).to(value.dtype) for name, value in load_file(folder / UNET).items()}
     save_file(other, folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
-    command = [sys.executable, "-m", "auditor", "inspect", str(folder), "--full", "--format", "json"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["inspect", str(folder), "--full", "--format", "json"]
+    refused = forks.call(*command)
     assert refused.returncode == 4 and "--component" in refused.stdout
     chosen = ["--component", "unet=diffusion_pytorch_model.fp16.safetensors"]
-    taken = subprocess.run([*command, *chosen], capture_output=True, text=True, check=False)
+    taken = forks.call(*command, *chosen)
     assert (
         taken.returncode == 0
         and "unet/diffusion_pytorch_model.safetensors" in json.loads(taken.stdout)["never_read"]
     )
-    wrong = subprocess.run([*command, "--component", "unet"], capture_output=True, text=True, check=False)
+    wrong = forks.call(*command, "--component", "unet")
     assert wrong.returncode == 2 and "COMPONENT=FILE" in wrong.stderr
 
 

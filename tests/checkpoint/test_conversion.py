@@ -14,6 +14,8 @@ from auditor._checkpoint.conversion import convert
 from auditor._checkpoint.unpickling import main
 from auditor.errors import RefusedError
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 ONE, TWO = torch.ones(2, 2).triu(), torch.ones(3)
 PARTS = "text_encoder,unet,vae"
 

@@ -21,6 +21,9 @@ from auditor._diffusion.geometry import weight_distances
 from auditor._files.bundled import micro_world
 from auditor.errors import AuditorError, RefusedError, UsageError
 from tests.checkpoint.originals import write_single_file
+from tests.faults.forks import Forks
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +174,9 @@ def test_the_root_digest_is_the_one_of_model_signing(tmp_path: Path) -> None:
     assert root_digest(survey("x", tmp_path), {}) == wanted
 
 
-def test_inspect_reads_headers_alone_unless_asked() -> None:
-    command = [sys.executable, "-m", "auditor", "inspect", "micro", "--format", "json"]
-    quick = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def test_inspect_reads_headers_alone_unless_asked(forks: Forks) -> None:
+    command = ["inspect", "micro", "--format", "json"]
+    quick = json.loads(forks.call(*command).stdout)
     assert quick["form"] == "diffusers folder" and quick["digest"] is None and quick["refused"] is None
     assert sum(part["parameters"] for part in quick["components"]) == open_checkpoint("micro").parameters
     script = (
@@ -181,7 +184,7 @@ def test_inspect_reads_headers_alone_unless_asked() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    full = json.loads(subprocess.run([*command, "--full"], check=True, capture_output=True, text=True).stdout)
+    full = json.loads(forks.call(*command, "--full").stdout)
     assert full["digest"] == open_checkpoint("micro").digest and len(full["root_digest"]) == 64
     assert (micro_world() / "model_index.json").is_file()
 

@@ -16,6 +16,8 @@ from auditor._checkpoint import open_checkpoint
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 

@@ -18,6 +18,8 @@ from auditor._checkpoint.survey import survey
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

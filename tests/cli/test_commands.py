@@ -14,6 +14,7 @@ import pytest
 import auditor
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR
+from tests.faults.forks import Forks
 
 pytestmark = pytest.mark.usefixtures("nano")
 
@@ -68,10 +69,15 @@ def test_the_process_ends_with_the_verdicts_exit_code(finished: tuple[Report, Pa
     ],
 )
 def test_bad_input_gets_one_sentence_and_its_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, sentence: str
+    forks: Forks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = run_command(*arguments)
+    done = forks.call(*arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert sentence in done.stderr
     assert not (tmp_path / "run" / "report.json").exists()
@@ -141,8 +147,8 @@ def test_public_names_are_what_is_exported() -> None:
     assert DETECTOR["use"] == "clip-zero-shot" and os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_what_a_plugin_is_told_is_shown_without_a_broken_character() -> None:
+def test_what_a_plugin_is_told_is_shown_without_a_broken_character(forks: Forks) -> None:
     for name in ("mace", "clip-tercile", "by-domain"):
-        done = run_command("plugins", "show", name)
+        done = forks.call("plugins", "show", name)
         assert done.returncode == 0 and "Options" in done.stdout
         assert "\N{REPLACEMENT CHARACTER}" not in done.stdout

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from auditor._checkpoint import open_checkpoint
+from tests.faults.forks import Forks
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 def test_a_program_that_asks_is_told_what_was_admitted(caplog: pytest.LogCaptureFixture) -> None:
@@ -24,13 +27,9 @@ def test_a_program_that_does_not_ask_is_told_nothing(tmp_path: Path) -> None:
     assert done.stdout + done.stderr == ""
 
 
-def test_debug_logs_to_standard_error_and_leaves_standard_output_alone() -> None:
-    command = [sys.executable, "-m", "auditor"]
-    quiet = subprocess.run(
-        [*command, "inspect", "--full", "micro"], capture_output=True, text=True, check=True
-    )
-    told = subprocess.run(
-        [*command, "--debug", "inspect", "--full", "micro"], capture_output=True, text=True, check=True
-    )
+def test_debug_logs_to_standard_error_and_leaves_standard_output_alone(forks: Forks) -> None:
+    quiet = forks.call("inspect", "--full", "micro")
+    told = forks.call("--debug", "inspect", "--full", "micro")
+    assert quiet.returncode == told.returncode == 0
     assert told.stdout == quiet.stdout
     assert "auditor._checkpoint" in told.stderr and "auditor._checkpoint" not in quiet.stderr

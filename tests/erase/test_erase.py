@@ -1,4 +1,4 @@
-"""The erasers on the micro world: what they erase, what they keep, and which weights they touch."""
+"""The erasers: which weights they touch, what they save, and what they refuse."""
 
 from __future__ import annotations
 
@@ -15,45 +15,18 @@ from safetensors.torch import load_file, save_file
 
 from auditor._checkpoint import open_checkpoint
 from auditor._checkpoint.load import load_model
-from auditor._diffusion.sampling import draw
 from auditor._erase.erase import erase, plan_erasure
 from auditor._erase.job import read_options
 from auditor._files.bundled import micro_world
-from auditor.builtins.clip.model import load_clip
 from auditor.errors import PluginError, RefusedError, UsageError
 from auditor.plugin import Eraser, Erasure
 from auditor.plugin import _loader as loader
 from auditor.plugin._loader import PluginRecord
-from auditor.policy import Concept, Policy, load_policy
-from auditor.policy.concepts.sets import concept_names, prompt_templates
 from tests.conftest import short_policy
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
-
-
-def detected(folder: Path, policy: Policy, concepts: tuple[Concept, ...], images: int) -> float:
-    """The share of about ``images`` images, prompts in turn, that the detector takes for their own
-    concept."""
-    model, clip, labels = (
-        load_model(open_checkpoint(str(folder))),
-        load_clip("micro"),
-        concept_names("micro-all"),
-    )
-    features = clip.label_features(labels, prompt_templates("erasure-templates"))
-    prompts = [(c.name, t.format(c.name)) for c in concepts for t in c.templates]
-    wanted = prompts * -(-images // len(prompts))
-    right = 0
-    for start in range(0, len(wanted), 64):
-        batch = wanted[start : start + 64]
-        drawn, _ = draw(
-            model,
-            [prompt for _, prompt in batch],
-            range(5_000 + start, 5_000 + start + len(batch)),
-            policy.sampler,
-        )
-        best = (clip.image_features(drawn) @ features.T).argmax(1).tolist()
-        right += sum(labels[index] == name for index, (name, _) in zip(best, batch, strict=True))
-    return right / len(wanted)
 
 
 def changed(folder: Path) -> set[str]:
@@ -62,23 +35,15 @@ def changed(folder: Path) -> set[str]:
     return {name for name, value in before.items() if not torch.equal(value.float(), after[name])}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "micro-person",
-        *(
-            pytest.param(name, marks=pytest.mark.science)
-            for name in ("micro-people", "micro-object", "micro-objects")
-        ),
-    ],
-)
-def test_mace_erases_and_keeps(tmp_path: Path, name: str) -> None:
-    """Issue: at most 3 % of at least 100 images detected, retained accuracy at least 0.90 of the base's
-    (1.00)."""
-    policy = load_policy(name)
-    folder = erase("micro", policy, "mace", tmp_path / "mace", options=read_options("micro-mace", ()))
-    assert detected(folder, policy, policy.erase, 100) <= 0.03
-    assert detected(folder, policy, policy.retain, 100) >= 0.90
+@pytest.fixture(scope="module")
+def erased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By MACE itself."""
+    return by_mace(tmp_path_factory.mktemp("erased") / "mace")
+
+
+def by_mace(folder: Path) -> Path:
+    options = read_options("micro-mace", ()) | {"steps": 5, "images": 4}
+    return erase("micro", short_policy(), "mace", folder, options=options)
 
 
 def test_mace_touches_keys_and_values_of_cross_attention_only(erased: Path) -> None:
@@ -94,13 +59,7 @@ def test_esd_touches_the_weights_of_its_variant(tmp_path: Path, variant: str, cr
 
 
 def test_erasing_twice_with_one_seed_gives_the_same_weights(erased: Path, tmp_path: Path) -> None:
-    again = erase(
-        "micro",
-        short_policy(),
-        "mace",
-        tmp_path / "again",
-        options=read_options("micro-mace", ()) | {"steps": 5, "images": 4},
-    )
+    again = by_mace(tmp_path / "again")
     assert (again / WEIGHTS).read_bytes() == (erased / WEIGHTS).read_bytes()
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -27,8 +27,9 @@ from auditor.plugin.instruments import make_instruments
 from auditor.policy import load_policy
 from auditor.report.compare import diff, read_report
 from tests.conftest import DETECTOR, short_policy
+from tests.faults.forks import Forks
 
-pytestmark = pytest.mark.usefixtures("nano")
+pytestmark = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).parents[2]
 GATE = ROOT / "examples" / "shell" / "gate.sh"
@@ -43,10 +44,19 @@ def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[
     )  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.fixture(scope="module")
+def forked(nano: None, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For everything that is started here, ``auditor`` is a fork of a process that has loaded."""
+    first = forks.command(tmp_path_factory.mktemp("bin")).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{first}:{BIN}:{os.environ['PATH']}")
+        yield
+
+
 def gate(folder: Path, checkpoint: str, policy: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script as a job on GitHub runs it."""
     given = {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "PYTHONPATH": os.environ["PYTHONPATH"],
         "AUDITOR_CHECKPOINT": checkpoint,
@@ -160,7 +170,8 @@ def test_another_policy_than_the_pinned_one_ends_with_2(tmp_path: Path, erased: 
     policy = write_policy(tmp_path)
     pinned = pinned_digest(policy)
     policy.write_text(policy.read_text().replace("tau: 0.1", "tau: 0.9"))
-    done = gate(tmp_path, str(erased), policy, AUDITOR_POLICY_DIGEST=f"sha256:{pinned}")
+    itself = f"{BIN}:{os.environ['PATH']}"
+    done = gate(tmp_path, str(erased), policy, AUDITOR_POLICY_DIGEST=f"sha256:{pinned}", PATH=itself)
     assert done.returncode == 2 and "is not the policy with the digest" in done.stderr
     assert outputs(tmp_path)["verdict"] == "NONE" and "No verdict" in (tmp_path / "summary.md").read_text()
     assert not (tmp_path / "audit").exists()
@@ -310,7 +321,7 @@ def stand_in(folder: Path, does: str) -> str:
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "auditor").write_text(f"#!/bin/sh\n{does}\n")
     (folder / "bin" / "auditor").chmod(0o755)
-    return f"{folder / 'bin'}:{BIN}:{os.environ['PATH']}"
+    return f"{folder / 'bin'}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize("code", [126, 129, 134, 137, 139])
@@ -410,7 +421,7 @@ def test_actions_are_pinned_and_inputs_reach_no_shell() -> None:
 
 
 def auditor(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "auditor", *arguments, cwd=cwd)
+    return run("auditor", *arguments, cwd=cwd)
 
 
 def test_a_run_verifies_until_something_in_it_is_changed(
@@ -496,7 +507,7 @@ def test_colours_are_for_terminals_and_only_where_they_are_wanted(
     plain = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
 
     def shown(**environment: str) -> str:
-        return run(sys.executable, "-m", "auditor", "show", folder / "audit", env=plain | environment).stdout
+        return run("auditor", "show", folder / "audit", env=plain | environment).stdout
 
     yellow = "\x1b[33m"
     assert "\x1b" not in shown()

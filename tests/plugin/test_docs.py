@@ -24,6 +24,9 @@ from auditor.plugin import hookspecs
 from auditor.plugin._loader import add_file, load_plugins
 from auditor.plugin.contracts import Probe
 from tests.conftest import short_policy
+from tests.faults.forks import Forks
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 DOCS = Path(__file__).parents[2] / "docs"
 reference = runpy.run_path(str(DOCS / "make_plugin_reference.py"))["reference"]
@@ -33,6 +36,7 @@ SMALL = {"budget": {"images_per_cell": 5, "retained_per_arm": 10}, "synonyms": "
 
 
 def auditor_command(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: it has plugins that were installed for it."""
     return subprocess.run(
         [sys.executable, "-m", "auditor", *arguments], capture_output=True, text=True, timeout=300, **more
     )  # type: ignore[call-overload,no-any-return]
@@ -102,7 +106,7 @@ def test_every_hook_is_documented_and_used(tmp_path: Path, erased: Path) -> None
     assert any(origin.startswith("watcher.py sha256:") for origin in report.provenance.observers)
 
 
-def test_a_file_of_fifteen_lines_is_a_row_in_a_report(tmp_path: Path, erased: Path) -> None:
+def test_a_file_of_fifteen_lines_is_a_row_in_a_report(forks: Forks, tmp_path: Path, erased: Path) -> None:
     assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 15
     (tmp_path / "half.py").write_text(BLOCKS[0])
     (probe,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL)[0])["probes"]
@@ -117,21 +121,21 @@ def test_a_file_of_fifteen_lines_is_a_row_in_a_report(tmp_path: Path, erased: Pa
         "--out",
         str(tmp_path / "run"),
     ]
-    done = auditor_command(*command, "--cache", str(tmp_path / "cache"))
+    done = forks.call(*command, "--cache", str(tmp_path / "cache"))
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert {cell["arm"] for cell in report["cells"]} >= {"erased", "in-domain-lora", "half"}
     assert report["provenance"]["plugins"]["probes/half"].startswith("half.py sha256:")
-    judged = auditor_command("judge", str(tmp_path / "run"))  # needs no plugin: the manifest has its name
+    judged = forks.call("judge", str(tmp_path / "run"))  # needs no plugin: the manifest has its name
     assert judged.returncode == 3, judged.stderr
 
 
-def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> None:
+def test_from_plugins_new_to_a_row_in_a_report(forks: Forks, tmp_path: Path, erased: Path) -> None:
     """A package as the command writes it, with the tutorial's probe in it: built, installed, checked,
     tested, used."""
     package = tmp_path / "auditor-half"
-    assert auditor_command("plugins", "new", "probe", "half", "--out", str(package)).returncode == 0
-    again = auditor_command("plugins", "new", "probe", "half", "--out", str(package))
+    assert forks.call("plugins", "new", "probe", "half", "--out", str(package)).returncode == 0
+    again = forks.call("plugins", "new", "probe", "half", "--out", str(package))
     assert again.returncode == 2 and "is there already" in again.stderr
     code = BLOCKS[0].replace("class Half(WeightProbe):", 'class Half(WeightProbe):\n    "Half."')
     (package / "src" / "auditor_half" / "__init__.py").write_text(code)
@@ -149,7 +153,10 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
         str(package),
     ]
     subprocess.run(pip, check=True, capture_output=True)
-    environment = os.environ | {"PYTHONPATH": str(site), "AUDITOR_LOAD_PLUGINS": "auditor-half"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{site}:{os.environ['PYTHONPATH']}",
+        "AUDITOR_LOAD_PLUGINS": "auditor-half",
+    }
     checked = auditor_command("plugins", "check", "auditor-half", env=environment)
     assert checked.returncode == 0 and "probe half: sound" in checked.stdout, checked.stderr
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)]
@@ -176,17 +183,17 @@ def test_from_plugins_new_to_a_row_in_a_report(tmp_path: Path, erased: Path) -> 
 
 
 @pytest.mark.parametrize("kind", sorted(loader.SINGULAR.values()))
-def test_what_is_written_for_each_kind_is_sound(tmp_path: Path, kind: str) -> None:
+def test_what_is_written_for_each_kind_is_sound(forks: Forks, tmp_path: Path, kind: str) -> None:
     from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, f"my-{kind}", tmp_path / kind)
     file = folder / "src" / f"auditor_my_{kind}" / "__init__.py"
     ast.parse((folder / "tests" / f"test_auditor_my_{kind}.py").read_text())
-    checked = auditor_command("plugins", "check", "__init__.py", "--plugin", str(file))
+    checked = forks.call("plugins", "check", "__init__.py", "--plugin", str(file))
     assert checked.returncode == 0 and f"{kind} my-{kind}: sound" in checked.stdout, checked.stderr
 
 
-def test_a_plugin_that_is_not_sound_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_plugin_that_is_not_sound_is_said_to_be_so(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "dumb.py").write_text(
         "from auditor.plugin import hookimpl\nfrom auditor.plugin.contracts import OptionsModel, Probe\n"
         "class Options(OptionsModel):\n    x: int = 1\n"
@@ -195,10 +202,8 @@ def test_a_plugin_that_is_not_sound_is_said_to_be_so(tmp_path: Path) -> None:
         "update.doses\n"
         "@hookimpl\ndef auditor_register_probes(): return [Dumb]\n"
     )
-    checked = auditor_command("plugins", "check", "dumb.py", "--plugin", str(tmp_path / "dumb.py"))
+    checked = forks.call("plugins", "check", "dumb.py", "--plugin", str(tmp_path / "dumb.py"))
     assert checked.returncode == 5 and "the option 'x' has no documentation" in checked.stderr
-    assert auditor_command("plugins", "check", "nowhere").returncode == 2
-    shown = auditor_command(
-        "plugins", "show", "dumb", "--plugin", str(tmp_path / "dumb.py"), "--format", "json"
-    )
+    assert forks.call("plugins", "check", "nowhere").returncode == 2
+    shown = forks.call("plugins", "show", "dumb", "--plugin", str(tmp_path / "dumb.py"), "--format", "json")
     assert json.loads(shown.stdout)[0]["options"]["properties"]["x"]["default"] == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -21,6 +19,7 @@ from auditor.plugin import _loader as loader
 from auditor.plugin._loader import add_file, find_plugin, load_plugins
 from auditor.report import Outcome, Report
 from tests.conftest import DETECTOR, short_policy
+from tests.faults.forks import Forks
 from tests.faults.test_fail_open import HEALTHY, shared  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("nano")
@@ -209,7 +208,7 @@ def test_faulty_metrics_and_observers_are_warnings(
     "kind", ["probe", *(pytest.param(each, marks=pytest.mark.science) for each in ("detector", "metric"))]
 )
 def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(
-    tmp_path: Path, shared: Path, kind: str
+    forks: Forks, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The first call ends with 5 and its journal is whole; calls after it give a report that names the
     plugin."""
@@ -232,8 +231,9 @@ def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(
         "--cache",
         str(shared / "cache"),
     ]
-    whole = [sys.executable, "-m", "auditor", *command, "--plugin", str(FAULTY)]
-    ended = subprocess.run(whole, capture_output=True, text=True, timeout=120, cwd=shared)
+    whole = [*command, "--plugin", str(FAULTY)]
+    monkeypatch.chdir(shared)
+    ended = forks.call(*whole)
     assert ended.returncode == 5
     assert (
         f"The plugin '{kind}-hangs' (faulty.py sha256:" in ended.stderr
@@ -242,7 +242,7 @@ def test_a_hang_ends_the_process_and_the_same_command_goes_on_without_it(
     assert not (tmp_path / "run" / "report.json").exists()
     assert read_journal(tmp_path / "run" / "journal.jsonl")
     for _ in range(4):  # a detector that hangs is met once in every arm
-        ended = subprocess.run(whole, capture_output=True, text=True, timeout=120, cwd=shared)
+        ended = forks.call(*whole)
         assert ended.returncode == (3 if kind == "metric" else 5)
         if (tmp_path / "run" / "report.json").exists():
             break

@@ -17,7 +17,10 @@ from auditor._checkpoint.conversion import convert
 from auditor._checkpoint.load import load_model
 from auditor._files.bundled import micro_world
 from auditor.errors import RefusedError
+from tests.faults.forks import Forks
 from tests.security.hostile import MAKERS, UNET, Canary, edit_json, sharded
+
+pytestmark = pytest.mark.usefixtures("nano")
 
 ALL_IN_ONE = """
 import json, pathlib, resource, sys
@@ -139,20 +142,9 @@ def test_only_admitted_files_are_loaded(folder: Path) -> None:
     assert all(bool((state[name] == value).all()) for name, value in honest.unet.state_dict().items())
 
 
-def test_names_from_a_checkpoint_do_not_drive_the_terminal(folder: Path) -> None:
+def test_names_from_a_checkpoint_do_not_drive_the_terminal(folder: Path, forks: Forks) -> None:
     edit_json("model_index.json", _class_name="XL\n::error::owned\x1b]0;x")(folder)
-    command = [
-        sys.executable,
-        "-m",
-        "auditor",
-        "audit",
-        str(folder),
-        "--policy",
-        "micro-person",
-        "--out",
-        str(folder.parent / "run"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.call("audit", folder, "--policy", "micro-person", "--out", folder.parent / "run")
     assert done.returncode == 4 and "\x1b" not in done.stderr
     assert not any(line.startswith("::") for line in done.stderr.splitlines())
 

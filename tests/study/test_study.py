@@ -1,4 +1,4 @@
-"""A real study on the micro world: measured once, shared, resumable, and honest about what broke."""
+"""A real study of the small model: measured once, shared, resumable, and honest about what broke."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from auditor._study.page import Grid, Row
 from auditor._study.store import ArmRecord, Outcome, Store, StudyProgress
 from auditor.errors import PluginError, UsageError
 from auditor.plugin import Concept, Detection
+from tests.faults.forks import QUIET, Forks
 from tests.study.test_document import STUDY, written
 
 METRICS = """
@@ -41,11 +42,7 @@ ONE = (
     .replace("test: rises", "test: grows")
 )
 """The study with one set alone."""
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "auditor", "study", *map(str, arguments)]
+pytestmark = pytest.mark.usefixtures("nano")
 
 
 def table_of(out: Path) -> list[dict[str, str]]:
@@ -60,12 +57,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(study: Path) -> Path:
+def measured(study: Path, forks: Forks) -> Path:
     """The study, measured once by the command."""
     out = study.parent / "out"
-    done = subprocess.run(
-        command(study, "--out", out), env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = forks.call("study", study, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "It grows." in done.stdout
     return out
@@ -182,14 +177,13 @@ def auditor_register_metrics():
 """
 
 
-def again(study: Path, measured: Path, before: str, after: str) -> tuple[int, str, Path]:
+def again(forks: Forks, study: Path, measured: Path, before: str, after: str) -> tuple[int, str, Path]:
     """Another study on the store of the first, by the command, with plugins of its own: exit code, what it
     said, its folder."""
     plugin, other, out = (study.with_name(name) for name in ("plugin.py", "another.yaml", "another"))
     plugin.write_text(SEES_ALL)
     other.write_text(study.read_text().replace(before, after, 1))
-    line = command(other, "--out", out, "--store", measured / "store", "--plugin", plugin)
-    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = forks.call("study", other, "--out", out, "--store", measured / "store", "--plugin", plugin)
     return done.returncode, done.stderr, out
 
 
@@ -205,11 +199,15 @@ def arms_of(study: Path, measured: Path) -> list[Path]:
     return [measured / "store" / "arms" / f"{key}.json" for key in keys]
 
 
-def test_what_was_trained_before_is_screened_by_the_detector_of_today(study: Path, measured: Path) -> None:
+def test_what_was_trained_before_is_screened_by_the_detector_of_today(
+    forks: Forks, study: Path, measured: Path
+) -> None:
     """A training set that one detector finds benign is refused where another one sees the erased concept
     in it, and nothing is trained."""
     trained = {path: path.stat().st_mtime_ns for path in arms_of(study, measured)}
-    code, said, out = again(study, measured, "replicates: 2", "replicates: 2\ndetectors: [{use: sees-all}]")
+    code, said, out = again(
+        forks, study, measured, "replicates: 2", "replicates: 2\ndetectors: [{use: sees-all}]"
+    )
     assert code == 5 and "would not be a benign update" in said
     rows = table_of(out)
     assert {row["measure"] for row in rows if row["probe"] == "in-domain-lora"} == {"not measured"}
@@ -219,8 +217,8 @@ def test_what_was_trained_before_is_screened_by_the_detector_of_today(study: Pat
     assert len(trained) == 4 and {path: path.stat().st_mtime_ns for path in trained} == trained
 
 
-def test_a_metric_that_breaks_is_named_and_ends_with_5(study: Path, measured: Path) -> None:
-    code, said, out = again(study, measured, "{use: harmonic-mean}", "{use: breaks}")
+def test_a_metric_that_breaks_is_named_and_ends_with_5(forks: Forks, study: Path, measured: Path) -> None:
+    code, said, out = again(forks, study, measured, "{use: harmonic-mean}", "{use: breaks}")
     assert code == 5 and "no number today" in said and "breaks" in said
     rows = table_of(out)
     assert not [row for row in rows if row["measure"] == "breaks"]
@@ -242,20 +240,21 @@ def test_writing_again_gives_the_same_bytes(study: Path, measured: Path, tmp_pat
 
 
 def test_two_processes_that_were_killed_end_with_the_same_table(
-    study: Path, measured: Path, tmp_path: Path
+    forks: Forks, study: Path, measured: Path, tmp_path: Path
 ) -> None:
     """SIGKILL for both in the midst of the work, then two again to the end: they share what is left, and
     nothing is done twice."""
     out = tmp_path / "out"
-    line = command(study, "--out", out, "--jobs", "2")
+    line = ["study", str(study), "--out", str(out), "--jobs", "2"]
     silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(line, env=ENVIRONMENT, start_new_session=True, **silent) as process:
+    own = [sys.executable, "-m", "auditor", *line]
+    with subprocess.Popen(own, env=os.environ | QUIET, start_new_session=True, **silent) as process:
         while len(list((out / "store").glob("records/*.json"))) < 3 and process.poll() is None:
-            time.sleep(0.1)
+            time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
     kept = {path.stem for path in (out / "store").glob("records/*.json")}
     assert 3 <= len(kept) < 10
-    again = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    again = forks.call(*line)
     assert again.returncode == 0, again.stderr
     said = [
         line.split(" s  ", 1)[1].split(":")[0]
@@ -298,7 +297,7 @@ def auditor_register_probes():
 """
 
 
-def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_an_arm_that_breaks_is_named_and_the_others_go_on(forks: Forks, tmp_path: Path) -> None:
     document = ONE.replace("replicates: 2", "replicates: 1").replace(
         "probes: [in-domain]",
         "probes: {broken: {use: broken, doses: [3], options: {candidates: micro-people-random, names: 2, "
@@ -307,13 +306,7 @@ def test_an_arm_that_breaks_is_named_and_the_others_go_on(tmp_path: Path) -> Non
     path = written(tmp_path, document)
     (tmp_path / "broken.py").write_text(BROKEN)
     out = tmp_path / "out"
-    done = subprocess.run(
-        command(path, "--out", out, "--plugin", tmp_path / "broken.py"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forks.call("study", path, "--out", out, "--plugin", tmp_path / "broken.py")
     assert done.returncode == 5
     assert "out of luck" in done.stderr and "Not measured: 1 of the model states" in done.stderr
     rows = table_of(out)
@@ -425,14 +418,8 @@ def test_strengths_are_chosen_by_the_erased_arm_alone(study: Path, measured: Pat
     assert len(findings.candidates) == 2 and all(finding.record is not None for finding in findings.arms)
 
 
-def test_a_dry_run_measures_nothing_and_says_what_it_takes(study: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        command(study, "--dry-run", "--store", tmp_path / "store"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_dry_run_measures_nothing_and_says_what_it_takes(forks: Forks, study: Path, tmp_path: Path) -> None:
+    done = forks.call("study", study, "--dry-run", "--store", tmp_path / "store")
     assert done.returncode == 0 and not (tmp_path / "store").exists()
     for told in ("to do", "unshared", "0 of 10 model states are measured"):
         assert told in done.stdout
@@ -451,11 +438,9 @@ def test_cost_counts_what_is_drawn(study: Path, measured: Path) -> None:
     assert cost.whole.images < cost.alone.images
 
 
-def test_bad_input_is_one_sentence_and_ends_with_2(tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_ends_with_2(forks: Forks, tmp_path: Path) -> None:
     path = written(tmp_path, STUDY.replace("replicates: 2", "replicates: two"))
-    done = subprocess.run(
-        command(path, "--out", tmp_path / "out"), env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = forks.call("study", path, "--out", tmp_path / "out")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "study.yaml:9" in done.stderr
     assert not (tmp_path / "out").exists()
 

@@ -13,6 +13,8 @@ from auditor.errors import RefusedError
 from tests.checkpoint.wild.forms import ROWS, Row, table
 from tests.checkpoint.wild.world import World, difference, world_of_micro
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 TOLERANCE = 1e-6
 
 

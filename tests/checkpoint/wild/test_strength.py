@@ -16,6 +16,8 @@ from auditor.errors import RefusedError
 from tests.checkpoint.wild.world import World, difference, flat, settings, world_of_micro, write
 from tests.checkpoint.wild.world import by_hand as with_added
 
+pytestmark = pytest.mark.usefixtures("nano")
+
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
