@@ -37,15 +37,11 @@ def _call(action: Callable[[], None]) -> None:
     door.call(PROBE, action)
 
 
-@pytest.mark.xfail(
-    reason="torch's older question about products raises once its newer switch is set", strict=True
-)
 def test_tf32_in_products_is_put_back() -> None:
     before, after, said = put_back(torch.backends.cuda.matmul, "fp32_precision", "tf32")
     assert said is None and after == before
 
 
-@pytest.mark.xfail(reason="the switches of convolutions are not looked at", strict=True)
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
@@ -61,3 +57,23 @@ def test_other_switches_are_put_back(module: Any, name: str, value: object) -> N
 
 def test_a_stopwatch_that_chooses_kernels_is_put_back() -> None:
     assert put_back(torch.backends.cudnn, "benchmark", True) == (False, False, None)
+
+
+def test_both_kinds_of_switches_at_once_are_put_back() -> None:
+    def switch() -> None:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.fp32_precision = "tf32"
+        torch.set_float32_matmul_precision("medium")
+
+    before = state()
+    for action in (switch, _nothing, switch):
+        _call(action)
+    assert state() == before
+
+
+def state() -> list[object]:
+    """What the switches say, the older ones too: they raise where the newer ones contradict them."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    newer = [torch.backends.fp32_precision, cuda.fp32_precision, cudnn.conv.fp32_precision]
+    return [torch.get_float32_matmul_precision(), cuda.allow_tf32, cudnn.allow_tf32, *newer]

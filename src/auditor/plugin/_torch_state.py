@@ -24,7 +24,12 @@ _FLAGS = (
     ("cudnn", "benchmark"),
     ("cudnn", "deterministic"),
     ("mkldnn", "enabled"),
+    ("cuda.matmul", "allow_fp16_reduced_precision_reduction"),
+    ("cuda.matmul", "allow_bf16_reduced_precision_reduction"),
 )
+_PRECISIONS = ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn")
+_PRECISIONS += ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+"""Under ``torch.backends``: what has a ``fp32_precision``, TF32 or not."""
 _ATTENTION = ("flash_sdp", "math_sdp", "mem_efficient_sdp", "cudnn_sdp")
 _DEVICES = ("cpu", "cuda")
 _DEVICE = "torch.utils._device"  # loaded when it is first needed
@@ -72,13 +77,13 @@ def modes(torch: Any) -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "device": _device(torch),
         "threads": torch.get_num_threads(),
-        "precision": torch.get_float32_matmul_precision(),
+        "precision": _precision(torch),
         "exact": (
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
         ),
         "autocast": [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES],
-        "flags": [getattr(getattr(torch.backends, module), flag) for module, flag in _FLAGS],
+        "flags": [getattr(_backend(torch, module), flag, None) for module, flag in _FLAGS],
         "attention": [getattr(torch.backends.cuda, f"{kind}_enabled")() for kind in _ATTENTION],
         "tiny numbers": sys.float_info.min / 2 > 0,
     }
@@ -93,7 +98,7 @@ def put_modes(torch: Any, before: dict[str, Any]) -> None:
         "dtype": torch.set_default_dtype,
         "device": lambda entered: _put_device(torch, *entered),
         "threads": torch.set_num_threads,
-        "precision": torch.set_float32_matmul_precision,
+        "precision": lambda values: _put_precision(torch, *values),
         "exact": lambda on: torch.use_deterministic_algorithms(on[0], warn_only=on[1]),
         "autocast": lambda on: _put_autocast(torch, on),
         "flags": lambda values: _put_flags(torch, values),
@@ -137,7 +142,45 @@ def _put_autocast(torch: Any, before: Sequence[tuple[bool, Any]]) -> None:
 
 def _put_flags(torch: Any, values: Sequence[Any]) -> None:
     for (module, flag), value in zip(_FLAGS, values, strict=True):
-        setattr(getattr(torch.backends, module), flag, value)
+        if value is not None:
+            setattr(_backend(torch, module), flag, value)
+
+
+def _backend(torch: Any, name: str) -> Any:
+    """``torch.backends``, or what is called ``name`` under it; None where this torch has none."""
+    found = torch.backends
+    for part in filter(None, name.split(".")):
+        found = getattr(found, part, None)
+    return found
+
+
+def _precision(torch: Any) -> tuple[Any, Any, list[Any]]:
+    """How float32 is multiplied and convolved, by torch's older switches and by its newer ones.
+
+    An older one cannot be asked once its newer one says something that it has no word for: None.
+    """
+
+    def asked(question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except RuntimeError:
+            return None
+
+    products = asked(torch.get_float32_matmul_precision)
+    convolutions = asked(lambda: torch.backends.cudnn.allow_tf32)
+    newer = [getattr(_backend(torch, name), "fp32_precision", None) for name in _PRECISIONS]
+    return products, convolutions, newer
+
+
+def _put_precision(torch: Any, products: Any, convolutions: Any, newer: Sequence[Any]) -> None:
+    """The older switches first: each of them sets newer ones."""
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions
+    for name, value in zip(_PRECISIONS, newer, strict=True):
+        if value is not None:
+            _backend(torch, name).fp32_precision = value
 
 
 def _put_attention(torch: Any, on: Sequence[bool]) -> None:
