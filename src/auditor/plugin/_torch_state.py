@@ -27,7 +27,7 @@ _FLAGS = (
     ("cuda.matmul", "allow_fp16_reduced_precision_reduction"),
     ("cuda.matmul", "allow_bf16_reduced_precision_reduction"),
 )
-_PRECISIONS = ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn")
+_PRECISIONS: tuple[str, ...] = ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn")
 _PRECISIONS += ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 """Under ``torch.backends``: what has a ``fp32_precision``, TF32 or not."""
 _ATTENTION = ("flash_sdp", "math_sdp", "mem_efficient_sdp", "cudnn_sdp")
