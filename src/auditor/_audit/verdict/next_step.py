@@ -16,10 +16,11 @@ import numpy as np
 
 from auditor._audit.cells import BASE, Cell, Role
 from auditor._audit.verdict.facts import Facts
-from auditor._audit.verdict.mend import failed, mended, never
+from auditor._audit.verdict.mend import failed, never
 from auditor._stats.ahead import Ahead, Test, drop_ahead, first_reaching, rate_ahead
 from auditor._stats.eprocess import Floats
 from auditor.report import Control, Ledger, NextStep, Outcome, Provenance, Verdict
+from auditor.report.voice.causes import mended
 from auditor.report.words import percent
 
 _FARTHEST = 4000  # images of a check, or retained images of a model state, that are looked ahead to
@@ -211,6 +212,7 @@ class _Ahead:
         takes = "" if minutes is None else f", about {_minutes(minutes)}"
         return NextStep(
             command=more_of(provenance.command, more),
+            budget=more,
             images=images,
             most_images=least,
             minutes=minutes,
