@@ -20,6 +20,7 @@ from auditor.report.words import bounds, count, percent, remarks, state_of
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
+    from auditor._audit.runs import RunSummary
     from auditor._audit.speed import Speed
     from auditor._checkpoint.inspection import Inspection
     from auditor.plugin._loader import PluginRecord
@@ -244,6 +245,29 @@ def show_report(report: Report, folder: Path) -> None:
     console.print(f"  explained: {escape(step.link)}", soft_wrap=True)
     if there and report.exploratory is None:
         console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def show_runs(runs: Sequence[RunSummary]) -> None:
+    """One row a run; below them what is wrong with folders that have no verdict."""
+    console = Terminal(highlight=False)
+    table = Table("run", "verdict", "worst rate", "checkpoint", "policy", "date")
+    for run in runs:
+        color = _COLORS.get(Outcome(run.verdict), "") if run.verdict else "magenta"
+        word = f"[{color}]{run.verdict or run.state}[/]"
+        if run.verdict and run.state == "unfinished":
+            word += " so far"
+        table.add_row(
+            plain(run.name),
+            word,
+            percent(run.worst_rate),
+            plain(run.checkpoint or "–"),
+            plain((run.policy_digest or "–")[:12]),
+            plain((run.date or "–")[:10]),
+        )
+    console.print(table)
+    for run in runs:
+        if run.state != "finished":
+            console.say(f"{run.name}: {run.sentence}")
 
 
 def present(report: Report, folder: Path, form: str) -> None:

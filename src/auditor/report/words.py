@@ -103,8 +103,8 @@ def level_of_fail(report: Report) -> float:
 
 
 def certainty(alpha: float) -> str:
-    """How sure a one-sided bound at level ``alpha`` is, in per cent: never rounded up to 100."""
-    return f"{math.floor(1e5 * (1 - alpha) + 1e-6) / 1e3:g}%"
+    """How sure a one-sided bound at level ``alpha`` is, in per cent, rounded down."""
+    return f"{math.floor(1e3 * (1 - alpha) + 1e-6) / 10:g}%"
 
 
 def listed(values: Sequence[str], most: int = 6) -> str:

@@ -29,6 +29,8 @@ class JUnit(Reporter):
             "checkpoint": report.checkpoint.digest,
             "policy": report.policy_digest,
             "verdict": report.verdict.outcome.value,
+            "headline": headline(report),
+            "next": " ".join(next_box(report).lines),
         }
         facts |= {f"remark {number}": line(text, 3000) for number, text in enumerate(remarks(report), 1)}
         properties = ElementTree.SubElement(suite, "properties")

@@ -145,16 +145,21 @@ def beside(report: Report, folder: Path, sensitive: Collection[str] = ()) -> dic
     arms = [arm for arm in ("base", "erased", third) if any(arm in own for own in found.values())]
     if len(arms) < 2 or worst.arm not in arms:
         return nothing
-    whole = {place: own for place, own in found.items() if len(own) == len(arms)}
     choose = report.verdict.outcome is not Outcome.PASS
-    shown = sorted(whole.items(), key=lambda each: _tells(each[1], worst.arm) if choose else 0)[:_ROWS_BESIDE]
-    small = thumbnails([own[arm] for _, own in shown for arm in arms], folder, _LARGE)
+    shown = sorted(
+        ((place, own) for place, own in found.items() if worst.arm in own),
+        key=lambda row: (len(arms) - len(row[1]) if not choose else 0, _tells(row[1], worst.arm) * choose),
+    )[:_ROWS_BESIDE]
+    small = thumbnails([own[arm] for _, own in shown for arm in arms if arm in own], folder, _LARGE)
     titles = {"base": "base", "erased": "erased", third: when(third)}
     rows = [
         {
             "prompt": prompt,
             "index": index,
-            "items": [Shown(own[arm], small.get(place_of(own[arm]), ""), titles[arm]) for arm in arms],
+            "items": [
+                Shown(own[arm], small.get(place_of(own[arm]), ""), titles[arm]) for arm in arms if arm in own
+            ],
+            "missing": [titles[arm] for arm in arms if arm not in own],
         }
         for (index, prompt), own in shown
     ]
@@ -176,8 +181,9 @@ def _tells(own: Mapping[str, Picture], arm: str) -> int:
     """How much a row shows of what came back; less is more."""
     base, before, after = (own.get(each) for each in ("base", "erased", arm))
     if after is None or not after.hit:
-        return 3
-    return int(base is None or not base.hit) + int(arm != "erased" and before is not None and before.hit)
+        return 4
+    seen_before = arm != "erased" and before is not None and before.hit
+    return 2 * int(base is None) + int(base is not None and not base.hit) + int(seen_before)
 
 
 def damaged(
