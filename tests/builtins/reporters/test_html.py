@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -211,6 +212,7 @@ def test_thumbnails_stop_where_there_is_no_room(
     from auditor.builtins.reporters import pictures
 
     monkeypatch.setattr(pictures, "_MOST_THUMBNAILS", 3)
+    report = report.model_copy(update={"damaged": ()})
     page = page_of(report, tmp_path).split('<nav class="contents"')[1]
     assert len(re.findall(r"data:image/webp;base64,", page)) == 3
     assert len(set(re.findall(r'href="images/([0-9a-f]{64})\.png"', page))) == len(
@@ -353,6 +355,45 @@ def test_sensitive_images_are_blurred_until_asked(report: Report, tmp_path: Path
         tmp_path, page_of(report, tmp_path), f"return [{look}, document.querySelector('#reveal')]"
     )
     assert value == ["none", None]
+
+
+CUT = """
+const frame = document.querySelector("iframe");
+const there = () => frame.contentDocument.querySelector("main")
+  && frame.contentDocument.readyState === "complete";
+while (!there()) await new Promise((done) => setTimeout(done, 20));
+const { contentDocument: page, contentWindow: window } = frame;
+const found = {};
+for (const width of WIDTHS) {
+  frame.style.width = `${width}px`;
+  const shown = [...page.querySelectorAll("main, main *")].filter((each) => each.getClientRects().length
+    && window.getComputedStyle(each).position !== "absolute" && !each.closest("svg"));
+  const name = (each) => `${each.tagName}.${each.className}`;
+  const top = (each) => Math.round(each.getBoundingClientRect().top);
+  const captions = [...page.querySelectorAll(".beside .three")].map((row) =>
+    new Set([...row.querySelectorAll("a > span:last-child")].map(top)).size);
+  found[width] = [
+    shown.filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1).map(name),
+    shown.filter((each) => each.getBoundingClientRect().right > window.innerWidth + 1).map(name),
+    captions.length > 0 && captions.every((count) => count === 1), window.innerWidth];
+}
+return found;
+"""
+
+
+@browser
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_nothing_is_cut_in_any_width_and_captions_are_aligned(
+    report: Report, tmp_path: Path, medium: str
+) -> None:
+    """From a phone to a wide window; 640 is what 1280 has at 200 %, and 720 is about a printed page."""
+    page, widths = page_of(report, tmp_path), [1280, 840, 640, 390, 320]
+    if medium == "print":
+        page = page.replace("@media print", "@media all").replace("@media screen", "@media speech")
+        widths = [720]
+    framed = f'<body><iframe style="border: 0" srcdoc="{html.escape(page)}"></iframe></body>'
+    found, _, _ = browse(tmp_path, framed, CUT.replace("WIDTHS", str(widths)))
+    assert found == {str(width): [[], [], True, width] for width in widths}
 
 
 @browser

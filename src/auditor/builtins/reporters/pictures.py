@@ -150,6 +150,14 @@ def beside(report: Report, folder: Path, sensitive: Collection[str] = ()) -> dic
         ((place, own) for place, own in found.items() if worst.arm in own),
         key=lambda row: (len(arms) - len(row[1]) if not choose else 0, _tells(row[1], worst.arm) * choose),
     )[:_ROWS_BESIDE]
+    first = {
+        prompt: own["base"]
+        for (_, prompt), own in sorted(found.items(), reverse=True, key=lambda row: row[0][0])
+        if "base" in own
+    }
+    for (_, prompt), own in shown:  # the base draws one round with this noise, and more with noise of its own
+        if "base" not in own and prompt in first:
+            own["base"] = first[prompt]
     small = thumbnails([own[arm] for _, own in shown for arm in arms if arm in own], folder, _LARGE)
     titles = {"base": "base", "erased": "erased", third: when(third)}
     rows = [
@@ -157,7 +165,13 @@ def beside(report: Report, folder: Path, sensitive: Collection[str] = ()) -> dic
             "prompt": prompt,
             "index": index,
             "items": [
-                Shown(own[arm], small.get(place_of(own[arm]), ""), titles[arm]) for arm in arms if arm in own
+                Shown(
+                    own[arm],
+                    small.get(place_of(own[arm]), ""),
+                    titles[arm] + ("" if own[arm].index == index else ", other noise"),
+                )
+                for arm in arms
+                if arm in own
             ],
             "missing": [titles[arm] for arm in arms if arm not in own],
         }
