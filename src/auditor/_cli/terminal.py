@@ -15,8 +15,8 @@ from auditor._cli.console import Terminal, plain, printable
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
-from auditor.report.voice import folded, headline, next_box
-from auditor.report.words import bounds, count, percent, remarks, state_of
+from auditor.report.voice import folded, headline, next_box, notes
+from auditor.report.words import bounds, count, percent, state_of
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
@@ -233,7 +233,7 @@ def show_report(report: Report, folder: Path) -> None:
         console.say(f"- {reason.whole}", indent=2)
     if more:
         console.say(f"- and {more} more in the report", indent=2)
-    for remark in remarks(report):
+    for remark in notes(report):
         console.say(remark, "yellow", indent=2)
     there = folder.is_dir()
     step = next_box(report, folder if there else None)

@@ -161,9 +161,10 @@ def thresholds(report: Report) -> tuple[float, float]:
     )
 
 
-def remarks(report: Report) -> tuple[str, ...]:
-    """What a reader of any verdict must know of what was asked and of what was audited, one sentence each."""
-    found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker else []
+def remarks(report: Report, *, weaker: bool = True) -> tuple[str, ...]:
+    """What a reader of any verdict must know of what was asked and of what was audited, one sentence each;
+    ``weaker``: also what of it is weaker than the defaults."""
+    found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker and weaker else []
     checkpoint = report.checkpoint
     if checkpoint.content:
         found.append(f"Laid over the base: {checkpoint.content}.")

@@ -26,6 +26,7 @@ def never(facts: Facts, provenance: Provenance) -> Iterator[str]:
 def failed(facts: Facts, controls: Sequence[Control]) -> Iterator[str]:
     """Controls that did not pass and that no image decides. One that was not come to yet is none."""
     made, begun = facts.tally.arms, facts.tally.repeat is not None
+    found: dict[str, list[str]] = {}
     for control in controls:
         if control.passed is not False or control.decides != "PASS" or control.name in BY_IMAGES:
             continue
@@ -36,4 +37,5 @@ def failed(facts: Facts, controls: Sequence[Control]) -> Iterator[str]:
             "earlier": facts.tally.earlier is None,
         }
         if not pending.get(control.name, False):
-            yield mended(control.name, control.arm)
+            found.setdefault(control.name, []).append(control.arm)
+    yield from (mended(name, arms) for name, arms in found.items())

@@ -136,7 +136,7 @@ class _Ahead:
 
     def __init__(self, facts: Facts, mend: Sequence[str]) -> None:
         self.facts, self.plan, self.evidence = facts, facts.plan, facts.evidence
-        self.mend = list(mend)
+        self.known, self.lost = list(mend), dict[str, list[str]]()
         self.prior, self.alpha = facts.limits.prior, facts.limits.alpha
         budget = facts.policy.budget
         undecided = [cell for cell in self.plan.gate_cells if not self.evidence.is_held(cell)]
@@ -147,6 +147,11 @@ class _Ahead:
         self.gate = [self._gate(cell) for cell in undecided]
         self.positive = list(self._positive())
         self.retained = list(self._retained())
+
+    @property
+    def mend(self) -> list[str]:
+        """What keeps PASS out of reach whatever is drawn, in sentences."""
+        return [*self.known, *(mended(control, arms) for control, arms in self.lost.items())]
 
     def step(self, provenance: Provenance) -> NextStep:
         """The smallest budget that is likely to decide, and its odds."""
@@ -282,7 +287,7 @@ class _Ahead:
         if found.ahead.shown[-1] >= _WORTH:
             yield found
         else:
-            self.mend.append(mended(control, found.cell.arm))
+            self.lost.setdefault(control, []).append(found.cell.arm)
 
     def _negatives(self, grid: Floats) -> dict[str, Floats]:
         """By undecided check the chance to show that the detector is rarely wrong on its model state."""

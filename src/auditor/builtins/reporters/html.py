@@ -15,7 +15,7 @@ from markupsafe import Markup
 from auditor.builtins.reporters.pictures import beside, chosen, damaged, grid, thumbnails
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Report
-from auditor.report.voice import folded, headline, next_box, reasons
+from auditor.report.voice import folded, headline, next_box, notes, reasons
 from auditor.report.words import (
     NO_PROMISE,
     NOT_DRAWN,
@@ -30,7 +30,6 @@ from auditor.report.words import (
     percent,
     published,
     published_command,
-    remarks,
     seconds,
     state_of,
     thresholds,
@@ -101,7 +100,7 @@ class Html(Reporter):
                 contents=list(contents(report, more=more > 0)),
                 summary=summary(report),
                 no_promise=NO_PROMISE,
-                remarks=remarks(report),
+                remarks=notes(report),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
                 rows=list(rows(report)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
-from auditor.report.voice import Reason, folded, headline, next_box, reasons
+from auditor.report.voice import Reason, folded, headline, next_box, notes, reasons
 from auditor.report.words import (
     NO_PROMISE,
     bounds,
@@ -19,7 +19,6 @@ from auditor.report.words import (
     percent,
     published,
     published_command,
-    remarks,
     seconds,
     state_of,
 )
@@ -63,7 +62,7 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     shown, more = folded(report)
     lines += [text(headline(report), _LONGEST_REMARK), "", *map(_reason, shown)]
     lines += [f"- and {more} more below"] if more else []
-    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
+    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in notes(report)]
     step = next_box(report)
     lines += ["", f"{level}# What to do next", ""]
     lines += [f"- {text(each, _LONGEST_REMARK)}" for each in (*step.lines, step.link)]

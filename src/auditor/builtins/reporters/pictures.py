@@ -168,11 +168,12 @@ def beside(report: Report, folder: Path, sensitive: Collection[str] = ()) -> dic
                 Shown(
                     own[arm],
                     small.get(place_of(own[arm]), ""),
-                    titles[arm] + ("" if own[arm].index == index else ", other noise"),
+                    titles[arm],
                 )
                 for arm in arms
                 if arm in own
             ],
+            "other": "base" in own and own["base"].index != index,
             "missing": [titles[arm] for arm in arms if arm not in own],
         }
         for (index, prompt), own in shown

@@ -7,7 +7,7 @@
 from auditor.report.voice.causes import causes
 from auditor.report.voice.findings import HELP, RULES, Finding, findings
 from auditor.report.voice.found import headline, said_of, strongest, when
-from auditor.report.voice.next import Next, next_box
+from auditor.report.voice.next import Next, next_box, notes
 from auditor.report.voice.reasons import ABOVE_THE_FOLD, Reason, folded, reasons
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "folded",
     "headline",
     "next_box",
+    "notes",
     "reasons",
     "said_of",
     "strongest",

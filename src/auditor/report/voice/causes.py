@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Report
-from auditor.report.words import NOT_DRAWN, RUN_ENDED, control_title, gate_cells, is_drawn, level_of_fail
+from auditor.report.words import (
+    NOT_DRAWN,
+    RUN_ENDED,
+    control_title,
+    gate_cells,
+    is_drawn,
+    level_of_fail,
+    listed,
+)
 
 BY_IMAGES = ("negative", "positive", "assay", "alive")
 """Controls that more images may let pass."""
@@ -99,6 +107,7 @@ def missing_controls(report: Report) -> list[Control]:
     return [each for each in report.controls if each.passed is False and each.decides == "PASS"]
 
 
-def mended(control: str, arm: str) -> str:
-    """What to mend where a control will not pass."""
-    return f"Control '{control_title(control)}' on {arm} did not pass, whatever is drawn: {MEND[control]}."
+def mended(control: str, arms: Sequence[str]) -> str:
+    """What to mend where a control will not pass on these model states."""
+    on = listed(list(dict.fromkeys(arms)))
+    return f"Control '{control_title(control)}' on {on} did not pass, whatever is drawn: {MEND[control]}."

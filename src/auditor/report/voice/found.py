@@ -143,6 +143,9 @@ def _found(report: Report, cell: CellResult) -> str:
     cells = [each for each in gate_cells(report) if is_drawn(each)]
     checks = len(gate_cells(report))
     if all(each.state is State.HELD for each in gate_cells(report)):
+        if not cell.hits:
+            images = sum(each.images for each in cells)
+            return f"All {checks} checks held: no erased concept was seen in {images} images"
         return f"All {checks} checks held, the highest being {cell.surface} {when(cell.arm)} in {seen(cell)}"
     if not cell.hits:
         images = sum(each.images for each in cells)

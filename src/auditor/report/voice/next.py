@@ -8,7 +8,15 @@ from pathlib import Path
 
 from auditor.report import NextStep, Outcome, Report
 from auditor.report.voice.causes import WAYS_OUT, causes
-from auditor.report.words import NO_PROMISE, explained, next_steps, published_command, seconds, split_command
+from auditor.report.words import (
+    NO_PROMISE,
+    explained,
+    next_steps,
+    published_command,
+    remarks,
+    seconds,
+    split_command,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Next:
         return (*self.sentences, *([self.command] if self.command else []))
 
 
+def notes(report: Report) -> tuple[str, ...]:
+    """The remarks that stand above the box; what was weaker than the defaults stands in a PASS's box."""
+    return remarks(report, weaker=report.verdict.outcome is not Outcome.PASS)
+
+
 def next_box(report: Report, out: Path | None = None) -> Next:
     """What to do next. ``out``: the run's folder from here, where it is at hand; else the command is shown
     without places on anybody's disk."""
@@ -49,7 +62,9 @@ def next_box(report: Report, out: Path | None = None) -> Next:
     if step is not None:
         *sentences, last = next_steps(report, out)
         if step.command is None:
-            return _box((*sentences, last), None, link, step)
+            anew = _anew(report, out)
+            then = (f"Then audit in a new folder{':' if anew else '.'}",)
+            return _box((*sentences, last, *then), anew, link, step)
         return _box(tuple(sentences), last if out is not None else published_command(last), link, step)
     if report.exploratory is not None:
         said = "This was a look. To decide so, write the decision into a policy ('gate') and audit anew."
@@ -59,7 +74,7 @@ def next_box(report: Report, out: Path | None = None) -> Next:
 
 
 def _of_a_pass(report: Report, out: Path | None) -> Next:
-    weaker = f"It was asked less than the default asks: {'; '.join(report.weaker)}." if report.weaker else ""
+    weaker = f"Weaker than the default: {'; '.join(report.weaker)}." if report.weaker else ""
     said = [
         "Publish the checkpoint with this report; the command writes a section for its card.",
         f"What this does not mean: {NO_PROMISE[0].lower()}{NO_PROMISE[1:]}",
@@ -80,13 +95,17 @@ def _of_a_fail(report: Report, out: Path | None) -> Next:
         f"{told}: do not publish the checkpoint as one without it. Erase more strongly or by another method, "
         f"then audit the new checkpoint in a new folder, by the same policy.{took}",
     )
+    return _box(said, _anew(report, out, "NEW_CHECKPOINT"), explained("verdict", "Verdict"))
+
+
+def _anew(report: Report, out: Path | None, checkpoint: str | None = None) -> str | None:
+    """The audit's command for a new folder, and maybe another checkpoint."""
     words = split_command(report.provenance.command)
     if len(words) < 3 or "--out" not in words[:-1]:
-        return _box(said, None, explained("verdict", "Verdict"))
-    words[words.index("--out") + 1], words[-1] = "NEW_RUN", "NEW_CHECKPOINT"
+        return None
+    words[words.index("--out") + 1], words[-1] = "NEW_RUN", checkpoint or words[-1]
     command = shlex.join(words)
-    shown = command if out is not None else published_command(command)
-    return _box(said, shown, explained("verdict", "Verdict"))
+    return command if out is not None else published_command(command)
 
 
 def _box(sentences: tuple[str, ...], command: str | None, link: str, step: NextStep | None = None) -> Next:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from auditor.report import Cause, CellResult, Control, Outcome, Report, State
 from auditor.report.voice.causes import MEND, WAYS_OUT, cause_of, cause_of_control, missing_controls
-from auditor.report.voice.found import said_of, when
+from auditor.report.voice.found import said_of, strongest, when
 from auditor.report.words import (
     RUN_ENDED,
     control_title,
@@ -72,7 +72,8 @@ def _failed(report: Report) -> Iterator[Reason]:
     """A reason a concept: the model state that shows it most often, then the others."""
     failed = [cell for cell in gate_cells(report) if cell.state is State.FAILED]
     for cells in _by_surface(failed):
-        worst, *others = sorted(cells, key=lambda cell: -(cell.hits / max(1, cell.images)))
+        first = strongest(report)
+        worst, *others = sorted(cells, key=lambda cell: (cell is not first, -cell.hits / max(1, cell.images)))
         also = listed([f"{when(cell.arm)} ({cell.hits} of {cell.images})" for cell in others])
         sentence = said_of(report, worst) + (f" Proven too {also}." if also else "")
         yield Reason(sentence, link=explained("verdict", "Verdict"))
@@ -84,7 +85,7 @@ def _failed(report: Report) -> Iterator[Reason]:
     ]
     for control in sorted(shown, key=lambda each: each.value or 0)[-1:]:
         arms = listed(list(dict.fromkeys(each.arm for each in shown)), 4)
-        most = f"; most on {control.arm}. " if len(shown) > 1 else ". "
+        most = f"; on {control.arm}: " if len(shown) > 1 else ". "
         yield Reason(
             f"The detector is shown to be rarely wrong there ({arms}){most}{control.sentence}",
             link=explained("controls", control_title(control.name)),
@@ -131,22 +132,35 @@ def _broken(report: Report) -> Iterator[Reason]:
 
 
 def _doubts(report: Report) -> Iterator[Reason]:
-    yield from _of_controls(report)
-    yield from _of_checks(report)
     yield from _untold(report)
+    yield from _of_checks(report)
+    yield from _of_controls(report)
+    yield from _closed(report)
 
 
 def _of_controls(report: Report) -> Iterator[Reason]:
     """A reason a control and cause, over model states and concepts."""
     groups: dict[tuple[str, Cause], list[Control]] = {}
+    waiting: list[Control] = []
     for control in missing_controls(report):
-        groups.setdefault((control.name, cause_of_control(control)), []).append(control)
+        cause = cause_of_control(control)
+        own = waiting if cause is Cause.BUDGET else groups.setdefault((control.name, cause), [])
+        own.append(control)
+    if waiting:
+        titles = dict.fromkeys(control_title(control.name) for control in waiting)
+        arms = dict.fromkeys(control.arm for control in waiting)
+        yield Reason(
+            f"Controls that the run did not come to: {listed(list(titles))}, on {listed(list(arms))}.",
+            WAYS_OUT[Cause.BUDGET],
+            Cause.BUDGET,
+            explained("inconclusive", Cause.BUDGET),
+        )
     for (name, cause), controls in groups.items():
         worst = max(controls, key=_how_far)
-        arms = list(dict.fromkeys(control.arm for control in controls))
+        failed = list(dict.fromkeys(control.arm for control in controls))
         title = control_title(name)
-        on = f" on {listed(arms)}"
-        most = f"Worst on {worst.arm}: " if len(controls) > 1 and cause is not Cause.BUDGET else ""
+        on = f" on {listed(failed)}"
+        most = f"Worst on {worst.arm}: " if len(controls) > 1 else ""
         sentence = f"Control '{title}' did not pass{on}. {most}{worst.sentence}"
         yield Reason(sentence, _way_out_of(report, worst, cause), cause, explained("controls", title))
 
@@ -165,8 +179,6 @@ def _way_out_of(report: Report, control: Control, cause: Cause) -> str:
         key = "images_per_cell" if control.name == "positive" else "retained_per_arm"
         kept = "" if control.name == "positive" else "retained "
         return _more(report, key, control.n, kept) or WAYS_OUT[cause]
-    if cause is Cause.BUDGET:
-        return WAYS_OUT[cause]
     if control.value is None and control.sentence.startswith(("Without a base", "There is no base")):
         return "name the checkpoint before erasure (--base)"
     if control.value is None and control.sentence.startswith("No concept is to be kept"):
@@ -234,16 +246,22 @@ def _way_out_of_checks(report: Report, cells: Sequence[CellResult], cause: Cause
 
 
 def _untold(report: Report) -> Iterator[Reason]:
-    """Reasons that are about no control and no check; what was closed early is one of them."""
+    """Reasons that are about no control and no check."""
     told = ["Control '", *(f"{cell.surface} on {cell.arm}" for cell in gate_cells(report))]
-    closed = [text for text in report.ledger.skipped_because if not text.startswith(RUN_ENDED)]
     causes = report.verdict.causes or (Cause.NOT_ONE_EVIDENCE,) * len(report.verdict.reasons)
     for cause, text in zip(causes, report.verdict.reasons, strict=False):
-        if text in closed or (text.startswith(tuple(told)) and text not in report.ledger.skipped_because):
+        if text in report.ledger.skipped_because and not text.startswith(RUN_ENDED):
+            continue  # what was closed early is told together
+        if text.startswith(tuple(told)):
             continue
         if not report.verdict.causes and (text.startswith(RUN_ENDED) or "were never drawn" in text):
             cause = Cause.BUDGET  # of an older report
         yield Reason(text, WAYS_OUT[cause], cause, explained("inconclusive", cause))
+
+
+def _closed(report: Report) -> Iterator[Reason]:
+    """What was closed before its budget was spent."""
+    closed = [text for text in report.ledger.skipped_because if not text.startswith(RUN_ENDED)]
     if closed:
         which = listed([text.partition(": after ")[0] for text in closed], 4)
         yield Reason(
