@@ -20,6 +20,8 @@ from auditor.plugin._loader import make_plugin
 from auditor.report import Cause, Outcome, Report, State
 from auditor.report.voice import (
     ABOVE_THE_FOLD,
+    HELP,
+    RULES,
     causes,
     folded,
     headline,
@@ -33,6 +35,7 @@ from auditor.report.words import (
     MEANINGS,
     NO_PROMISE,
     certainty,
+    explained,
     gate_cells,
     published,
     published_command,
@@ -333,6 +336,36 @@ def test_the_box_and_the_report_have_the_same_numbers(tmp_path: Path) -> None:
     )
     assert f"--retained-per-arm {step.budget['retained_per_arm']:g}" in (step.command or "")
     assert str(tmp_path) in (next_box(report, tmp_path).command or "")
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs"
+
+
+def anchors(page: Path) -> set[str]:
+    """Where a link into a page of the documentation may lead."""
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*?)(?: \{#[\w-]+\})?$", text, re.MULTILINE)
+    return {explained("", title).partition("#")[2] for title in titles} | set(
+        re.findall(r"""(?:\{#|id=")([\w-]+)""", text)
+    )
+
+
+def test_links_lead_to_headings_of_the_documentation(plan: Plan, tmp_path: Path) -> None:
+    reports = [judged(plan, journal_of(plan, hit)) for hit in (erased_well, lambda planned: True)]
+    pages = [make_plugin("reporters", "html", {}).render(each, tmp_path).decode() for each in reports]
+    links = {*re.findall(rf"{DOCS}/([\w-]+)\.html(?:#([\w-]+))?", "".join(pages)), ("verdict", "verdict")}
+    links |= {("inconclusive", cause.value) for cause in Cause}
+    links |= {("errors", rule) for rule in RULES}
+    assert set(HELP.values()) == {f"{DOCS}/errors.html#{rule}" for rule in RULES}
+    assert {page for page, _ in links} == {"verdict", "controls", "inconclusive", "errors"}
+    written = {page: DOCUMENTATION / f"{page}.md" for page, _ in links}
+    assert written["verdict"].exists()
+    lost = [
+        f"{page}.md#{anchor}"
+        for page, anchor in links
+        if anchor and written[page].exists() and anchor not in anchors(written[page])
+    ]
+    assert not lost
 
 
 # -- one voice -----------------------------------------------------------------------------------------------

@@ -369,13 +369,14 @@ for (const width of WIDTHS) {
   const shown = [...page.querySelectorAll("main, main *")].filter((each) => each.getClientRects().length
     && window.getComputedStyle(each).position !== "absolute" && !each.closest("svg"));
   const name = (each) => `${each.tagName}.${each.className}`;
-  const top = (each) => Math.round(each.getBoundingClientRect().top);
+  const top = (each) => each.getBoundingClientRect().top;
   const captions = [...page.querySelectorAll(".beside .three")].map((row) =>
-    new Set([...row.querySelectorAll("a > span:last-child")].map(top)).size);
+    [...row.querySelectorAll("a > span:last-child")].map(top));
+  const level = (tops) => tops.length === 3 && Math.max(...tops) - Math.min(...tops) < 1;
   found[width] = [
     shown.filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1).map(name),
     shown.filter((each) => each.getBoundingClientRect().right > window.innerWidth + 1).map(name),
-    captions.length > 0 && captions.every((count) => count === 1), window.innerWidth];
+    captions.length > 0 && captions.every(level), window.innerWidth];
 }
 return found;
 """

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from auditor.report import Cause, Control, Outcome, Report, State
+from auditor.report import Control, Outcome, Report, State
 from auditor.report.voice.found import said_of
 from auditor.report.words import control_title, explained, gate_cells
 
@@ -34,13 +34,7 @@ RULES = {
 }
 """Rule ids, which never change their meaning, and what they say."""
 
-HELP = {
-    "concept-present": explained("verdict", "Verdict"),
-    "cell-undecided": explained("inconclusive", Cause.TOO_FEW_IMAGES),
-    "control-not-passed": explained("controls"),
-    "measurement-broke": explained("errors"),
-    "not-shown": explained("inconclusive"),
-}
+HELP = {rule: explained("errors", rule) for rule in RULES}
 """Where the documentation explains a rule."""
 
 
