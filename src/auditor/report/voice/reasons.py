@@ -196,7 +196,7 @@ def _more(report: Report, key: str, now: int, kind: str) -> str:
     told = f"up to {wanted - now} more {kind}images of each {of} would show it, or not"
     unlikely = (step.p_pass or 0) + (step.p_fail or 0) < _LIKELY
     return told + (
-        "; a rate between the two limits is never decided, so erase more strongly" if unlikely else ""
+        "; where the rate lies between the two limits none does: erase more strongly" if unlikely else ""
     )
 
 
