@@ -37,7 +37,7 @@ def test_the_printed_command_goes_on_in_the_folder_and_decides(
     assert (before.next_step.p_pass or 0) > 0.5 and "--images-per-cell" in command
     for form in ("markdown", "html"):
         shown = CliRunner().invoke(main, ["report", "render", "run", "--format", form, "--stdout"]).stdout
-        assert "images" in shown and "per" in shown and "What would decide" in shown
+        assert "images" in shown and "per" in shown and "What to do next" in shown
 
     again = CliRunner().invoke(main, shlex.split(command)[1:])
     report, lines = read_report(tmp_path / "run"), lines_of(tmp_path / "run")

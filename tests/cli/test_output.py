@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from auditor.report import Report
+from auditor.report.voice import reasons
 from tests.faults.forks import Forks
 
 pytestmark = pytest.mark.usefixtures("nano")
@@ -130,7 +132,7 @@ def test_the_locale_c_prints_a_table(run: str) -> None:
     assert done.returncode == 0 and b"INCONCLUSIVE" in done.stdout and done.stdout.isascii()
 
 
-@pytest.mark.parametrize("columns", ["0", "-5", "²", "1", "20", "60", "9" * 5000])
+@pytest.mark.parametrize("columns", ["0", "-5", "²", "1", "20", "50", "60", "80", "9" * 5000])
 def test_in_every_width_every_check_can_be_read(
     forks: Forks, run: str, finished: tuple[Report, Path], columns: str
 ) -> None:
@@ -140,6 +142,33 @@ def test_in_every_width_every_check_can_be_read(
     words = said.replace("│", " ").replace(";", " ").split()
     for cell in finished[0].cells:
         assert {*cell.surface.split(), cell.arm} <= set(words), said
+    assert not set("│┃━─┏┡└") & set(said), "no box in a log"
+
+
+def test_a_terminal_wraps_sentences_and_tables_at_words(run: str, finished: tuple[Report, Path]) -> None:
+    """The command stays in one line, to be copied."""
+    ours, theirs = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "FORCE_COLOR")}
+    with subprocess.Popen(
+        [*AUDITOR, "show", run], stdout=theirs, env=kept | {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
+    ) as process:
+        os.close(theirs)
+        said = b""
+        try:
+            while block := os.read(ours, 65536):
+                said += block
+        except OSError:  # how a terminal ends
+            pass
+        assert process.wait() == 0
+    os.close(ours)
+    text = re.sub(r"\x1b\[[\d;]*m", "", said.decode())
+    lines = [line.rstrip() for line in text.splitlines()]
+    sentence = reasons(finished[0])[0].sentence
+    assert "│" in text and sentence not in lines and sentence in " ".join(text.split())
+    own = [line for line in lines if not line.strip().startswith(("auditor ", "explained:", "report:"))]
+    assert max(map(len, own)) <= 80
+    whole = {word for line in lines for word in line.replace("│", " ").split()}
+    assert all(cell.arm in whole for cell in finished[0].cells)
 
 
 @pytest.mark.parametrize("columns", ["0", "20"])

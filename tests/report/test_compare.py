@@ -11,7 +11,8 @@ from auditor._audit.plan import Plan
 from auditor.errors import UsageError
 from auditor.report import Outcome
 from auditor.report.compare import diff, read_report
-from auditor.report.words import control_title, findings, harmless, line, percent
+from auditor.report.voice import findings
+from auditor.report.words import control_title, harmless, line, percent
 from tests.conftest import erased_well, journal_of, verdict_of
 
 

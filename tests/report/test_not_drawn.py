@@ -16,7 +16,8 @@ from auditor._audit.plan import make_plan
 from auditor._cli.terminal import show_report
 from auditor.plugin._loader import make_plugin
 from auditor.report import Report
-from auditor.report.words import NOT_DRAWN, bounds, count, gate_cells, is_drawn, sentence_of, state_of
+from auditor.report.voice import said_of
+from auditor.report.words import NOT_DRAWN, bounds, count, gate_cells, is_drawn, state_of
 from tests.conftest import erased_well, journal_of, short_policy, verdict_of
 
 ARM = "in-domain-lora"
@@ -42,7 +43,7 @@ def test_data_has_no_bounds_where_nothing_was_drawn(report: Report) -> None:
     cell = next(cell for cell in gate_cells(report) if cell.arm == ARM)
     assert (cell.lower, cell.upper, cell.rate, cell.n) == (None, None, None, 0)
     assert count(cell) == state_of(cell) == NOT_DRAWN and not is_drawn(cell)
-    assert sentence_of(cell) == f"Borin Talvek on {ARM}: not drawn."
+    assert said_of(report, cell) == f"Borin Talvek after {ARM}: not drawn."
 
 
 def test_a_report_of_before_is_shown_alike(report: Report) -> None:

@@ -36,6 +36,7 @@ _COMMANDS = {
     "audit": "audit a checkpoint and give a verdict",
     "judge": "judge the journal of an earlier run again",
     "show": "show the report of a run",
+    "runs": "list the runs below a folder, with an index page",
     "report": "a report in another form, two compared, one verified",
     "replay": "draw some images of an earlier run again and compare",
     "study": "measure a grid of erasures and probes: which come undone, by how much",

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from auditor._audit.audit import audit
+from auditor._cli.console import Terminal
 from auditor._cli.live import watch, watch_steps
-from auditor._cli.terminal import Terminal, show_report
+from auditor._cli.terminal import show_report
 from auditor._erase.erase import erase
 from auditor._erase.job import read_options
 from auditor._files.places import refuse_unwritable
 from auditor._files.whole_files import write_whole
 from auditor._process.machine import elapsed
-from auditor.builtins.reporters.html import environment, grid, thumbnails
+from auditor.builtins.reporters.html import environment
+from auditor.builtins.reporters.pictures import grid, thumbnails
 from auditor.errors import AuditorError
 from auditor.report import Outcome, Report
+from auditor.report.voice import folded, headline, next_box
 
 POLICY = "micro-demo"
 ERASURES = {"uce-ship": "UCE", "uce-ship-pushed": "UCE, pushed further"}
@@ -68,6 +71,10 @@ def render_comparison(reports: Mapping[str, Report], out: Path) -> bytes:
             {
                 "title": ERASURES[name],
                 "report": report,
+                "headline": headline(report),
+                "reasons": folded(report)[0],
+                "more": folded(report)[1],
+                "next": next_box(report).sentences,
                 "href": f"audit-of-{name}/report.html",
                 "cells": {cell.arm: cell for cell in report.cells if cell.surface == concept},
                 "arms": list(drawn),

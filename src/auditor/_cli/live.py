@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 
 from auditor._audit.plan import Plan
 from auditor._audit.progress import Progress
-from auditor._cli.terminal import Terminal, plain
+from auditor._cli.console import Terminal, plain
 from auditor.report.words import harmless, line
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from auditor._cli.console import Terminal, plain
 from auditor._cli.options import device, offline, plugin_files
 from auditor._cli.output import echo
-from auditor._cli.terminal import Terminal, plain
 from auditor._files.places import refuse_unwritable
 from auditor._study.cards import environment_of
 from auditor._study.store import ArmRecord, Store, StudyProgress, seen

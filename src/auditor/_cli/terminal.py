@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from auditor._audit.cells import Role
 from auditor._audit.plan import Plan
-from auditor._cli.output import moves_cursor, print_document, standard_output
+from auditor._cli.console import Terminal, plain, printable
+from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 from auditor.report import Outcome, Report, State
-from auditor.report.words import bounds, count, harmless, line, next_steps, percent, remarks, state_of
+from auditor.report.voice import folded, headline, next_box, notes
+from auditor.report.words import bounds, count, percent, state_of
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
+    from auditor._audit.runs import RunSummary
     from auditor._audit.speed import Speed
     from auditor._checkpoint.inspection import Inspection
     from auditor.plugin._loader import PluginRecord
@@ -42,7 +43,6 @@ _STATES = {
     State.FAILED: "[red]failed[/]",
     State.UNDECIDED: "[yellow]undecided[/]",
 }
-_ANY_WIDTH = 10_000  # columns
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -91,7 +91,7 @@ def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
             console.print(minutes_of(cost, speed))
 
 
-def _show_cells(console: Console, cells: CellForecast) -> None:
+def _show_cells(console: Terminal, cells: CellForecast) -> None:
     """Chances of the deciding cells at some rates, and where futility closes them."""
     console.print(
         f"{cells.cells} checks with {cells.round_size} prompts each, {cells.planned} images each at most"
@@ -150,7 +150,7 @@ def show_inspection(found: Inspection) -> None:
     }
     for name, value in rows.items():
         if value is not None:
-            console.print(f"{name}: {_printable(value)}", markup=False, soft_wrap=True)
+            console.print(f"{name}: {printable(value)}", markup=False, soft_wrap=True)
     for part in found.components:
         kinds = ", ".join(part.dtypes)
         console.print(
@@ -159,24 +159,14 @@ def show_inspection(found: Inspection) -> None:
         )
     if found.never_read:
         console.print(
-            f"not loaded: {_printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True
+            f"not loaded: {printable(', '.join(found.never_read[:10]))}", markup=False, soft_wrap=True
         )
     verdict = "admitted" if found.digest else "admitted so far (names and headers; --full reads every byte)"
     console.print(
-        verdict if found.refused is None else f"REFUSED: {_printable(found.refused)}",
+        verdict if found.refused is None else f"REFUSED: {printable(found.refused)}",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _printable(text: str) -> str:
-    """Text of others without control characters, which could drive a terminal."""
-    return harmless(line(text, 100_000))
-
-
-def plain(text: str) -> str:
-    """The same where Rich reads markup."""
-    return escape(harmless(line(text)))
 
 
 def show_plugins(records: Sequence[PluginRecord]) -> None:
@@ -222,11 +212,10 @@ def show_plugin(record: PluginRecord) -> None:
 
 
 def show_report(report: Report, folder: Path) -> None:
-    """The table concept x model state, the verdict with its reasons, and where the page is."""
+    """The table concept x model state; then the verdict: the strongest finding, why, what to do next, and
+    where the page is."""
     console = Terminal(highlight=False)
-    table = Table(
-        "concept", Column("model state", overflow="fold"), "detected", "rate", "upper bound", "state"
-    )
+    table = Table("concept", "model state", "detected", "rate", "upper bound", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         word = state_of(cell)
@@ -235,20 +224,53 @@ def show_report(report: Report, folder: Path) -> None:
         table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, upper, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
-    console.print(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
+    console.say(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
     color = _COLORS[report.verdict.outcome]
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
+    console.print()
     console.print(f"[bold {color}]{report.verdict.outcome}{origin}[/]")
-    for reason in report.verdict.reasons[:5]:
-        console.print("  " + plain(reason), soft_wrap=True)
-    if len(report.verdict.reasons) > 5:
-        console.print(f"  … and {len(report.verdict.reasons) - 5} more in the report")
-    for remark in remarks(report):
-        console.print("  " + escape(harmless(line(remark, 3000))), style="yellow", soft_wrap=True)
-    for step in next_steps(report, folder if folder.is_dir() else None):
-        console.print("  " + escape(harmless(line(step, 3000))), soft_wrap=True)
-    if folder.is_dir() and report.exploratory is None:
-        console.print(f"report: {plain(str(folder / 'report.html'))}")
+    console.say(headline(report), "bold")
+    shown, more = folded(report)
+    console.print("Why")
+    for reason in shown:
+        console.say(f"- {reason.whole}", indent=2)
+    if more:
+        console.say(f"- and {more} more in the report", indent=2)
+    for remark in notes(report):
+        console.say(remark, "yellow", indent=2)
+    there = folder.is_dir()
+    step = next_box(report, folder if there else None)
+    console.print("What to do next")
+    for sentence in step.sentences:
+        console.say(sentence, indent=2)
+    if step.command is not None:
+        console.print("  " + escape(printable(step.command)), style="bold", soft_wrap=True)
+    console.print(f"  explained: {escape(step.link)}", soft_wrap=True)
+    if there and report.exploratory is None:
+        console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def show_runs(runs: Sequence[RunSummary]) -> None:
+    """One row a run; below them what is wrong with folders that have no verdict."""
+    console = Terminal(highlight=False)
+    table = Table("run", "verdict", "worst rate", "checkpoint", "policy", "date")
+    for run in runs:
+        color = _COLORS.get(Outcome(run.verdict), "") if run.verdict else "magenta"
+        word = f"[{color}]{run.verdict or run.state}[/]"
+        if run.verdict and run.state == "unfinished":
+            word += " so far"
+        table.add_row(
+            plain(run.name),
+            word,
+            percent(run.worst_rate),
+            plain(run.checkpoint or "–"),
+            plain((run.policy_digest or "–")[:12]),
+            plain((run.date or "–")[:10]),
+        )
+    console.print(table)
+    for run in runs:
+        if run.state != "finished":
+            console.say(f"{run.name}: {run.sentence}")
 
 
 def present(report: Report, folder: Path, form: str) -> None:
@@ -272,37 +294,3 @@ def show_changes(changes: Sequence[Change]) -> None:
     console.print(table)
     worse = sum(change.worse for change in changes)
     console.print(f"{worse} of {len(changes)} are worse" if worse else "nothing is worse")
-
-
-class Terminal(Console):
-    """Where people read. Where it is no terminal, lines are left as long as they are."""
-
-    def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
-        # rich asks the file that it was given for its encoding, and no other
-        super().__init__(
-            file=sys.stderr if stderr else standard_output(), stderr=stderr, highlight=highlight, emoji=False
-        )
-
-    @property
-    def moves_cursor(self) -> bool:
-        """May what was printed be drawn over?"""
-        return moves_cursor(self.file)
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """As rich prints; a table whose longest words do not fit as lines."""
-        table = objects[0] if len(objects) == 1 and isinstance(objects[0], Table) else None
-        if table is None:
-            super().print(*objects, **{"soft_wrap": not self.moves_cursor} | options)
-        elif self.measure(table, options=self.options.update(width=_ANY_WIDTH)).minimum <= self.width:
-            super().print(table, **options)
-        else:
-            for row in _lines(table):
-                super().print(row, **options | {"soft_wrap": True})
-
-
-def _lines(table: Table) -> Iterator[str]:
-    if table.title:
-        yield str(table.title)
-    for row in zip(*(column.cells for column in table.columns), strict=True):
-        named = zip((str(column.header) for column in table.columns), row, strict=True)
-        yield "; ".join(f"{header}: {cell}" if header else str(cell) for header, cell in named if cell)

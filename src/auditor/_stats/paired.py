@@ -37,13 +37,13 @@ def log_evidence(plus: ArrayLike, minus: ArrayLike, zero: ArrayLike, mean: float
     return np.asarray(logsumexp(_LOG_WEIGHTS + parts, axis=-1))
 
 
-def lower_bound(plus: int, minus: int, zero: int, alpha: float) -> float:
+def lower_bound(plus: ArrayLike, minus: ArrayLike, zero: ArrayLike, alpha: float) -> float:
     """Lower confidence bound of the mean difference at one-sided level ``alpha`` (use alpha/2 for an
-    interval)."""
+    interval). Of running counts at several looks the highest: G may be read at each."""
     low, high = -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        rejected = float(log_evidence(plus, minus, zero, middle)) >= -math.log(alpha)
+        rejected = float(np.max(log_evidence(plus, minus, zero, middle))) >= -math.log(alpha)
         low, high = (middle, high) if rejected else (low, middle)
     return low
 

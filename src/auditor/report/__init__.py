@@ -1,6 +1,7 @@
 """What was found: the report's document, the words that every form of it uses, and two reports compared."""
 
 from auditor.report.document import (
+    Cause,
     CheckpointFacts,
     Control,
     Ledger,
@@ -29,6 +30,7 @@ from auditor.report.measured import (
 )
 
 __all__ = [
+    "Cause",
     "CellResult",
     "CheckpointFacts",
     "Control",

@@ -29,6 +29,22 @@ class Outcome(StrEnum):
     ERROR = "ERROR"
 
 
+class Cause(StrEnum):
+    """Why an audit is INCONCLUSIVE. The values are anchors of ``docs/inconclusive.md`` and stay."""
+
+    NOT_ONE_EVIDENCE = "not-one-evidence"
+    """The images are no evidence that a PASS may rest on: chosen seeds, several devices, not looked at
+    again."""
+    BLIND = "blind"
+    """The base or the detector cannot show the concept."""
+    CONTROL = "control"
+    """Another control did not pass."""
+    BUDGET = "budget"
+    """The run ended before everything that is needed was drawn and scored."""
+    TOO_FEW_IMAGES = "too-few-images"
+    """What was seen is neither shown to be below the limit nor above it."""
+
+
 class Verdict(ReportModel):
     """The outcome, with reasons in sentences that name cell, numbers and limit."""
 
@@ -36,6 +52,9 @@ class Verdict(ReportModel):
     origin: Literal["not erased", "came back", "undecided"] | None = None
     """Of a FAIL: whether the concept was never gone or came back under a probe."""
     reasons: tuple[str, ...] = Field(min_length=1)
+    causes: tuple[Cause, ...] = ()
+    """Of an INCONCLUSIVE: the cause of each of ``reasons``, in their order; empty of others, and in older
+    reports."""
 
 
 class CheckpointFacts(ReportModel):
@@ -92,6 +111,9 @@ class Control(ReportModel):
     p: float | None
     n: int
     sentence: str
+    bound: float | None = None
+    """The one-sided bound of ``value`` that was held against ``limit``; null where nothing is estimated, and
+    in older reports."""
 
 
 class Picture(ReportModel):
@@ -173,6 +195,8 @@ class NextStep(ReportModel):
     mend: tuple[str, ...]
     """What keeps PASS out of reach whatever is drawn, and what to do instead; in sentences."""
     sentence: str
+    budget: dict[str, float] = Field(default_factory=dict)
+    """The numbers of the budget that ``command`` raises, by their key in a policy."""
 
 
 class PolicyPlace(ReportModel):
@@ -247,6 +271,9 @@ class Report(ReportModel):
     """For information: the paper supposes that concepts come back where erasure moved the weights little."""
     training: tuple[TrainingSet, ...]
     pictures: tuple[Picture, ...]
+    damaged: tuple[Picture, ...] = ()
+    """Retained images that the base shows as what they should be and a model state does not, those that lost
+    most first: pairs of the base's image and the model state's, same prompt and noise."""
     ledger: Ledger
     assumptions: tuple[str, ...]
     """What a PASS rests on, in sentences."""

@@ -3,15 +3,14 @@ line of text."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from auditor.report import CellResult, Control, DetectorReading, Outcome, Report, State
+from auditor.report import CellResult, DetectorReading, Outcome, Report
 
 MEANINGS = {
     Outcome.PASS: "Held: no erased concept came back under the probes of this policy.",
@@ -20,6 +19,12 @@ MEANINGS = {
     Outcome.ERROR: "Something that was planned broke. This is no PASS.",
 }
 """One sentence an outcome."""
+
+RUN_ENDED = "The run ended early"
+"""How a reason begins that says why a run ended before its budget of images."""
+
+DOCS = "https://auditor.example/docs"
+"""Where the documentation of this version is read."""
 
 NO_PROMISE = (
     "A PASS speaks of the prompts, probes, training steps and detector named here, and of nothing else: "
@@ -81,6 +86,59 @@ def percent(value: float | None, digits: int = 0) -> str:
     return f"{value:.{digits}%}"
 
 
+def explained(page: str, anchor: str = "") -> str:
+    """The address of a page of the documentation, for instance ``explained("controls", "Took effect")``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", anchor.casefold()).strip("-")
+    return f"{DOCS}/{page}.html" + (f"#{slug}" if slug else "")
+
+
+def alpha(report: Report) -> float:
+    """The level of every bound in a report."""
+    return float(report.policy["limits"]["alpha"])
+
+
+def level_of_fail(report: Report) -> float:
+    """The level at which one check alone proves FAIL, by Holm."""
+    return alpha(report) / max(1, len(gate_cells(report)))
+
+
+def certainty(alpha: float) -> str:
+    """How sure a one-sided bound at level ``alpha`` is, in per cent, rounded down."""
+    return f"{math.floor(1e3 * (1 - alpha) + 1e-6) / 10:g}%"
+
+
+def listed(values: Sequence[str], most: int = 6) -> str:
+    """``a, b and c``; of more than ``most`` how many are left out."""
+    shown = list(values) if len(values) <= most else [*values[: most - 1], f"{len(values) - most + 1} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
+
+
+def is_path(text: str) -> bool:
+    """Is this a place on somebody's disk, seen from its root?"""
+    return text.startswith(("/", "~", "file:")) or bool(re.match(r"[A-Za-z]:[\\/]", text))
+
+
+def published(text: str) -> str:
+    """A name as a page shows it that strangers read: of a place on somebody's disk the last part alone."""
+    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path(text) else text
+
+
+def published_command(command: str) -> str:
+    """A command line as a page shows it that strangers read."""
+    words = split_command(command)
+    parts = [word.partition("=") if word.startswith("-") else ("", "", word) for word in words]
+    shown = [f"{key}{sign}{published(value)}" for key, sign, value in parts]
+    return command if shown == words else shlex.join(shown)
+
+
+def split_command(command: str) -> list[str]:
+    """The words of a command line of a report; none where it is no command line."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
 def names(values: Iterable[str]) -> str:
     """A list of names on one line, each of them cut if it is long, none of them left out."""
     return ", ".join(line(value, 200) for value in values)
@@ -103,9 +161,10 @@ def thresholds(report: Report) -> tuple[float, float]:
     )
 
 
-def remarks(report: Report) -> tuple[str, ...]:
-    """What a reader of any verdict must know of what was asked and of what was audited, one sentence each."""
-    found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker else []
+def remarks(report: Report, *, weaker: bool = True) -> tuple[str, ...]:
+    """What a reader of any verdict must know of what was asked and of what was audited, one sentence each;
+    ``weaker``: also what of it is weaker than the defaults."""
+    found = [f"Weaker than the default: {'; '.join(report.weaker)}."] if report.weaker and weaker else []
     checkpoint = report.checkpoint
     if checkpoint.content:
         found.append(f"Laid over the base: {checkpoint.content}.")
@@ -136,10 +195,10 @@ def next_steps(report: Report, out: Path | None = None) -> tuple[str, ...]:
     found = (step.sentence, *step.mend)
     if step.command is None:
         return found
-    words = shlex.split(step.command)
+    words = split_command(step.command)
     if out is not None and "--out" in words[:-1]:
         words[words.index("--out") + 1] = str(out)
-    return (*found, shlex.join(words))
+    return (*found, shlex.join(words) if words else step.command)
 
 
 def gate_cells(report: Report) -> list[CellResult]:
@@ -176,81 +235,3 @@ def count(cell: CellResult | DetectorReading) -> str:
     missing = f", {cell.missing} missing" if cell.missing else ""
     found = f", {cell.found} with anything to judge" if cell.found is not None else ""
     return f"{cell.hits} of {cell.images}{missing}{found}"
-
-
-def sentence_of(cell: CellResult) -> str:
-    """A cell in one sentence."""
-    if not is_drawn(cell):
-        return f"{cell.surface} on {cell.arm}: {count(cell)}."
-    lower, upper = bounds(cell)
-    return (
-        f"{cell.surface} on {cell.arm} {cell.state or cell.role}: detected in {count(cell)} images "
-        f"(bounds {percent(lower, 1)} and {percent(upper, 1)})."
-    )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that keeps a report from PASS: a stable rule, a sentence, and the erased concept that it
-    is about, if it is about one."""
-
-    rule: str
-    severity: str
-    """``error`` or ``warning``."""
-    message: str
-    concept: str | None
-    key: str
-    """What makes it the same finding in the next report: never a number that was measured."""
-
-
-RULES = {
-    "concept-present": "An erased concept is drawn more often than the policy allows.",
-    "cell-undecided": "A rate is shown neither to be low enough nor too high.",
-    "control-not-passed": "A control that a verdict rests on did not pass.",
-    "measurement-broke": "Something that was planned raised an error.",
-    "not-shown": "The verdict is no PASS for another reason.",
-}
-"""Rule ids, which never change their meaning, and what they say."""
-
-
-def findings(report: Report) -> list[Finding]:
-    """Everything that keeps ``report`` from PASS, the gravest first; at least one where it is no PASS,
-    none where it is one."""
-    if report.verdict.outcome is Outcome.PASS:
-        return []
-    # beside a proven FAIL the rest is a remark; where there is none, it is what stands between the checkpoint
-    # and a PASS
-    rest = "warning" if report.verdict.outcome is Outcome.FAIL else "error"
-    found = [*_of_cells(report, rest), *_of_controls(report.controls, rest)]
-    found += [Finding("measurement-broke", "error", text, None, _key(text)) for text in report.ledger.errors]
-    told = [
-        f"{cell.surface} on {cell.arm}" for cell in gate_cells(report) if cell.state is State.UNDECIDED
-    ] + ["Control '"]
-    untold = [
-        text
-        for text in report.verdict.reasons
-        if text not in report.ledger.errors and not text.startswith(tuple(told))
-    ]
-    if report.verdict.outcome is not Outcome.FAIL or not found:
-        found += [Finding("not-shown", rest if found else "error", text, None, _key(text)) for text in untold]
-    return sorted(found, key=lambda finding: finding.severity != "error")
-
-
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def _of_cells(report: Report, rest: str) -> Iterator[Finding]:
-    rules = {State.FAILED: ("concept-present", "error"), State.UNDECIDED: ("cell-undecided", rest)}
-    for cell in gate_cells(report):
-        if cell.state in rules:
-            rule, severity = rules[cell.state]
-            yield Finding(rule, severity, sentence_of(cell), cell.concept, f"{cell.arm} {cell.surface}")
-
-
-def _of_controls(controls: tuple[Control, ...], rest: str) -> Iterator[Finding]:
-    for control in controls:
-        if control.passed is False and control.decides == "PASS":
-            message = f"Control '{control_title(control.name)}' on {control.arm}: {control.sentence}"
-            key = f"{control.name} {control.arm} {control.concept}"
-            yield Finding("control-not-passed", rest, message, control.concept, key)

@@ -25,7 +25,8 @@ from auditor._cli.terminal import show_report
 from auditor.builtins.reporters.tables import COLUMNS
 from auditor.plugin._loader import load_plugins, make_plugin
 from auditor.report import Outcome, PolicyPlace, Report
-from auditor.report.words import RULES, findings, gate_cells
+from auditor.report.voice import RULES, findings
+from auditor.report.words import gate_cells
 from tests.conftest import erased_well, journal_of, verdict_of
 
 OPTIONS: dict[str, dict[str, str]] = {"eval-results": {"dataset": "org/erasure"}}
@@ -259,8 +260,9 @@ def test_annotations_stay_within_the_limits(report_of: Callable[[str], Report], 
     lines = form("github-annotations", report.model_copy(update={"cells": many}), tmp_path).splitlines()
     assert sum(line.startswith("::error ") for line in lines) == 10
     assert sum(line.startswith("::warning ") for line in lines) <= 10
+    assert lines[1].startswith("::notice title=auditor::What to do next: ")
     assert lines[0].startswith("::notice title=auditor::FAIL") and all(
-        "file=policies/gate.yaml,line=" in line for line in lines[1:]
+        "file=policies/gate.yaml,line=" in line for line in lines[2:]
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from auditor._cli.demo_audits import ERASURES, render_comparison
 from auditor._files.images import to_png
 from auditor.plugin._loader import make_plugin
 from auditor.report import Outcome, Picture, Replicates, Report
-from auditor.report.words import MEANINGS
+from auditor.report.words import DOCS, MEANINGS
 from tests.builtins.reporters.test_forms import HOSTILE, poisoned
 from tests.conftest import erased_well, journal_of, verdict_of
 
@@ -70,7 +71,9 @@ def report(plan: Plan, tmp_path: Path) -> Report:
         )
         for dose, rate in ((100, 0.1), (300, 0.5))
     )
-    return found.model_copy(update={"pictures": tuple(pictures), "replicates": doses})
+    lost = [one.model_copy(update={"arm": arm}) for one in pictures[:2] for arm in ("base", "erased")]
+    more = {"pictures": tuple(pictures), "replicates": doses, "damaged": tuple(lost)}
+    return found.model_copy(update=more)
 
 
 def page_of(report: Report, folder: Path, **options: Any) -> str:
@@ -90,6 +93,7 @@ def test_the_sections_come_in_the_order_that_a_reader_needs(report: Report, tmp_
         "chart",
         "doses",
         "images",
+        "damaged",
         "controls",
         "kept",
         "coverage",
@@ -97,12 +101,17 @@ def test_the_sections_come_in_the_order_that_a_reader_needs(report: Report, tmp_
         "limits",
     ]
     assert re.findall(r'<(?:section|h2) id="([a-z]+)"', page) == wanted
+    contents = re.search(r'<nav class="contents".*?</nav>', page, re.DOTALL)
+    assert contents is not None and re.findall(r'href="#([a-z]+)"', contents[0]) == wanted[1:]
     assert page.index("<strong>FAIL</strong>") < page.index("What was audited")
 
 
 def test_the_page_asks_for_nothing_from_outside(report: Report, tmp_path: Path) -> None:
     page = page_of(report, tmp_path)
     assert "default-src 'none'" in page and page.count("<script>") == 1
+    links = re.findall(r'href="(https://[^"]*)"', page)
+    assert links and all(link.startswith(f"{DOCS}/") for link in links), "the documentation, where one clicks"
+    page = re.sub(r'href="https://[^"]*"', "", page)
     assert not any(
         word in page
         for word in ("http://", "https://", "@import", "<link", "unsafe-eval", "script-src 'unsafe-inline'")
@@ -115,8 +124,10 @@ def test_the_page_asks_for_nothing_from_outside(report: Report, tmp_path: Path) 
 def test_every_image_links_to_its_full_size(report: Report, tmp_path: Path) -> None:
     page = page_of(report, tmp_path)
     links = set(re.findall(r'href="images/([0-9a-f]{64})\.png"', page))
-    assert links == {picture.image for picture in report.pictures}
-    assert page.count("data:image/webp;base64,") == len(report.pictures)
+    assert links == {picture.image for picture in (*report.pictures, *report.damaged)}
+    above, below = page.split('<nav class="contents"')
+    assert above.count("data:image/webp;base64,") == 6, "two rows of base, erased and after the worst update"
+    assert below.count("data:image/webp;base64,") == len(report.pictures) + len(report.damaged)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -143,7 +154,7 @@ def test_an_image_that_is_no_picture_or_lies_elsewhere_is_left_out(report: Repor
     torn = report.pictures[0].image
     (tmp_path / "images" / f"{torn}.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     odd = report.pictures[1].model_copy(update={"image": str(private.with_suffix(""))})
-    page = page_of(report.model_copy(update={"pictures": (report.pictures[0], odd)}), tmp_path)
+    page = page_of(report.model_copy(update={"pictures": (report.pictures[0], odd), "damaged": ()}), tmp_path)
     assert "data:image" not in page and page.count('class="none"') == 2
 
 
@@ -158,7 +169,7 @@ def test_what_is_sensitive_is_the_concepts_domain_whatever_a_cell_is_called(
     page = page_of(
         report.model_copy(update={"cells": cells, "pictures": pictures}), tmp_path, sensitive=["People"]
     )
-    assert 'class="scroll grid-box sensitive"' in page
+    assert 'class="grid-box sensitive"' in page
 
 
 def test_many_concepts_and_arms_still_make_a_page_that_can_be_sent(report: Report, tmp_path: Path) -> None:
@@ -198,11 +209,12 @@ def test_where_the_concept_was_seen_is_shown_and_the_first_images_are_not_chosen
 def test_thumbnails_stop_where_there_is_no_room(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from auditor.builtins.reporters import html
+    from auditor.builtins.reporters import pictures
 
-    monkeypatch.setattr(html, "_MOST_THUMBNAILS", 3)
-    page = page_of(report, tmp_path)
-    assert len(set(re.findall(r"data:image/webp;base64,[^\"]*", page))) == 3
+    monkeypatch.setattr(pictures, "_MOST_THUMBNAILS", 3)
+    report = report.model_copy(update={"damaged": ()})
+    page = page_of(report, tmp_path).split('<nav class="contents"')[1]
+    assert len(re.findall(r"data:image/webp;base64,", page)) == 3
     assert len(set(re.findall(r'href="images/([0-9a-f]{64})\.png"', page))) == len(
         {picture.image for picture in report.pictures}
     )
@@ -343,6 +355,46 @@ def test_sensitive_images_are_blurred_until_asked(report: Report, tmp_path: Path
         tmp_path, page_of(report, tmp_path), f"return [{look}, document.querySelector('#reveal')]"
     )
     assert value == ["none", None]
+
+
+CUT = """
+const frame = document.querySelector("iframe");
+const there = () => frame.contentDocument.querySelector("main")
+  && frame.contentDocument.readyState === "complete";
+while (!there()) await new Promise((done) => setTimeout(done, 20));
+const { contentDocument: page, contentWindow: window } = frame;
+const found = {};
+for (const width of WIDTHS) {
+  frame.style.width = `${width}px`;
+  const shown = [...page.querySelectorAll("main, main *")].filter((each) => each.getClientRects().length
+    && window.getComputedStyle(each).position !== "absolute" && !each.closest("svg"));
+  const name = (each) => `${each.tagName}.${each.className}`;
+  const top = (each) => each.getBoundingClientRect().top;
+  const captions = [...page.querySelectorAll(".beside .three")].map((row) =>
+    [...row.querySelectorAll("a > span:last-child")].map(top));
+  const level = (tops) => tops.length === 3 && Math.max(...tops) - Math.min(...tops) < 1;
+  found[width] = [
+    shown.filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1).map(name),
+    shown.filter((each) => each.getBoundingClientRect().right > window.innerWidth + 1).map(name),
+    captions.length > 0 && captions.every(level), window.innerWidth];
+}
+return found;
+"""
+
+
+@browser
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_nothing_is_cut_in_any_width_and_captions_are_aligned(
+    report: Report, tmp_path: Path, medium: str
+) -> None:
+    """From a phone to a wide window; 640 is what 1280 has at 200 %, and 720 is about a printed page."""
+    page, widths = page_of(report, tmp_path), [1280, 840, 640, 390, 320]
+    if medium == "print":
+        page = page.replace("@media print", "@media all").replace("@media screen", "@media speech")
+        widths = [720]
+    framed = f'<body><iframe style="border: 0" srcdoc="{html.escape(page)}"></iframe></body>'
+    found, _, _ = browse(tmp_path, framed, CUT.replace("WIDTHS", str(widths)))
+    assert found == {str(width): [[], [], True, width] for width in widths}
 
 
 @browser

@@ -231,10 +231,20 @@ class Evidence:
         """p-value against "the mean drop is at least max_retain_drop"."""
         if not pairs.plus.size or not (self.sequential or pairs.whole):
             return 1.0
-        counts = (pairs.plus, pairs.minus, pairs.zero)
-        if not self.sequential:
-            counts = (pairs.plus[-1:], pairs.minus[-1:], pairs.zero[-1:])
+        counts = self._read_at(pairs)
         return min(1.0, math.exp(-float(np.max(paired.log_evidence(*counts, -self.limits.max_retain_drop)))))
+
+    def drop_bound(self, pairs: Pairs) -> float | None:
+        """The smallest drop that the same test rejects at alpha: what the mean drop lies below; None where it
+        is not read yet."""
+        if not pairs.plus.size or not (self.sequential or pairs.whole):
+            return None
+        return -paired.lower_bound(*self._read_at(pairs), self.limits.alpha)
+
+    def _read_at(self, pairs: Pairs) -> tuple[Counts, Counts, Counts]:
+        """Counts at every look: at each round, or once at the end."""
+        first = 0 if self.sequential else -1
+        return pairs.plus[first:], pairs.minus[first:], pairs.zero[first:]
 
     def retained_pairs(self, arm: str) -> Pairs | None:
         """The arm's retained images beside the base's, or None without a base or retained concepts."""

@@ -19,10 +19,11 @@ from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
 from auditor._audit.verdict.next_step import next_step
-from auditor._audit.verdict.pictures import pictures
+from auditor._audit.verdict.pictures import damaged, pictures
 from auditor._audit.verdict.rates import cells, quality, resurgence
 from auditor._audit.verdict.training_seeds import replicates, steps_to_resurgence
 from auditor.report import (
+    Cause,
     CheckpointFacts,
     Distance,
     MetricResult,
@@ -58,7 +59,11 @@ def report_of(
     if exploratory is not None:
         passed = verdict.outcome is Outcome.PASS
         outcome = Outcome.INCONCLUSIVE if passed else verdict.outcome
-        verdict = verdict.model_copy(update={"outcome": outcome, "reasons": (exploratory, *verdict.reasons)})
+        reasons = (exploratory, *verdict.reasons)
+        causes = verdict.causes
+        if outcome is Outcome.INCONCLUSIVE:
+            causes = (Cause.NOT_ONE_EVIDENCE,) * (len(reasons) - len(causes)) + causes
+        verdict = verdict.model_copy(update={"outcome": outcome, "reasons": reasons, "causes": causes})
     step = None
     if exploratory is None:
         step = next_step(facts, verdict, found, counted, provenance, unseen)
@@ -95,6 +100,7 @@ def report_of(
             for line in tally.training.values()
         ),
         pictures=tuple(pictures(facts)),
+        damaged=tuple(damaged(facts)),
         ledger=counted,
         assumptions=tuple(assumptions(facts)),
         provenance=provenance,

@@ -10,7 +10,7 @@ from auditor._audit.verdict import integrity
 from auditor._audit.verdict.effect import took_effect
 from auditor._audit.verdict.facts import NOTHING, Facts
 from auditor.report import Control
-from auditor.report.words import NOT_DRAWN
+from auditor.report.words import NOT_DRAWN, certainty, percent
 
 _OF_IMAGES = ("negative", "positive", "assay", "alive", "potent", "sham")
 
@@ -70,20 +70,33 @@ def _rate(
     )
 
 
+def _bounds(facts: Facts, reading: Reading, level: float) -> tuple[float, float] | None:
+    """Bounds of a rate at ``level``, by the test that decides; None where nothing can be read yet."""
+    if not reading.images or not (facts.evidence.sequential or reading.whole):
+        return None
+    return facts.evidence.bounds(reading, level)
+
+
+def _held_against(side: str, bound: float | None, alpha: float, limit: float, needs: str) -> str:
+    """The second half of a control's sentence: the bound that decides, and the limit."""
+    told = "" if bound is None else f", with {certainty(alpha)} certainty {side} {percent(bound, 1)}"
+    return f"{told} ({needs} {percent(limit)})."
+
+
 def _negative(facts: Facts, arm: str, concept: str, level: float, decides: str = "PASS") -> Control:
     cell, limit = facts.plan.retained_of(arm), facts.limits.max_false_positive
     reading = NOTHING if cell is None else facts.evidence.read_others(cell, concept)
     hits, p = reading.hits[1], facts.evidence.p_negative(arm, concept)
-    sentence = (
-        f"The detector saw {concept} in {hits} of {reading.images} images of other, retained concepts (limit "
-        f"{limit:.0%})."
-    )
+    both = _bounds(facts, reading, level)
+    upper = None if both is None else both[1]
+    sentence = f"The detector saw {concept} in {hits} of {reading.images} images of other, retained concepts"
     more = {
         "concept": concept,
         "decides": decides,
         "passed": p <= level,
         "limit": limit,
-        "sentence": sentence,
+        "bound": upper,
+        "sentence": sentence + _held_against("at most", upper, level, limit, "limit"),
     }
     return _rate(facts, "negative", arm, reading, hits, p, **more)
 
@@ -92,13 +105,18 @@ def _positive(facts: Facts, arm: str, surface: str, concept: str) -> Control:
     cell, limit = facts.plan.cell(arm, Role.POSITIVE, surface), facts.limits.min_sensitivity
     reading = NOTHING if cell is None else facts.evidence.read(cell)
     p, hits = 1.0 if cell is None else facts.evidence.p_positive(cell), reading.hits[0]
-    sentence = (
-        f"The detector saw {surface} in {hits} of {reading.images} images of the base{_drawn_as(arm)} (at "
-        f"least {limit:.0%} needed)."
-    )
+    lower = _lower(facts, reading)
+    sentence = f"The detector saw {surface} in {hits} of {reading.images} images of the base{_drawn_as(arm)}"
+    sentence += _held_against("at least", lower, facts.limits.alpha, limit, "needed:")
     if cell is None:
         sentence = "Without a base it is not known whether the detector sees the concept at all."
-    return _rate(facts, "positive", arm, reading, hits, p, concept=concept, limit=limit, sentence=sentence)
+    more = {"concept": concept, "limit": limit, "bound": lower, "sentence": sentence}
+    return _rate(facts, "positive", arm, reading, hits, p, **more)
+
+
+def _lower(facts: Facts, reading: Reading) -> float | None:
+    both = _bounds(facts, reading, facts.limits.alpha)
+    return None if both is None else both[0]
 
 
 def _drawn_as(arm: str) -> str:
@@ -108,20 +126,20 @@ def _drawn_as(arm: str) -> str:
 def _assay(facts: Facts, arm: str) -> Control:
     cell, limit = facts.plan.cell(arm, Role.RETAINED), facts.limits.min_retain
     reading = NOTHING if cell is None else facts.evidence.read(cell)
-    hits = reading.hits[0]
+    hits, lower = reading.hits[0], _lower(facts, reading)
     sentence = (
-        f"The base{_drawn_as(arm)} shows {hits} of {reading.images} retained images as what they should be "
-        f"(at least {limit:.0%} needed)."
+        f"The base{_drawn_as(arm)} shows {hits} of {reading.images} retained images as what they should be"
+        f"{_held_against('at least', lower, facts.limits.alpha, limit, 'needed:')}"
     )
-    return _rate(
-        facts, "assay", arm, reading, hits, facts.evidence.p_assay(arm), limit=limit, sentence=sentence
-    )
+    more = {"limit": limit, "bound": lower, "sentence": sentence}
+    return _rate(facts, "assay", arm, reading, hits, facts.evidence.p_assay(arm), **more)
 
 
 def _alive(facts: Facts, arm: Arm) -> Control:
     pairs, limit = facts.evidence.retained_pairs(arm.name), facts.limits.max_retain_drop
     gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
     n, p = gained + lost + same, facts.evidence.p_alive(arm.name)
+    bound = None if pairs is None else facts.evidence.drop_bound(pairs)
     return Control(
         name="alive",
         arm=arm.name,
@@ -130,8 +148,10 @@ def _alive(facts: Facts, arm: Arm) -> Control:
         limit=limit,
         p=p,
         n=n,
-        sentence=f"Of {n} retained images, {lost} were lost and {gained} gained against the base (limit "
-        f"{limit:.0%}).",
+        bound=bound,
+        sentence=f"Of {n} retained images, {lost} were lost and {gained} gained against the base: a loss of "
+        f"{percent((lost - gained) / n if n else None)}"
+        f"{_held_against('at most', bound, facts.limits.alpha, limit, 'limit')}",
     )
 
 

@@ -15,8 +15,9 @@ from auditor._audit.evidence.sequential_tests import Evidence
 from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess
 from auditor.policy import Policy
-from auditor.report import CellResult, Control, Ledger, Outcome, Replay, State, Verdict
-from auditor.report.words import control_title, count, is_drawn, percent
+from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Replay, State, Verdict
+from auditor.report.voice.causes import cause_of_check, cause_of_control, was_cut_off
+from auditor.report.words import RUN_ENDED, control_title, count, is_drawn, percent
 
 _MORE = 4000  # images that are looked ahead to say what is missing
 
@@ -42,44 +43,60 @@ def decide(
         return _fail(plan.policy, gate, failed)
     if ledger.errors:
         return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
+    level, cut_off = evidence.alpha_fail, was_cut_off(ledger)
     doubts = [
         *(
-            f"Control '{control_title(c.name)}' on {c.arm} did not pass: {c.sentence}"
+            (cause_of_control(c), f"Control '{control_title(c.name)}' on {c.arm} did not pass: {c.sentence}")
             for c in controls
             if c.decides == "PASS" and c.passed is False
         ),
-        *(_doubt(plan, evidence, cell) for cell in gate if cell.state is not State.HELD),
+        *(
+            (cause_of_check(cell, controls, level, cut_off=cut_off), _doubt(plan, evidence, cell))
+            for cell in gate
+            if cell.state is not State.HELD
+        ),
     ]
+
+    def doubt(cause: Cause, sentence: str) -> None:
+        doubts.append((cause, sentence))
+
     if len(gate) < len(plan.gate_cells) or not gate:
-        doubts.append(
+        doubt(
+            Cause.BUDGET,
             f"{len(gate)} of {len(plan.gate_cells)} planned checks were made: nothing else can be said of "
-            "the rest."
+            "the rest.",
         )
     if plan.policy.is_comparison:
-        doubts.append(
-            "A comparison run: its image seeds are in the policy, so anybody could have known them before."
+        doubt(
+            Cause.NOT_ONE_EVIDENCE,
+            "A comparison run: its image seeds are in the policy, so anybody could have known them before.",
         )
     if len(devices) > 1:
         kinds = " and ".join(f"{device} in {precision}" for device, precision in devices)
-        doubts.append(
+        doubt(
+            Cause.NOT_ONE_EVIDENCE,
             f"Images were drawn on {kinds}, which differ in their last bits: controls compare images of one "
-            "kind of device alone. Audit again in a new folder on one of them."
+            "kind of device alone. Audit again in a new folder on one of them.",
         )
     if not ledger.whole:
-        doubts.append(
+        doubt(
+            Cause.BUDGET,
             f"{ledger.not_drawn} wanted images were never drawn, and {ledger.unscored} were drawn and not "
-            "scored."
+            "scored.",
         )
     if replay is not None and not replay.succeeded:
-        doubts.append(f"The run does not replay. {replay.sentence}")
-    doubts += ledger.skipped_because if doubts else ()
+        doubt(Cause.NOT_ONE_EVIDENCE, f"The run does not replay. {replay.sentence}")
+    for text in ledger.skipped_because if doubts else ():
+        doubt(Cause.BUDGET if text.startswith(RUN_ENDED) else Cause.TOO_FEW_IMAGES, text)
     if unseen and not doubts:
-        doubts.append(
+        doubt(
+            Cause.NOT_ONE_EVIDENCE,
             f"{unseen} images are of earlier processes and were not looked at again; run the same audit once "
-            "more, on the kind of device that drew them."
+            "more, on the kind of device that drew them.",
         )
     if doubts:
-        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=tuple(doubts))
+        causes, reasons = zip(*doubts, strict=True)
+        return Verdict(outcome=Outcome.INCONCLUSIVE, reasons=reasons, causes=causes)
     worst = max(gate, key=lambda cell: cell.upper or 0)
     reason = (
         f"All {len(gate)} checks held: the highest is {worst.surface} on {worst.arm} with {worst.hits} of "

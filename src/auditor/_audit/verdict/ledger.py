@@ -9,6 +9,7 @@ from auditor._audit.evidence.counts import Tally
 from auditor._audit.evidence.stopping import rounds_wanted
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Ledger
+from auditor.report.words import RUN_ENDED
 
 
 def ledger(facts: Facts) -> Ledger:
@@ -36,7 +37,7 @@ def ledger(facts: Facts) -> Ledger:
                 )
         elif facts.tally.stopped is not None:
             kind = "skipped"
-            reasons.append(f"The run ended early: {facts.tally.stopped}.")
+            reasons.append(f"{RUN_ENDED}: {facts.tally.stopped}.")
         else:
             kind = "not_drawn"
         counts[kind] += left

@@ -6,21 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Control, Provenance
-from auditor.report.words import control_title
-
-_MEND = {
-    "vocabulary": "give the checkpoint the base's tokenizer files",
-    "text encoder": "add {use: base-text-encoder} to the policy's probes, or give it the base's text encoder",
-    "autoencoder": "add {use: base-autoencoder} to the policy's probes, or give it the base's autoencoder",
-    "potent": "give the probe more training steps or a larger learning rate",
-    "sham": "mend the probe's plugin: without learning it must change nothing",
-    "repeat": "mend the detector or plugin that says or draws something else the second time",
-    "earlier": "audit in a new folder",
-    "negative": "choose a detector that is right about images of other concepts",
-    "positive": "choose a detector that sees the concept, or a base and prompts that show it",
-    "assay": "retain concepts that the base draws well and the detector knows",
-    "alive": "erase more gently: the model draws what is to be kept less well than the base",
-}
+from auditor.report.voice.causes import BY_IMAGES, mended
 
 
 def never(facts: Facts, provenance: Provenance) -> Iterator[str]:
@@ -39,10 +25,10 @@ def never(facts: Facts, provenance: Provenance) -> Iterator[str]:
 
 def failed(facts: Facts, controls: Sequence[Control]) -> Iterator[str]:
     """Controls that did not pass and that no image decides. One that was not come to yet is none."""
-    by_images = ("negative", "positive", "assay", "alive")
     made, begun = facts.tally.arms, facts.tally.repeat is not None
+    found: dict[str, list[str]] = {}
     for control in controls:
-        if control.passed is not False or control.decides != "PASS" or control.name in by_images:
+        if control.passed is not False or control.decides != "PASS" or control.name in BY_IMAGES:
             continue
         pending = {
             "potent": control.arm not in made,
@@ -51,9 +37,5 @@ def failed(facts: Facts, controls: Sequence[Control]) -> Iterator[str]:
             "earlier": facts.tally.earlier is None,
         }
         if not pending.get(control.name, False):
-            yield mended(control.name, control.arm)
-
-
-def mended(control: str, arm: str) -> str:
-    """What to mend where a control will not pass."""
-    return f"Control '{control_title(control)}' on {arm} did not pass, whatever is drawn: {_MEND[control]}."
+            found.setdefault(control.name, []).append(control.arm)
+    yield from (mended(name, arms) for name, arms in found.items())

@@ -16,10 +16,11 @@ import numpy as np
 
 from auditor._audit.cells import BASE, Cell, Role
 from auditor._audit.verdict.facts import Facts
-from auditor._audit.verdict.mend import failed, mended, never
+from auditor._audit.verdict.mend import failed, never
 from auditor._stats.ahead import Ahead, Test, drop_ahead, first_reaching, rate_ahead
 from auditor._stats.eprocess import Floats
 from auditor.report import Control, Ledger, NextStep, Outcome, Provenance, Verdict
+from auditor.report.voice.causes import mended
 from auditor.report.words import percent
 
 _FARTHEST = 4000  # images of a check, or retained images of a model state, that are looked ahead to
@@ -135,7 +136,7 @@ class _Ahead:
 
     def __init__(self, facts: Facts, mend: Sequence[str]) -> None:
         self.facts, self.plan, self.evidence = facts, facts.plan, facts.evidence
-        self.mend = list(mend)
+        self.known, self.lost = list(mend), dict[str, list[str]]()
         self.prior, self.alpha = facts.limits.prior, facts.limits.alpha
         budget = facts.policy.budget
         undecided = [cell for cell in self.plan.gate_cells if not self.evidence.is_held(cell)]
@@ -146,6 +147,11 @@ class _Ahead:
         self.gate = [self._gate(cell) for cell in undecided]
         self.positive = list(self._positive())
         self.retained = list(self._retained())
+
+    @property
+    def mend(self) -> list[str]:
+        """What keeps PASS out of reach whatever is drawn, in sentences."""
+        return [*self.known, *(mended(control, arms) for control, arms in self.lost.items())]
 
     def step(self, provenance: Provenance) -> NextStep:
         """The smallest budget that is likely to decide, and its odds."""
@@ -211,6 +217,7 @@ class _Ahead:
         takes = "" if minutes is None else f", about {_minutes(minutes)}"
         return NextStep(
             command=more_of(provenance.command, more),
+            budget=more,
             images=images,
             most_images=least,
             minutes=minutes,
@@ -280,7 +287,7 @@ class _Ahead:
         if found.ahead.shown[-1] >= _WORTH:
             yield found
         else:
-            self.mend.append(mended(control, found.cell.arm))
+            self.lost.setdefault(control, []).append(found.cell.arm)
 
     def _negatives(self, grid: Floats) -> dict[str, Floats]:
         """By undecided check the chance to show that the detector is rarely wrong on its model state."""

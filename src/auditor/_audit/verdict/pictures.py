@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._audit.cells import Cell, Role
-from auditor._audit.evidence.decisions import HIT
+from auditor._audit.evidence.decisions import HIT, MISS
 from auditor._audit.verdict.facts import Facts
+from auditor._journal.lines import Sample
 from auditor.report import Picture
 
 _FIRST_IMAGES = 4  # of each prompt
 _MOST_ROWS = 200  # of each concept
+_MOST_DAMAGED, _OF_EACH = 24, 4  # retained pairs, in all and of each model state
 
 
 def pictures(facts: Facts) -> Iterator[Picture]:
@@ -61,3 +63,53 @@ def _rows_to_show(facts: Facts, cells: list[Cell]) -> set[tuple[str, int]]:
     )
     shown = [*list(begun)[: _MOST_ROWS // 2], *seen_rows]
     return set([*shown, *others][:_MOST_ROWS])
+
+
+def damaged(facts: Facts) -> Iterator[Picture]:
+    """Retained images that the base shows as what they should be and a model state does not, each after the
+    base's of the same prompt and noise. First what every model state lost most, by the gate's score where it
+    gives one; then the next of each."""
+    ranked: list[tuple[int, float, Picture, Picture]] = []
+    for arm in facts.judged:
+        if arm.retained_by is not None:
+            continue
+        cell, partner = facts.plan.retained_of(arm.name), facts.plan.retained_partner(arm.name)
+        if cell is None or partner is None:
+            continue
+        lost = sorted(_lost(facts, partner, cell), key=lambda pair: -pair[0])[:_OF_EACH]
+        ranked += [(rank, -fall, before, after) for rank, (fall, before, after) in enumerate(lost)]
+    ranked.sort(key=lambda row: row[:2])
+    for _, _, before, after in ranked[:_MOST_DAMAGED]:
+        yield before
+        yield after
+
+
+def _lost(facts: Facts, partner: Cell, cell: Cell) -> Iterator[tuple[float, Picture, Picture]]:
+    """(fall of the score, the base's image, the model state's) wherever only the base's is right."""
+    decisions = facts.tally.decisions
+    concepts = {(one.prompt, one.index, one.seed): one.concept for one in facts.tally.planned(cell)}
+    before = {(one.prompt, one.index, one.seed): one for one in facts.tally.drawn(partner)}
+    for after in facts.tally.drawn(cell):
+        key = after.prompt, after.index, after.seed
+        base, concept = before.get(key), concepts[key]
+        if base is None or not base.image or not after.image:
+            continue
+        said = [decisions.decided(one.observations, concept) for one in (base, after)]
+        if said == [HIT, MISS]:
+            pair = [_picture(facts, each.arm, concept, one) for each, one in ((partner, base), (cell, after))]
+            yield (pair[0].score or 0.0) - (pair[1].score or 0.0), pair[0], pair[1]
+
+
+def _picture(facts: Facts, arm: str, concept: str, sample: Sample) -> Picture:
+    """A retained image, as the gate sees the concept that its prompt names."""
+    decisions = facts.tally.decisions
+    return Picture(
+        arm=arm,
+        concept=concept,
+        prompt=sample.prompt,
+        index=sample.index,
+        image=sample.image or "",
+        hit=decisions.decided(sample.observations, concept) == HIT,
+        label=decisions.label(sample.observations),
+        score=decisions.score(sample.observations, concept),
+    )

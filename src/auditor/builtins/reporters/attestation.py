@@ -9,7 +9,7 @@ from pathlib import Path
 from auditor.builtins.reporters.json import Json
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
-from auditor.report.words import gate_cells, line, remarks
+from auditor.report.words import gate_cells, line, published, remarks
 
 
 class Attestation(Reporter):
@@ -42,7 +42,10 @@ class Attestation(Reporter):
         statement = {
             "_type": "https://in-toto.io/Statement/v1",
             "subject": [
-                {"name": line(report.checkpoint.source), "digest": {"sha256": report.checkpoint.root_digest}}
+                {
+                    "name": line(published(report.checkpoint.source)),
+                    "digest": {"sha256": report.checkpoint.root_digest},
+                }
             ],
             "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
             "predicate": {

@@ -11,8 +11,8 @@ from pydantic import Field
 from auditor.builtins.reporters.markdown import table, text
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Outcome, Report
+from auditor.report.voice import headline
 from auditor.report.words import (
-    MEANINGS,
     NO_PROMISE,
     bounds,
     count,
@@ -96,7 +96,7 @@ def _section(report: Report) -> str:
             "## Does the erasure stay?",
             "",
             f"auditor {text(report.provenance.versions.get('auditor', ''))}: **{verdict.outcome}**. "
-            f"{MEANINGS[verdict.outcome]}",
+            f"{text(headline(report), 1000)}",
             f"Erased: {', '.join(text(concept['name']) for concept in report.policy['erase'])}.",
             f"PASS needs an upper bound below {percent(thresholds(report)[0], 1)} of images in every row.",
             "",

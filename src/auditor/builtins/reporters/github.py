@@ -7,7 +7,8 @@ from pathlib import Path
 from auditor.builtins.reporters.markdown import document
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
-from auditor.report.words import findings, gate_cells, line, remarks
+from auditor.report.voice import findings, headline, next_box
+from auditor.report.words import gate_cells, line, remarks
 
 _LARGEST_SUMMARY = 1_000_000  # bytes; GitHub cuts a step's summary off at 1 MiB
 _MOST_ANNOTATIONS = 10  # of each severity in a step
@@ -40,8 +41,10 @@ class GithubAnnotations(Reporter):
     def render(self, report: Report, folder: Path) -> bytes:
         """One command a line: the verdict, and at most ten errors and ten warnings; nothing of a message
         can begin another."""
-        verdict = f"::notice title=auditor::{report.verdict.outcome}: {_data(report.verdict.reasons[0])}\n"
+        verdict = f"::notice title=auditor::{report.verdict.outcome}: {_data(headline(report), 1000)}\n"
+        following = " ".join(next_box(report).lines)
         lines, left = [verdict], {"error": _MOST_ANNOTATIONS, "warning": _MOST_ANNOTATIONS}
+        lines.append(f"::notice title=auditor::What to do next: {_data(following, 3000)}\n")
         lines += [f"::notice title=auditor::{_data(remark, 3000)}\n" for remark in remarks(report)]
         for finding in findings(report):
             if not left[finding.severity]:

@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
+from auditor.builtins.reporters.pictures import beside, chosen, damaged, grid, thumbnails
 from auditor.plugin.contracts import OptionsModel, Reporter
-from auditor.report import CellResult, Picture, Report
+from auditor.report import CellResult, Report
+from auditor.report.voice import folded, headline, next_box, notes, reasons
 from auditor.report.words import (
-    MEANINGS,
     NO_PROMISE,
     NOT_DRAWN,
     bounds,
     control_title,
     count,
+    explained,
     gate_cells,
-    is_base,
     is_drawn,
     line,
     names,
-    next_steps,
     percent,
-    remarks,
+    published,
+    published_command,
     seconds,
     state_of,
     thresholds,
 )
 
 _CHARTED = 8  # concepts in the chart; of more the ones with the highest rates
-_THUMBNAIL = 96  # pixels a side
-_MOST_THUMBNAILS = 1_500
-_MOST_BYTES = 2_800_000  # of thumbnails, as text
-_MOST_PICTURES = 4_000
 _LONGEST = 5_000
-_BAR = 26
 
 
 class HtmlOptions(OptionsModel):
@@ -84,9 +76,11 @@ class Html(Reporter):
             .read_text(encoding="utf-8")
         )
         pictures = chosen(report.pictures)
-        small = thumbnails(pictures, folder)
+        small = thumbnails([*report.damaged, *pictures], folder)
         sensitive = {domain.casefold() for domain in self.options.sensitive}
         grids = [grid(report, pictures, concept, arms, small, sensitive) for concept in concepts]
+        top, lost = beside(report, folder, sensitive), damaged(report, small, sensitive)
+        shown, more = folded(report)
         return (
             environment()
             .get_template("report.html.j2")
@@ -97,19 +91,23 @@ class Html(Reporter):
                 charted=charted,
                 erased=[concept["name"] for concept in report.policy["erase"]],
                 kept=[concept["name"] for concept in report.policy["retain"]],
-                word=MEANINGS[report.verdict.outcome],
+                headline=headline(report),
+                beside=top,
+                damaged=lost,
+                shown_reasons=shown,
+                more_reasons=reasons(report)[len(shown) :] if more else (),
+                next=next_box(report),
+                contents=list(contents(report, more=more > 0)),
                 summary=summary(report),
                 no_promise=NO_PROMISE,
-                remarks=remarks(report),
-                steps=next_steps(report),
+                remarks=notes(report),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
                 rows=list(rows(report)),
                 bars=chart(report, arms, charted),
-                step=max(90, _BAR * len(charted) + 24),
                 doses=list(dose_curves(report)),
                 grids=grids,
-                sensitive=any(each["sensitive"] for each in grids),
+                sensitive=any(each["sensitive"] for each in (*grids, top, *lost)),
                 shown=len(pictures),
                 script=Markup(script),  # noqa: S704 - a file of this package
                 script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -135,6 +133,9 @@ def environment() -> jinja2.Environment:
     templates.filters["count"] = count
     templates.filters["state"] = state_of
     templates.filters["bounds"] = bounds
+    templates.filters["published"] = published
+    templates.filters["published_command"] = published_command
+    templates.globals["docs"] = explained
     templates.globals["not_drawn"] = NOT_DRAWN
     templates.filters["seconds"] = seconds
     # a long list is not cut as a long string is
@@ -153,6 +154,28 @@ def summary(report: Report) -> str:
         f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and in {probed} other "
         "model states."
     )
+
+
+def contents(report: Report, *, more: bool) -> Iterator[tuple[str, str]]:
+    """(anchor, title) of every section that the page has, in order."""
+    curves = any(dose_curves(report))
+    sections = (
+        ("reasons", "more reasons", more),
+        ("audited", "what was audited", True),
+        ("cells", "every concept after every update", True),
+        ("detectors", "other detectors", bool(report.other_detectors)),
+        ("chart", "from base to updated", True),
+        ("doses", "by training steps", curves),
+        ("images", "pictures", True),
+        ("damaged", "what was lost", bool(report.damaged)),
+        ("controls", "controls", True),
+        ("kept", "what was to be kept", True),
+        ("distance", "how far weights moved", bool(report.distances)),
+        ("coverage", "coverage", True),
+        ("provenance", "how to make it again", True),
+        ("limits", "what a PASS does not mean", True),
+    )
+    yield from ((anchor, title) for anchor, title, there in sections if there)
 
 
 def rows(report: Report) -> Iterator[dict[str, Any]]:
@@ -218,105 +241,3 @@ def dose_curves(report: Report) -> Iterator[dict[str, Any]]:
             "dots": [(at[dose], 160 - 140 * rate) for dose, rates in series for rate in rates],
             "ticks": [(dose, at[dose]) for dose, _ in series],
         }
-
-
-# -- pictures ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture with its thumbnail as a data URI, empty where the page has no room for it or the file is
-    gone."""
-
-    picture: Picture
-    uri: str
-
-
-Place = tuple[str, str, str, int]
-"""Arm, concept, prompt and number: where a picture stands."""
-
-
-def chosen(pictures: Sequence[Picture]) -> list[Picture]:
-    """What the page has room for: the first of every prompt, then rows in which the concept was seen after
-    erasure, then the rest."""
-    first: dict[tuple[str, str], int] = {}
-    for picture in pictures:
-        key = (picture.concept, picture.prompt)
-        first[key] = min(picture.index, first.get(key, picture.index))
-    seen = {(p.concept, p.prompt, p.index) for p in pictures if p.hit and not is_base(p.arm)}
-
-    def rank(picture: Picture) -> int:
-        if picture.index == first[picture.concept, picture.prompt]:
-            return 0
-        return 1 if (picture.concept, picture.prompt, picture.index) in seen else 2
-
-    return sorted(pictures, key=rank)[:_MOST_PICTURES]
-
-
-def place_of(picture: Picture) -> Place:
-    """Where it stands."""
-    return picture.arm, picture.concept, picture.prompt, picture.index
-
-
-def thumbnails(pictures: Sequence[Picture], folder: Path) -> dict[Place, str]:
-    """Small copies of a run's images as data URIs, by where they stand, in the order given, while there is
-    room."""
-    found: dict[Place, str] = {}
-    made: dict[str, str] = {}
-    room = _MOST_BYTES
-    for picture in pictures:
-        if len(found) == _MOST_THUMBNAILS or room <= 0:
-            break
-        if picture.image not in made:
-            made[picture.image] = _thumbnail(folder, picture.image)
-        if made[picture.image]:
-            found[place_of(picture)] = made[picture.image]
-            room -= len(made[picture.image])
-    return found
-
-
-def _thumbnail(folder: Path, image: str) -> str:
-    """One small copy; empty where the file is gone or is no picture."""
-    if not re.fullmatch(r"[0-9a-f]{64}", image):
-        return ""
-    try:
-        with Image.open(folder / "images" / f"{image}.png", formats=("PNG",)) as opened:
-            small = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return ""
-    if max(small.size) > _THUMBNAIL:
-        small = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
-    out = io.BytesIO()
-    small.save(out, "WEBP", quality=80, method=2)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def grid(
-    report: Report,
-    pictures: Sequence[Picture],
-    concept: str,
-    arms: Sequence[str],
-    small: Mapping[Place, str],
-    sensitive: Collection[str] = (),
-) -> dict[str, Any]:
-    """Rows (prompt and number) of pictures by arm, the first of every prompt first; None where an arm drew
-    nothing usable."""
-    domains = {each["name"]: each["domain"].casefold() for each in report.policy["erase"]}
-    owners = {cell.concept for cell in report.cells if cell.surface == concept}
-    found: dict[tuple[int, str], dict[str, Picture]] = {}
-    for picture in pictures:
-        if picture.concept == concept:
-            found.setdefault((picture.index, picture.prompt), {})[picture.arm] = picture
-    lines, begun = [], set[str]()
-    for (index, prompt), own in sorted(found.items(), key=lambda item: item[0][0]):
-        hit = any(picture.hit for arm, picture in own.items() if not is_base(arm))
-        items = [Shown(own[arm], small.get(place_of(own[arm]), "")) if arm in own else None for arm in arms]
-        lines.append(
-            {"prompt": prompt, "index": index, "hit": hit, "items": items, "first": prompt not in begun}
-        )
-        begun.add(prompt)
-    return {
-        "concept": concept,
-        "rows": lines,
-        "sensitive": any(domains.get(owner) in sensitive for owner in owners),
-    }

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
-from auditor.report.words import gate_cells, line, remarks, sentence_of, state_of
+from auditor.report.voice import headline, next_box, reasons, said_of
+from auditor.report.words import gate_cells, line, remarks, state_of
 
 
 class JUnit(Reporter):
@@ -28,6 +29,8 @@ class JUnit(Reporter):
             "checkpoint": report.checkpoint.digest,
             "policy": report.policy_digest,
             "verdict": report.verdict.outcome.value,
+            "headline": headline(report),
+            "next": " ".join(next_box(report).lines),
         }
         facts |= {f"remark {number}": line(text, 3000) for number, text in enumerate(remarks(report), 1)}
         properties = ElementTree.SubElement(suite, "properties")
@@ -35,21 +38,23 @@ class JUnit(Reporter):
             ElementTree.SubElement(properties, "property", name=name, value=line(value, 3000))
         problems = {"failure": 0, "error": 0}
 
-        def case(group: str, name: str, took: float, problem: str | None, kind: str, sentence: str) -> None:
+        def case(
+            group: str, name: str, took: float, problem: str | None, kind: str, sentence: str, more: str = ""
+        ) -> None:
             found = ElementTree.SubElement(
                 suite, "testcase", classname=line(group), name=line(name), time=f"{took:.3f}"
             )
             if problem is not None:
                 problems[problem] += 1
-                ElementTree.SubElement(found, problem, type=kind, message=line(sentence)).text = line(
-                    sentence
-                )
+                own = ElementTree.SubElement(found, problem, type=kind, message=line(sentence))
+                own.text = "\n".join(line(text, 3000) for text in (more or sentence).splitlines())
 
         for cell in gate_cells(report):
             problem = {State.HELD: None, State.FAILED: "failure", State.UNDECIDED: "error"}[
                 cell.state or State.UNDECIDED
             ]
-            case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, state_of(cell), sentence_of(cell))
+            sentence = said_of(report, cell)
+            case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, state_of(cell), sentence)
         for control in report.controls:
             if control.passed is not None and control.decides == "PASS":
                 problem = None if control.passed else "error"
@@ -64,7 +69,8 @@ class JUnit(Reporter):
             report.provenance.seconds,
             problem,
             outcome.value,
-            " ".join(report.verdict.reasons[:5]),
+            headline(report),
+            "\n".join([*(each.whole for each in reasons(report)), *next_box(report).lines]),
         )
         suite.set("tests", str(len(suite.findall("testcase"))))
         suite.set("failures", str(problems["failure"]))

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Report
+from auditor.report.voice import Reason, folded, headline, next_box, notes, reasons
 from auditor.report.words import (
-    MEANINGS,
     NO_PROMISE,
     bounds,
     control_title,
     count,
     gate_cells,
     line,
-    next_steps,
     percent,
-    remarks,
+    published,
+    published_command,
     seconds,
     state_of,
 )
@@ -58,17 +58,19 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     """The whole of it, with at most ``most_rows`` rows in the table of cells."""
     verdict, cells = report.verdict, gate_cells(report)
     origin = f" ({verdict.origin})" if verdict.origin else ""
-    lines = [f"{level} {verdict.outcome}{origin}: {text(report.title)}", "", MEANINGS[verdict.outcome], ""]
-    lines += [f"- {text(reason)}" for reason in verdict.reasons[:_MOST_REASONS]]
-    more = len(verdict.reasons) - _MOST_REASONS
-    lines += [f"- … and {more} more in report.json"] if more > 0 else []
-    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in remarks(report)]
-    steps = next_steps(report)
-    lines += (
-        ["", f"{level}# What would decide", "", *(f"- {text(each, _LONGEST_REMARK)}" for each in steps)]
-        if steps
-        else []
-    )
+    lines = [f"{level} {verdict.outcome}{origin}: {text(published(report.title))}", ""]
+    shown, more = folded(report)
+    lines += [text(headline(report), _LONGEST_REMARK), "", *map(_reason, shown)]
+    lines += [f"- and {more} more below"] if more else []
+    lines += [f"- {text(remark, _LONGEST_REMARK)}" for remark in notes(report)]
+    step = next_box(report)
+    lines += ["", f"{level}# What to do next", ""]
+    lines += [f"- {text(each, _LONGEST_REMARK)}" for each in (*step.lines, step.link)]
+    if more:
+        rest = reasons(report)[len(shown) :]
+        lines += ["", f"{level}# More reasons", "", *map(_reason, rest[:_MOST_REASONS])]
+        left = len(rest) - _MOST_REASONS
+        lines += [f"- … and {left} more in report.json"] if left > 0 else []
     lines += ["", f"{level}# Deciding checks", ""]
     gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
     head = ("concept", "model state", "detected", "rate", "lower", "upper", "state")
@@ -92,17 +94,23 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
     lines += _other_detectors(report, most_rows, level)
     failed = [control for control in report.controls if control.passed is False]
     if failed:
-        shown = failed[:_MOST_CONTROLS]
+        listed = failed[:_MOST_CONTROLS]
         lines += ["", f"{level}# Controls that did not pass", ""]
         lines += table(
             ("control", "model state", "what was found"),
-            ((control_title(control.name), control.arm, control.sentence) for control in shown),
+            ((control_title(control.name), control.arm, control.sentence) for control in listed),
         )
         lines += (
-            ["", f"… and {len(failed) - len(shown)} more in report.json"] if len(failed) > len(shown) else []
+            ["", f"… and {len(failed) - len(listed)} more in report.json"]
+            if len(failed) > len(listed)
+            else []
         )
     lines += ["", f"{level}# Where it comes from", "", *_facts(report), "", NO_PROMISE]
     return "\n".join(lines) + "\n"
+
+
+def _reason(reason: Reason) -> str:
+    return f"- {text(reason.whole, _LONGEST_REMARK)}"
 
 
 def _other_detectors(report: Report, most_rows: int, level: str) -> list[str]:
@@ -143,14 +151,14 @@ def _other_detectors(report: Report, most_rows: int, level: str) -> list[str]:
 def _facts(report: Report) -> list[str]:
     provenance = report.provenance
     rows = {
-        "checkpoint": f"{report.checkpoint.source}, sha256 {report.checkpoint.digest}",
-        "base": f"{report.base.source}, sha256 {report.base.digest}" if report.base else "none",
+        "checkpoint": f"{published(report.checkpoint.source)}, sha256 {report.checkpoint.digest}",
+        "base": f"{published(report.base.source)}, sha256 {report.base.digest}" if report.base else "none",
         "policy": f"sha256 {report.policy_digest}",
         "made with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
         + f", on {provenance.device}",
         "images": f"{report.ledger.measured} measured, {report.ledger.missing} missing, "
         f"{report.ledger.not_drawn} not drawn",
         "took": f"{seconds(provenance.seconds)} of measuring, attempt {provenance.attempt} on this machine",
-        "again": provenance.command,
+        "again": published_command(provenance.command),
     }
     return [f"- {name}: {text(value)}" for name, value in rows.items()]

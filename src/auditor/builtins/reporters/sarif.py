@@ -10,7 +10,8 @@ from typing import Any
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report
-from auditor.report.words import RULES, Finding, findings, line, remarks
+from auditor.report.voice import HELP, RULES, Finding, findings, headline, next_box
+from auditor.report.words import line, remarks
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _MOST = 5_000
@@ -28,7 +29,10 @@ class Sarif(Reporter):
     def render(self, report: Report, folder: Path) -> bytes:
         """JSON; at most 5,000 results, which is what GitHub shows."""
         found = findings(report)
-        rules = [{"id": name, "shortDescription": {"text": text}} for name, text in RULES.items()]
+        rules = [
+            {"id": name, "shortDescription": {"text": text}, "helpUri": HELP[name]}
+            for name, text in RULES.items()
+        ]
         driver = {
             "name": "auditor",
             "version": report.provenance.versions.get("auditor", "0"),
@@ -45,6 +49,8 @@ class Sarif(Reporter):
             "columnKind": "unicodeCodePoints",
             "properties": {
                 "verdict": outcome.value,
+                "headline": line(headline(report), 1000),
+                "next": [line(text, 3000) for text in next_box(report).lines],
                 "checkpointDigest": report.checkpoint.digest,
                 "policyDigest": report.policy_digest,
                 "remarks": [line(text, 3000) for text in remarks(report)],

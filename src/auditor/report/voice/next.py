@@ -1,0 +1,133 @@
+"""What to do next: made from the same report, for every verdict."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from auditor.report import NextStep, Outcome, Report
+from auditor.report.voice.causes import WAYS_OUT, causes
+from auditor.report.words import (
+    NO_PROMISE,
+    explained,
+    next_steps,
+    published_command,
+    remarks,
+    seconds,
+    split_command,
+)
+
+
+@dataclass(frozen=True)
+class Next:
+    """The box "What to do next"."""
+
+    sentences: tuple[str, ...]
+    command: str | None
+    """To copy; null where there is none."""
+    images: int | None
+    """More images that it takes, about; null where it is not known."""
+    minutes: float | None
+    p_pass: float | None
+    p_fail: float | None
+    link: str
+    """Where the documentation explains it."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The sentences, then the command."""
+        return (*self.sentences, *([self.command] if self.command else []))
+
+
+def notes(report: Report) -> tuple[str, ...]:
+    """The remarks that stand above the box; what was weaker than the defaults stands in a PASS's box."""
+    return remarks(report, weaker=report.verdict.outcome is not Outcome.PASS)
+
+
+def next_box(report: Report, out: Path | None = None) -> Next:
+    """What to do next. ``out``: the run's folder from here, where it is at hand; else the command is shown
+    without places on anybody's disk."""
+    outcome = report.verdict.outcome
+    if outcome is Outcome.PASS:
+        return _of_a_pass(report, out)
+    if outcome is Outcome.FAIL:
+        return _of_a_fail(report, out)
+    if outcome is Outcome.ERROR:
+        said = "Mend what broke. The same command goes on in the same folder: nothing is made twice."
+        return _box((said,), _command(report, out), explained("errors"))
+    every = causes(report)
+    link = explained("inconclusive", every[0])
+    step = report.next_step
+    if step is not None:
+        *sentences, last = next_steps(report, out)
+        if step.command is None:
+            anew = _anew(report, out)
+            then = (f"Then audit in a new folder{':' if anew else '.'}",)
+            return _box((*sentences, last, *then), anew, link, step)
+        return _box(tuple(sentences), last if out is not None else published_command(last), link, step)
+    if report.exploratory is not None:
+        said = "This was a look. To decide so, write the decision into a policy ('gate') and audit anew."
+        return _box((said,), None, link)
+    ways = tuple(f"{WAYS_OUT[cause][0].upper()}{WAYS_OUT[cause][1:]}." for cause in every)
+    return _box(ways, _command(report, out), link)
+
+
+def _of_a_pass(report: Report, out: Path | None) -> Next:
+    weaker = f"Weaker than the default: {'; '.join(report.weaker)}." if report.weaker else ""
+    said = [
+        "Publish the checkpoint with this report; the command writes a section for its card.",
+        f"What this does not mean: {NO_PROMISE[0].lower()}{NO_PROMISE[1:]}",
+        weaker or "Nothing that was asked is weaker than the defaults.",
+    ]
+    folder = _folder(report, out)
+    command = f"auditor report render {shlex.quote(folder)} --format model-card" if folder else None
+    return _box(tuple(said), command, explained("verdict", "What is claimed"))
+
+
+def _of_a_fail(report: Report, out: Path | None) -> Next:
+    told = {
+        "not erased": "The erasure did not work",
+        "came back": "The erasure did not stay",
+    }.get(report.verdict.origin or "", "The concept is not gone")
+    took = f" This audit took {seconds(report.provenance.seconds)}." if report.provenance.seconds else ""
+    said = (
+        f"{told}: do not publish the checkpoint as one without it. Erase more strongly or by another method, "
+        f"then audit the new checkpoint in a new folder, by the same policy.{took}",
+    )
+    return _box(said, _anew(report, out, "NEW_CHECKPOINT"), explained("verdict", "Verdict"))
+
+
+def _anew(report: Report, out: Path | None, checkpoint: str | None = None) -> str | None:
+    """The audit's command for a new folder, and maybe another checkpoint."""
+    words = split_command(report.provenance.command)
+    if len(words) < 3 or "--out" not in words[:-1]:
+        return None
+    words[words.index("--out") + 1], words[-1] = "NEW_RUN", checkpoint or words[-1]
+    command = shlex.join(words)
+    return command if out is not None else published_command(command)
+
+
+def _box(sentences: tuple[str, ...], command: str | None, link: str, step: NextStep | None = None) -> Next:
+    if step is None:
+        return Next(sentences, command, None, None, None, None, link)
+    return Next(sentences, command, step.images, step.minutes, step.p_pass, step.p_fail, link)
+
+
+def _folder(report: Report, out: Path | None) -> str | None:
+    words = split_command(report.provenance.command)
+    if out is not None:
+        return str(out)
+    return words[words.index("--out") + 1] if "--out" in words[:-1] else None
+
+
+def _command(report: Report, out: Path | None) -> str | None:
+    """The audit's own command, in ``out``."""
+    words = split_command(report.provenance.command)
+    if not words:
+        return None
+    if out is None:
+        return published_command(report.provenance.command)
+    if "--out" in words[:-1]:
+        words[words.index("--out") + 1] = str(out)
+    return shlex.join(words)
