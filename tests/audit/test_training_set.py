@@ -15,8 +15,6 @@ from auditor.plugin.instruments import make_probes
 from auditor.policy import Policy
 from tests.conftest import SEEDS, short_policy
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 
 def folder_policy(folder: Path, caption: str) -> Policy:
     random = np.random.default_rng(0)

@@ -41,8 +41,6 @@ from auditor.policy import Policy
 from auditor.policy.concepts.templates import ERASURE_TEMPLATES
 from tests.conftest import short_policy
 
-pytestmark = pytest.mark.usefixtures("nano")
-
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
 QUICK: dict[str, Any] = {
     "lambda_identity": 10.0,
