@@ -35,6 +35,7 @@ from auditor._checkpoint.survey import survey
 from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._files.json_files import read_json
+from auditor._files.nearest import beside
 from auditor._files.places import expanded
 from auditor._files.safetensors_header import Header, read_header, read_number
 from auditor.errors import RefusedError, UsageError
@@ -125,13 +126,24 @@ def locate(source: str, *, offline: bool = False) -> Located:
     if not path.exists():
         raise UsageError(
             f"There is no checkpoint at {source}; give a folder, a safetensors file, hf://org/name, or "
-            "'micro' for the built-in base."
+            f"'micro' for the built-in base.{beside(path)}"
         )
     return Located(source, path)
 
 
+def refuse_missing(source: str) -> None:
+    """Raise :class:`UsageError` where nothing is at ``source``, if it is a place on this disk. The Hub is not
+    asked."""
+    if source != "micro" and on_hub(source) is None:
+        locate(source)
+
+
 def _on_hub(source: str, hub: HubSource, offline: bool) -> Located:
-    snapshot = fetch(hub, offline=offline)
+    try:
+        snapshot = fetch(hub, offline=offline)
+    except UsageError as error:  # ``runs/erasd`` may be a repository, and a folder that is misspelt
+        near = "" if source.startswith(("hf://", "http")) else beside(source)
+        raise UsageError(f"{error}{near}") from error
     return Located(source, snapshot.folder / hub.file if hub.file else snapshot.folder, snapshot)
 
 

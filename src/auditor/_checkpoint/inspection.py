@@ -62,6 +62,8 @@ class Inspection:
     root_digest: str | None
     content: str = ""
     """Of one file over a base: what it holds, of an adapter with its strengths."""
+    size: int | None = None
+    """Of a folder: pixels a side of the images that it was trained to draw, where that is said."""
 
 
 def inspect(
@@ -90,7 +92,7 @@ def _looked_at(
 ) -> Inspection:
     source = located.source
     form, components, refused = None, list[Component](), None
-    digest = root = family = prediction = None
+    digest = root = family = prediction = size = None
     content, path = "", file_in(located.path)
     # of the cache nothing is shown to be of a commit before every byte was read
     commit = located.snapshot.commit if located.snapshot and located.snapshot.listed else None
@@ -98,6 +100,7 @@ def _looked_at(
         if path.is_dir():
             form, components = "diffusers folder", _folder(located, chosen)
             family, prediction = _declared(path)
+            size = family_of(path).native_size(configs_of(family_of(path), path))
         else:
             header = read_header(path)
             form, components = str(form_of(source, header)), [_component("tensors", {path: header})]
@@ -126,6 +129,7 @@ def _looked_at(
         digest,
         root,
         content,
+        size,
     )
 
 

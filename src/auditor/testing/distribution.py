@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor._files.entry_points import canonical
+from auditor._files.nearest import listed
 from auditor.errors import PluginError, PolicyError, UsageError
 from auditor.plugin._loader import SINGULAR, PluginRecord, load_plugins, make_plugin
 
@@ -23,8 +24,10 @@ def check_distribution(distribution: str) -> Iterator[str]:
         observer for observer in loaded.observers if canonical(observer.origin.rpartition(" ")[0]) == wanted
     ]
     if not own and not observers:
+        known = list(dict.fromkeys(record.distribution for record in loaded.records))
         raise UsageError(
-            f"No distribution called '{distribution}' registers a plugin here; install it first."
+            f"No distribution called '{distribution}' registers a plugin here: install it first, or "
+            f"{listed(distribution, known, 'there are')}"
         )
     problems = []
     for record in own:
