@@ -242,7 +242,7 @@ def _open(
 
 def _refuse_missing(checkpoint: str, base: Base | Literal["none"]) -> None:
     """Raise :class:`UsageError` where a place on this disk is not there, before either is read whole."""
-    from auditor._checkpoint.admit import refuse_missing
+    from auditor._checkpoint.located import refuse_missing
 
     for source in (checkpoint, *(() if base == "none" else (base.address,))):
         refuse_missing(source)

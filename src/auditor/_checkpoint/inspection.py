@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from auditor._checkpoint.admit import Located, file_in, locate, on_hub, open_checkpoint
+from auditor._checkpoint.admit import file_in, open_checkpoint
 from auditor._checkpoint.folder import (
     admit_folder,
     configs_of,
@@ -20,6 +20,7 @@ from auditor._checkpoint.folder import (
     weight_files,
 )
 from auditor._checkpoint.hub import headers_alone, switched_off
+from auditor._checkpoint.located import Located, locate, on_hub
 from auditor._checkpoint.neighbours import WEIGHT_FILES
 from auditor._checkpoint.overlay import form_of
 from auditor._checkpoint.survey import refuse_outside, survey

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,11 @@ def new(kind: str, name: str, out: Path | None) -> None:
     from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, name, out)
-    echo(f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'.")
+    at = shlex.quote(str(folder))
+    echo(f"Wrote {folder}. Next:")
+    checked = f"auditor plugins check auditor-{name}"
+    for line in (f"cd {at}", "pip install -e '.[test]'", "python -m pytest", checked):
+        echo(f"  {line}")
 
 
 @command.command("check")

@@ -240,10 +240,20 @@ def problem_of(kind: str, plugin: object) -> str | None:
         return f"{plugin.__name__} does not define {', '.join(sorted(plugin.__abstractmethods__))}."
     if not isinstance(plugin.Options, type) or not issubclass(plugin.Options, OptionsModel):
         return f"{plugin.__name__}.Options is no OptionsModel."
+    if (unset := _unset(plugin)) is not None:
+        return f"{plugin.__name__}.{unset} is not set; give it a value in the class."
     filename = getattr(plugin, "filename", "x")
     if kind == "reporters" and (not isinstance(filename, str) or Path(filename).name != filename):
         return f"{plugin.__name__}.filename is {filename!r}; a bare file name is right."
     return None
+
+
+def _unset(plugin: type[Plugin]) -> str | None:
+    """The first attribute that its contract declares and nothing gives a value."""
+    home = Plugin.__module__.rpartition(".")[0]
+    contracts = (one for one in plugin.__mro__ if one.__module__.startswith(home))
+    declared = (name for one in contracts for name in inspect.get_annotations(one))
+    return next((name for name in declared if not hasattr(plugin, name)), None)
 
 
 def _without_collisions(records: list[PluginRecord]) -> Iterator[PluginRecord]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auditor._files.bundled import bundled_names, bundled_policy
 from auditor._files.documents import Document, read_document
-from auditor._files.nearest import near_paths, nearest
+from auditor._files.nearest import beside, near_paths, nearest
 from auditor._files.relative_paths import relative_to
 from auditor.errors import UsageError
 from auditor.policy.concepts.prompt_file import prompt_files_of
@@ -66,6 +66,8 @@ def _file_of(path: Path | str) -> Path:
     if file.exists():
         return file
     found = bundled_policy(str(path)) if file.suffix == "" else None
+    if found is None and file.name != str(path):  # a path: it is none of the bundled ones
+        raise UsageError(f"Cannot read {path}: No such file or directory.{beside(file)}")
     if found is None:
         known = bundled_names()
         near = [*near_paths(file), *nearest(file.stem, known)]

@@ -76,7 +76,7 @@ def check(file: str, strict: bool, allow_no_pass: bool) -> None:
 
 def _missing(base: str) -> list[str]:
     """The base, where nothing is there on this disk."""
-    from auditor._checkpoint.admit import refuse_missing
+    from auditor._checkpoint.located import refuse_missing
 
     try:
         refuse_missing(base)

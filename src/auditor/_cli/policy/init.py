@@ -191,8 +191,8 @@ def _ask(question: str, option: str, read: Callable[[str], Answer], usual: str =
 def _facts(base: str, *, offline: bool) -> BaseFacts:
     """What the base's headers say. Raises :class:`UsageError` where nothing is there and
     :class:`RefusedError` where an audit would refuse it; a repository that is out of reach is only said."""
-    from auditor._checkpoint.admit import on_hub, refuse_missing
     from auditor._checkpoint.inspection import inspect
+    from auditor._checkpoint.located import on_hub, refuse_missing
     from auditor.policy.presets import BaseFacts
 
     refuse_missing(base)
