@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._audit.cells import Seeds
+from auditor._audit.command import command_of
 from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
-from auditor._audit.evidence.counts import tally
+from auditor._audit.evidence.counts import Tally, tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor._audit.progress import Progress
+from auditor._audit.run_folder.finished import is_finished
 from auditor._audit.run_folder.manifest import (
     FORMAT,
     check_folder,
@@ -25,7 +25,7 @@ from auditor._audit.run_folder.manifest import (
     threads_of,
     write_manifest,
 )
-from auditor._audit.speed import Speed, keep_speed
+from auditor._audit.speed import keep_speed, speed_of
 from auditor._audit.verdict.assemble import would_pass
 from auditor._audit.verdict.next_step import more_of
 from auditor._audit.weaker import weaker_than_default
@@ -39,7 +39,7 @@ from auditor._process.device import device_kind, device_said, refuse_true_size
 from auditor._process.machine import default_cache, torch_threads, versions
 from auditor._process.signals import stoppable
 from auditor.errors import AuditorError, PluginError, PolicyError, RefusedError, said
-from auditor.plugin._loader import broken_plugins, named_files
+from auditor.plugin._loader import broken_plugins
 from auditor.plugin._observers import Observers
 from auditor.plugin.instruments import Instruments, make_instruments
 from auditor.plugin.records import ReportWritten, RunStarted
@@ -91,17 +91,19 @@ def audit(
     progress.planned(plan)
     for reason in out_of_reach(plan)[:1]:
         progress.stage(f"out of reach: {reason} ('auditor plan' says more)")
+    _refuse_missing(checkpoint, policy.base)
+    plugins = instruments.identity()
     progress.stage("admitting checkpoints")
     opened, opened_base = _open(checkpoint, policy.base, chosen or {}, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
     observers = Observers()
-    manifest = _manifest(plan, instruments, opened, opened_base, seeds) | {
+    manifest = _manifest(plan, instruments, plugins, opened, opened_base, seeds) | {
         "title": title or Path(checkpoint).name,
         "observers": observers.origins,
         "warnings": broken_plugins(),
         "policy_file": None if file is None else {"path": _shown(file.path), "lines": dict(file.lines)},
         "command": more_of(
-            _command(
+            command_of(
                 checkpoint,
                 "POLICY" if file is None else file.path,
                 base,
@@ -126,50 +128,42 @@ def audit(
                     f"{out} is on a file system without locks: nothing keeps other audits from writing to it."
                 )
             written = write_manifest(out, manifest, cache)
-            runner = _runner(
-                plan, instruments, seeds, opened, opened_base, journal, observers, progress, written, cache
-            )
-            started = time.monotonic()
-            _measure(runner, out, manifest, sealed=key is not None)
-            took = started - began, time.monotonic() - started
-            _refuse_changed(instruments, runner)
+            counted = tally(plan, seeds, read_journal(journal.path))
+            runner = None
+            # before a PASS a gate without a seal looks at the images again
+            if not is_finished(plan, instruments, counted, written) or (
+                key is None and would_pass(plan, counted)
+            ):
+                runner = _runner(
+                    plan,
+                    instruments,
+                    seeds,
+                    opened,
+                    opened_base,
+                    journal,
+                    counted,
+                    observers,
+                    progress,
+                    written,
+                    cache,
+                )
+                started = time.monotonic()
+                _measure(runner, out, manifest, sealed=key is not None)
+                took = started - began, time.monotonic() - started
+                _refuse_changed(instruments, runner)
         report = judge_folder(out, key)
         for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
+    if runner is None:
+        return report
     with suppress(
         OSError, ValueError, AuditorError
     ):  # a forecast's convenience is no reason to lose a report
         calls = training_calls_by_arm(plan, instruments.probes)
-        speed = _speed(runner, call_cost(plan, opened), calls, *took)
+        speed = speed_of(runner, call_cost(plan, opened), calls, *took)
         if speed is not None:
             keep_speed(cache, speed)
     return report
-
-
-def _speed(runner: Runner, once: int, calls: Mapping[str, int], start: float, whole: float) -> Speed | None:
-    """How quick this call was, by its own lines; None where it drew or trained nothing."""
-    tally, drawing = runner.record.tally, runner.drawing
-    before = {id(line) for line in tally.earlier_batches}
-    lines = [line for line in tally.all_batches() if id(line) not in before and not line.cached]
-    images = sum(len(line.samples) for line in lines)
-    trained = {name: line.seconds for name, line in tally.arms.items() if calls.get(name) and line.seconds}
-    operations, training = drawing.calls * once, once * sum(calls[name] for name in trained)
-    if before or not (images and training and drawing.seconds > 0):
-        return None
-    pace = drawing.seconds / drawing.calls  # seconds a call of the denoiser
-    own = sum(runner.plan.sampler_of(runner.plan.arm(line.arm)).calls * len(line.samples) for line in lines)
-    image = max(0.0, sum(line.seconds for line in lines) - own * pace) / images
-    found = Speed(
-        runner.record.device[0],
-        once,
-        flops=operations / drawing.seconds,
-        training_flops=training / sum(trained.values()),
-        image=image,
-        start=start,
-        around=1.0,
-    )
-    accounted = found.seconds(operations, images, training) - start
-    return replace(found, around=max(1.0, whole / accounted))
 
 
 def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[Policy, PolicyFile | None]:
@@ -187,6 +181,7 @@ def _runner(
     opened: Checkpoint,
     opened_base: Checkpoint | None,
     journal: Journal,
+    counted: Tally,
     observers: Observers,
     progress: Progress,
     manifest_digest: str,
@@ -201,9 +196,10 @@ def _runner(
     dtype, out = plan.policy.sampler.dtype, journal.path.parent
     erased = load_model(opened, dtype)
     base = load_model(opened_base, dtype) if opened_base else None
-    lines = read_journal(journal.path)
-    counted, precision = tally(plan, seeds, lines), precision_name(erased)
-    record = Recorder(journal, counted, observers, progress, manifest_digest, precision, resumed=bool(lines))
+    resumed = journal.path.stat().st_size > 0
+    record = Recorder(
+        journal, counted, observers, progress, manifest_digest, precision_name(erased), resumed=resumed
+    )
     return Runner(plan, instruments, seeds, erased, base, out, cache, record)
 
 
@@ -244,6 +240,14 @@ def _open(
     return opened, opened_base
 
 
+def _refuse_missing(checkpoint: str, base: Base | Literal["none"]) -> None:
+    """Raise :class:`UsageError` where a place on this disk is not there, before either is read whole."""
+    from auditor._checkpoint.located import refuse_missing
+
+    for source in (checkpoint, *(() if base == "none" else (base.address,))):
+        refuse_missing(source)
+
+
 def _refuse_other(plan: Plan, digest: str, file: PolicyFile | None, *, other_base: bool) -> None:
     """Raise :class:`PolicyError` where the policy, with what its plugins decide by, is not the pinned
     one."""
@@ -256,40 +260,6 @@ def _refuse_other(plan: Plan, digest: str, file: PolicyFile | None, *, other_bas
         )
 
 
-def _command(
-    checkpoint: str,
-    policy: Path | str,
-    base: str | None,
-    out: Path,
-    chosen: Mapping[str, str],
-    seal: Path | None,
-    *,
-    offline: bool,
-) -> str:
-    """The command line that does this audit again, as a shell reads it."""
-    options = [
-        "--policy",
-        str(policy),
-        *(["--base", base] if base else []),
-        *(["--offline"] if offline else []),
-    ]
-    options += [] if seal is None else ["--seal", str(seal)]
-    for what, value in sorted(chosen.items()):
-        options += ["--prediction", value] if what == "prediction" else ["--component", f"{what}={value}"]
-    options += [part for file in named_files() for part in ("--plugin", file.name)]
-    return shlex.join(
-        [
-            "auditor",
-            "audit",
-            *options,
-            "--out",
-            out.name,
-            *(["--"] if checkpoint.startswith("-") else []),
-            checkpoint,
-        ]
-    )
-
-
 def _shown(policy: Path | str) -> str:
     """The policy's file as a repository's viewer finds it; a bundled one by its name."""
     path = Path(policy)
@@ -297,7 +267,12 @@ def _shown(policy: Path | str) -> str:
 
 
 def _manifest(
-    plan: Plan, instruments: Instruments, opened: Checkpoint, base: Checkpoint | None, seeds: Seeds
+    plan: Plan,
+    instruments: Instruments,
+    plugins: dict[str, str],
+    opened: Checkpoint,
+    base: Checkpoint | None,
+    seeds: Seeds,
 ) -> dict[str, Any]:
     """What a run is, before anything is drawn. Its ``identity`` may never change in a folder."""
     return {
@@ -308,7 +283,7 @@ def _manifest(
             "policy": plan.policy.identity(plan.contents),
             "probes": [probe.model_dump(mode="json") for probe in plan.probes],
             "contents": {name: dict(named) for name, named in plan.contents.items()},
-            "plugins": instruments.identity(),
+            "plugins": plugins,
             "versions": versions(),
         },
         "device": device_kind(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from auditor._files.whole_files import write_whole
 
 if TYPE_CHECKING:
     from auditor._audit.plan import Plan
+    from auditor._audit.run.runner import Runner
     from auditor._checkpoint import Checkpoint
 
 _LARGEST = 2 * 10**7  # parameters of a checkpoint that is measured on the spot, in about two seconds
@@ -142,3 +144,29 @@ def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
         around=_AROUND,
         known="as it was measured once on this machine",
     )
+
+
+def speed_of(runner: Runner, once: int, calls: Mapping[str, int], start: float, whole: float) -> Speed | None:
+    """How quick this call was, by its own lines; None where it drew or trained nothing."""
+    tally, drawing = runner.record.tally, runner.drawing
+    before = {id(line) for line in tally.earlier_batches}
+    lines = [line for line in tally.all_batches() if id(line) not in before and not line.cached]
+    images = sum(len(line.samples) for line in lines)
+    trained = {name: line.seconds for name, line in tally.arms.items() if calls.get(name) and line.seconds}
+    operations, training = drawing.calls * once, once * sum(calls[name] for name in trained)
+    if before or not (images and training and drawing.seconds > 0):
+        return None
+    pace = drawing.seconds / drawing.calls  # seconds a call of the denoiser
+    own = sum(runner.plan.sampler_of(runner.plan.arm(line.arm)).calls * len(line.samples) for line in lines)
+    image = max(0.0, sum(line.seconds for line in lines) - own * pace) / images
+    found = Speed(
+        runner.record.device[0],
+        once,
+        flops=operations / drawing.seconds,
+        training_flops=training / sum(trained.values()),
+        image=image,
+        start=start,
+        around=1.0,
+    )
+    accounted = found.seconds(operations, images, training) - start
+    return replace(found, around=max(1.0, whole / accounted))

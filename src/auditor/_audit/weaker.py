@@ -17,56 +17,78 @@ _LOOSER_BELOW = ("min_sensitivity", "min_retain", "min_fit")
 
 
 def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str, ...]:
-    """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each;
-    empty where none is."""
-    return (
+    """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each with
+    the policy's reason where it gives one; empty where none is."""
+    found = [
         *_limits(policy),
         *_gate(policy),
         *_untrained(probes),
         *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(policy, use, probe)),
         *_prompts(policy),
-    )
+    ]
+    reasons = ((sentence, policy.reason_for(key)) for key, sentence in found)
+    return tuple(s if reason is None else f"{s} (reason given: {reason})" for s, reason in reasons)
 
 
-def _limits(policy: Policy) -> Iterator[str]:
+def looser(limit: str, before: float, after: float) -> bool | None:
+    """Is a limit looser at ``after`` than at ``before``? None where neither is the looser one."""
+    if before == after or limit not in (*_LOOSER_ABOVE, *_LOOSER_BELOW):
+        return None
+    return (after > before) == (limit in _LOOSER_ABOVE)
+
+
+_Weaker = Iterator[tuple[str, str]]
+"""(key in the policy, sentence)."""
+
+
+def _limits(policy: Policy) -> _Weaker:
     for name, field in Limits.model_fields.items():
         value, default = getattr(policy.limits, name), field.default
-        looser = (
-            value > default if name in _LOOSER_ABOVE else value < default if name in _LOOSER_BELOW else False
-        )
-        if looser:
-            yield f"limits.{name} is {value:g}; the default is {default:g}"
+        if name != "prior" and looser(name, default, value):
+            yield f"limits.{name}", f"limits.{name} is {value:g}; the default is {default:g}"
     default_prior = Limits.model_fields["prior"].default
     if policy.limits.prior != default_prior:
-        yield f"limits.prior is {list(policy.limits.prior)}; the default is {list(default_prior)}"
-    if policy.claim == "detector":
-        yield "claim is 'detector'; the default, 'concept', also answers for what the detector misses"
-
-
-def _untrained(probes: Sequence[AnyProbe]) -> Iterator[str]:
-    if not any(isinstance(probe, WeightProbe) for probe in probes):
-        yield "no probe changes a weight, so what ordinary updates bring back is not measured"
-
-
-def _gate(policy: Policy) -> Iterator[str]:
-    if policy.gate.decision != Decision():
         yield (
-            f"gate.decision is '{policy.gate.decision.sentence}'; the default is what {policy.gate_detector} "
-            "says itself"
+            "limits.prior",
+            f"limits.prior is {list(policy.limits.prior)}; the default is {list(default_prior)}",
+        )
+    if policy.claim == "detector":
+        yield (
+            "claim",
+            "claim is 'detector'; the default, 'concept', also answers for what the detector misses",
         )
 
 
-def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> Iterator[str]:
+def _untrained(probes: Sequence[AnyProbe]) -> _Weaker:
+    if not any(isinstance(probe, WeightProbe) for probe in probes):
+        yield "probes", "no probe changes a weight, so what ordinary updates bring back is not measured"
+
+
+def _gate(policy: Policy) -> _Weaker:
+    if policy.gate.decision != Decision():
+        yield (
+            "gate",
+            (
+                f"gate.decision is '{policy.gate.decision.sentence}'; the default is what "
+                f"{policy.gate_detector} says itself"
+            ),
+        )
+
+
+def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> _Weaker:
     if isinstance(probe, PromptProbe):
         unasked = [c.name for c in policy.erase if not door.call(probe, lambda: list(probe.prompts(c)))]  # noqa: B023
         if unasked:
-            yield f"{probe.title} has no prompt for {', '.join(unasked)}"
+            yield f"probes.{probe.title}", f"{probe.title} has no prompt for {', '.join(unasked)}"
     if not isinstance(probe, WeightProbe):
         return
     title = door.call(probe, lambda: probe.title)
     default = ProbeUse.model_fields["doses"].default[-1]
     if probe.methods and use.doses[-1] < default:
-        yield f"{title} ({use.method}) trains {use.doses[-1]} steps; the default is {default}"
+        yield (
+            f"probes.{title}",
+            f"{title} ({use.method}) trains {use.doses[-1]} steps; the default is {default}",
+        )
     usual = door.call(probe, probe.usual, use.method)
     if not isinstance(usual, Mapping) or not all(isinstance(value, int | float) for value in usual.values()):
         raise PluginError(
@@ -75,14 +97,17 @@ def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> Iterator[str]:
     for name, value in usual.items():
         own = getattr(probe.options, name, None)
         if own is not None and own < value:
-            yield f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
+            yield f"probes.{title}", f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
 
 
-def _prompts(policy: Policy) -> Iterator[str]:
+def _prompts(policy: Policy) -> _Weaker:
     for concept in policy.erase:
         usual = domain_prompts(concept.domain)
         if len(concept.templates) < len(usual):
             yield (
-                f"{concept.name} is asked for in {len(concept.templates)} prompts; the default for its "
-                f"domain is {len(usual)}"
+                f"erase.{concept.name}",
+                (
+                    f"{concept.name} is asked for in {len(concept.templates)} prompts; the default for its "
+                    f"domain is {len(usual)}"
+                ),
             )

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from auditor._checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_FILES
-from auditor._checkpoint.addresses import HubSource, parse_hub_source
 from auditor._checkpoint.architecture import declared_shapes, refuse_other_tensors
 from auditor._checkpoint.folder import (
     admit_folder,
@@ -26,16 +25,15 @@ from auditor._checkpoint.folder import (
     schedule_of,
     words_of,
 )
-from auditor._checkpoint.hub import Snapshot, fetch, refuse_other_files
+from auditor._checkpoint.hub import refuse_other_files
+from auditor._checkpoint.located import Located, locate
 from auditor._checkpoint.neighbours import weights_beside
 from auditor._checkpoint.overlay import Overlay, form_of, read_overlay
 from auditor._checkpoint.prediction import prediction_of
 from auditor._checkpoint.scan import Scanned, hash_and_scan, hash_and_scan_all, hash_file, hash_files
 from auditor._checkpoint.survey import survey
-from auditor._files.bundled import micro_world
 from auditor._files.digest import sha256_json
 from auditor._files.json_files import read_json
-from auditor._files.places import expanded
 from auditor._files.safetensors_header import Header, read_header, read_number
 from auditor.errors import RefusedError, UsageError
 from auditor.families.family import Family
@@ -95,44 +93,6 @@ class Checkpoint:
         return [
             name for name in self.files if name.startswith(f"{component}/") and name.endswith(".safetensors")
         ]
-
-
-@dataclass(frozen=True)
-class Located:
-    """What a user named, on this disk: a folder or a file, and what the Hub says of its files."""
-
-    source: str
-    path: Path
-    snapshot: Snapshot | None = None
-
-
-def on_hub(source: str) -> HubSource | None:
-    """What ``source`` names on the Hub; None where it is something on this disk."""
-    if source == "micro" or (expanded(source).exists() and not source.startswith("hf://")):
-        return None
-    return parse_hub_source(source)
-
-
-def locate(source: str, *, offline: bool = False) -> Located:
-    """Resolve ``source``: ``micro``, a folder, a file, or a repository on the Hub. Raises
-    :class:`UsageError` where nothing is there."""
-    if source == "micro":
-        return Located(source, micro_world())
-    hub = on_hub(source)
-    if hub is not None:
-        return _on_hub(source, hub, offline)
-    path = expanded(source)
-    if not path.exists():
-        raise UsageError(
-            f"There is no checkpoint at {source}; give a folder, a safetensors file, hf://org/name, or "
-            "'micro' for the built-in base."
-        )
-    return Located(source, path)
-
-
-def _on_hub(source: str, hub: HubSource, offline: bool) -> Located:
-    snapshot = fetch(hub, offline=offline)
-    return Located(source, snapshot.folder / hub.file if hub.file else snapshot.folder, snapshot)
 
 
 def open_checkpoint(

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from auditor._checkpoint.admit import Located, file_in, locate, on_hub, open_checkpoint
+from auditor._checkpoint.admit import file_in, open_checkpoint
 from auditor._checkpoint.folder import (
     admit_folder,
     configs_of,
@@ -20,6 +20,7 @@ from auditor._checkpoint.folder import (
     weight_files,
 )
 from auditor._checkpoint.hub import headers_alone, switched_off
+from auditor._checkpoint.located import Located, locate, on_hub
 from auditor._checkpoint.neighbours import WEIGHT_FILES
 from auditor._checkpoint.overlay import form_of
 from auditor._checkpoint.survey import refuse_outside, survey
@@ -62,6 +63,8 @@ class Inspection:
     root_digest: str | None
     content: str = ""
     """Of one file over a base: what it holds, of an adapter with its strengths."""
+    size: int | None = None
+    """Of a folder: pixels a side of the images that it was trained to draw, where that is said."""
 
 
 def inspect(
@@ -90,7 +93,7 @@ def _looked_at(
 ) -> Inspection:
     source = located.source
     form, components, refused = None, list[Component](), None
-    digest = root = family = prediction = None
+    digest = root = family = prediction = size = None
     content, path = "", file_in(located.path)
     # of the cache nothing is shown to be of a commit before every byte was read
     commit = located.snapshot.commit if located.snapshot and located.snapshot.listed else None
@@ -98,6 +101,7 @@ def _looked_at(
         if path.is_dir():
             form, components = "diffusers folder", _folder(located, chosen)
             family, prediction = _declared(path)
+            size = family_of(path).native_size(configs_of(family_of(path), path))
         else:
             header = read_header(path)
             form, components = str(form_of(source, header)), [_component("tensors", {path: header})]
@@ -126,6 +130,7 @@ def _looked_at(
         digest,
         root,
         content,
+        size,
     )
 
 

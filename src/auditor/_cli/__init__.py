@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from auditor._cli.options import Commands
 from auditor._cli.output import echo, keep_others_out, leave, settle
 from auditor._files.entry_points import leave_out_broken_distributions
 from auditor._files.places import NEEDS_POSIX, problem_at
@@ -44,7 +45,7 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Loads a command's module when it is called, so that ``--help`` stays quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

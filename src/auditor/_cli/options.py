@@ -9,6 +9,21 @@ from typing import Any
 import click
 
 from auditor._cli.output import keep_others_out
+from auditor._files.nearest import listed
+
+
+class Commands(click.Group):
+    """Commands; a wrong name gets the nearest right one and all that there are."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first of ``args`` names. Raises :class:`click.UsageError` where there is
+        none."""
+        name, known = str(args[0]), self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{name}'; {listed(name, known, 'commands')}")
+        return super().resolve_command(ctx, args)
 
 
 def _load(ctx: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:

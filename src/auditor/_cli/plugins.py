@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from auditor._cli.options import plugin_files
+from auditor._cli.options import Commands, plugin_files
 from auditor._cli.output import echo, keep_others_out, print_document
 from auditor._files.entry_points import limit_in_words
 from auditor.errors import UsageError
 from auditor.plugin import contracts
-from auditor.plugin._loader import KINDS, SINGULAR, PluginRecord, load_plugins
+from auditor.plugin._loader import KINDS, SINGULAR, PluginRecord, instead_of, load_plugins
 from auditor.plugin.contracts import Plugin
 
 
-@click.group("plugins", invoke_without_command=True)
+@click.group("plugins", cls=Commands, invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", help="json: for programs."
@@ -53,7 +54,8 @@ def show(name: str, kind: str | None, form: str) -> None:
     if not records:
         limit = limit_in_words()
         hint = f" {limit}" if limit else ""
-        raise UsageError(f"No plugin is called '{name}'; 'auditor plugins' lists them.{hint}")
+        known = [each.name for each in load_plugins().records if each.plugin and kind in (None, each.kind)]
+        raise UsageError(f"No plugin is called '{name}'; {instead_of(name, known)}{hint}")
     if form == "json":
         rows = [
             _row(record) | {"options": record.plugin.Options.model_json_schema() if record.plugin else None}
@@ -80,7 +82,11 @@ def new(kind: str, name: str, out: Path | None) -> None:
     from auditor.testing.scaffold import write_package
 
     folder = write_package(kind, name, out)
-    echo(f"{folder}: pip install -e {folder}, then pytest {folder}, then 'auditor plugins show {name}'.")
+    at = shlex.quote(str(folder))
+    echo(f"Wrote {folder}. Next:")
+    checked = f"auditor plugins check auditor-{name}"
+    for line in (f"cd {at}", "pip install -e '.[test]'", "python -m pytest", checked):
+        echo(f"  {line}")
 
 
 @command.command("check")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import plugin_files, seal
+from auditor._cli.options import Commands, plugin_files, seal
 from auditor._cli.output import echo, print_document
 from auditor._files.documents import parse_options
 from auditor.errors import AuditorError
 
 
-@click.group("report")
+@click.group("report", cls=Commands)
 def command() -> None:
     """Work with the report of a run that is finished."""
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor._checkpoint.inspection import licence_of
-from auditor._files.bundled import bundled_policy
+from auditor._files.bundled import bundled_names, bundled_policy
 from auditor._files.digest import seed_of
 from auditor._files.documents import parse_options, read_mapping
 from auditor._files.json_files import read_json
+from auditor._files.nearest import listed, near_paths
 from auditor._process.machine import versions
 from auditor.errors import PluginError, RefusedError, UsageError
 from auditor.plugin import _door as door
@@ -145,5 +146,8 @@ def read_options(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     if file is not None:
         path = Path(file)
         path = path if path.exists() else bundled_policy(f"erasers/{file}") or path
+        if not path.exists():
+            known = listed(file, [*near_paths(path), *bundled_names("erasers")], "bundled")
+            raise UsageError(f"Cannot read the options {file}: there is no such file; {known}")
         options |= read_mapping(path)
     return options | parse_options(pairs)

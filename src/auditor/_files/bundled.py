@@ -38,9 +38,11 @@ def bundled_policy(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def bundled_names() -> list[str]:
-    """Every policy that is installed, by name: auditor's own first."""
-    return list(dict.fromkeys(file.stem for folder in _folders() for file in sorted(folder.glob("*.yaml"))))
+def bundled_names(kind: str = "") -> list[str]:
+    """Every policy that is installed, by name: auditor's own first. ``kind``: ``erasers``, for their
+    options."""
+    files = (file for folder in _folders() for file in sorted((folder / kind).glob("*.yaml")))
+    return list(dict.fromkeys(file.stem for file in files))
 
 
 def _folders() -> Iterator[Path]:

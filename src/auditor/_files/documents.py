@@ -8,7 +8,6 @@ number or a truth value is asked for.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from auditor._files.nearest import beside, hint
 from auditor.errors import PolicyError, UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -168,7 +168,8 @@ def read_document(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+        near = "" if path.exists() else beside(path)
+        raise UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.{near}") from error
     try:
         loader = _StrictLoader(text)
         root = loader.get_single_node()
@@ -189,9 +190,7 @@ def sentence_of(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "document"
     if error["type"] == "extra_forbidden":
         known = _keys_at(model, error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
-        return f"unknown key '{where}'; {hint}"
+        return f"unknown key '{where}'; {hint(str(error['loc'][-1]), known, 'known keys')}"
     if error["type"] == "missing":
         return f"'{where}' is missing."
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")

@@ -239,6 +239,11 @@ class OnDisk(ABC):
         """The same of one file, by its tensors."""
         return None
 
+    def native_size(self, configs: Configs) -> int | None:
+        """Pixels a side of the images that it was trained to draw, by its parts' configurations; None where
+        they do not say."""
+        return None
+
     # -- a file over a base ----------------------------------------------------------------------------------
 
     def form_of(self, names: Iterable[str]) -> Form | None:

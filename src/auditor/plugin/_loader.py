@@ -17,7 +17,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from auditor._files import entry_points as entries
 from auditor._files.documents import sentence_of
+from auditor._files.nearest import beside, listed
 from auditor._files.relative_paths import folder_of_paths, relative_to
 from auditor._process.machine import version_of
 from auditor.errors import AuditorError, PluginError, PolicyError, UsageError
@@ -60,6 +61,18 @@ OBSERVERS = ("auditor_run_started", "auditor_arm_ready", "auditor_batch_measured
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MISSING = f"{entries.LOAD_ONLY} names it, and it is not installed or registers nothing."
+_DISTRIBUTIONS = {
+    "auditor-face": ("face",),
+    "auditor-nsfw": ("open-nsfw",),
+    "auditor-updates": (
+        "merge-lora",
+        "quantisation",
+        "sequence",
+        "textual-inversion",
+        "weight-noise",
+    ),
+}
+"""The plugins of ours that are installed apart."""
 _files: list[Path] = []
 
 
@@ -124,7 +137,7 @@ def load_plugins() -> Loaded:
 def add_file(path: Path) -> None:
     """Load a plugin from a Python file that the user named. Raises :class:`UsageError` where it is none."""
     if not path.is_file():
-        raise UsageError(f"There is no plugin file {path}.")
+        raise UsageError(f"There is no plugin file {path}.{beside(path)}")
     if path.resolve() not in _files:
         _files.append(path.resolve())
         load_plugins.cache_clear()
@@ -227,10 +240,20 @@ def problem_of(kind: str, plugin: object) -> str | None:
         return f"{plugin.__name__} does not define {', '.join(sorted(plugin.__abstractmethods__))}."
     if not isinstance(plugin.Options, type) or not issubclass(plugin.Options, OptionsModel):
         return f"{plugin.__name__}.Options is no OptionsModel."
+    if (unset := _unset(plugin)) is not None:
+        return f"{plugin.__name__}.{unset} is not set; give it a value in the class."
     filename = getattr(plugin, "filename", "x")
     if kind == "reporters" and (not isinstance(filename, str) or Path(filename).name != filename):
         return f"{plugin.__name__}.filename is {filename!r}; a bare file name is right."
     return None
+
+
+def _unset(plugin: type[Plugin]) -> str | None:
+    """The first attribute that its contract declares and nothing gives a value."""
+    home = Plugin.__module__.rpartition(".")[0]
+    contracts = (one for one in plugin.__mro__ if one.__module__.startswith(home))
+    declared = (name for one in contracts for name in inspect.get_annotations(one))
+    return next((name for name in declared if not hasattr(plugin, name)), None)
 
 
 def _without_collisions(records: list[PluginRecord]) -> Iterator[PluginRecord]:
@@ -270,9 +293,17 @@ def find_plugin(kind: str, name: str) -> PluginRecord:
         broken = [f"{record.origin} ({record.error})" for record in records if record.error]
         hint = f" Did not load: {'; '.join(broken)}" if broken else ""
         hint += f" {limit}" if (limit := entries.limit_in_words()) else ""
-        known = ", ".join(sorted(record.name for record in records if record.plugin is not None))
-        raise PolicyError(f"There is no {SINGULAR[kind]} called '{name}'; known: {known}.{hint}")
+        known = sorted(record.name for record in records if record.plugin is not None)
+        raise PolicyError(f"There is no {SINGULAR[kind]} called '{name}'; {instead_of(name, known)}{hint}")
     return match
+
+
+def instead_of(name: str, known: Sequence[str]) -> str:
+    """What to do about a plugin that is not there: install the distribution of ours that has it, or the
+    nearest of ``known``, and all of them."""
+    ours = next((ours for ours, names in _DISTRIBUTIONS.items() if name in names), None)
+    install = "" if ours is None else f"it comes with {ours}: pip install {ours}. "
+    return f"{install}{listed(name, known, 'known')}"
 
 
 def make_plugin(kind: str, name: str, options: dict[str, Any]) -> Any:

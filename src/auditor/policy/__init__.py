@@ -10,13 +10,11 @@ from auditor.policy.document import (
     Limits,
     MetricUse,
     Policy,
-    PolicyFile,
     ProbeUse,
     forbidden_names,
-    load_policy,
-    read_policy,
 )
 from auditor.policy.fields import StrictModel
+from auditor.policy.file import PolicyFile, load_policy, read_policy
 from auditor.policy.names import as_read, entry_called, oddity_of, recognised_in
 from auditor.policy.sampler import Sampler
 

@@ -7,7 +7,6 @@ detector, limits, budget. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,14 +21,11 @@ from pydantic import (
     model_validator,
 )
 
-from auditor._files.bundled import bundled_policy
 from auditor._files.digest import sha256_json
-from auditor._files.documents import Document, read_document
-from auditor._files.relative_paths import relative_to
+from auditor._files.nearest import hint, listed
 from auditor.policy.budget import Budget, beside_identity
 from auditor.policy.concept import Concept, Concepts, expanded
 from auditor.policy.concepts.prompt_file import prompt_files_of
-from auditor.policy.concepts.sets import resolve_names
 from auditor.policy.decision import Decision, Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
 from auditor.policy.names import as_read, first_alike
@@ -126,14 +122,29 @@ class Policy(StrictModel):
     sequential: bool = True
     budget: Budget = Budget()
     nonce: str | None = None
+    reasons: dict[str, str] = {}
+    """Why something is weaker than the default, or than the policy was before, by what ``policy check`` and
+    ``policy diff`` call it (``limits.tau``). It stands in reports and chooses no image."""
     _folder: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="wrap")
     @classmethod
     def _with_prompt_files(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Whose a row of a prompt file is hangs on all concepts together."""
-        with prompt_files_of(_names_in(data) if isinstance(data, dict) else ()):
+        with prompt_files_of(names_in(data) if isinstance(data, dict) else ()):
             return validate(data)
+
+    @field_validator("reasons")
+    @classmethod
+    def _said(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, reason in value.items():
+            if (head := key.split(".")[0]) not in cls.model_fields:
+                raise ValueError(
+                    f"there is no '{key}' in a policy; {hint(head, list(cls.model_fields), 'keys')}"
+                )
+            if not reason.strip():
+                raise ValueError(f"the reason for '{key}' is empty")
+        return value
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -166,7 +177,9 @@ class Policy(StrictModel):
         vote = self.gate.decision.vote
         for name in (self.gate.detector, *(vote.detectors if vote else ())):
             if name is not None and name not in known:
-                raise ValueError(f"gate: there is no detector '{name}' among: {', '.join(known)}")
+                raise ValueError(
+                    f"gate: there is no detector '{name}'; {listed(name, known, 'there are')[:-1]}"
+                )
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -177,7 +190,15 @@ class Policy(StrictModel):
             found.pop("on_undecided", None)
         if self.gate.decision == Decision() and self.gate_detector == self.detectors[0].use:
             found.pop("gate", None)
+        if not self.reasons:
+            found.pop("reasons", None)
         return found
+
+    def reason_for(self, key: str) -> str | None:
+        """The reason that is given for ``key`` (``limits.tau``), or for the part that it is in."""
+        parts = key.split(".")
+        keys = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+        return next((self.reasons[each] for each in keys if each in self.reasons), None)
 
     @property
     def gate_detector(self) -> str:
@@ -238,53 +259,14 @@ class Policy(StrictModel):
 
         A larger budget draws the same images first; where cells are read once the budget is part of it, or
         one could look at the same images again and again at growing sizes. The base counts by its digest, not
-        by what it is called. Metrics decide nothing, so they may not choose the images either.
+        by what it is called. Metrics and reasons decide nothing, so they may not choose the images either.
         """
-        left_out = beside_identity(self.sequential) | {"nonce": True, "base": True, "metrics": True}
+        beside = ("nonce", "base", "metrics", "reasons")
+        left_out = beside_identity(self.sequential) | dict.fromkeys(beside, True)
         return sha256_json(self.model_dump(mode="json", exclude=left_out))
 
 
-@dataclass(frozen=True)
-class PolicyFile:
-    """A policy as it stands in a file that was read once: where (``path``, as it was given), the line, from
-    1, that names each concept, and what was made of the rows of prompt files, in sentences."""
-
-    policy: Policy
-    path: Path | str
-    lines: Mapping[str, int]
-    rows: tuple[str, ...] = ()
-
-
-def read_policy(path: Path | str) -> PolicyFile:
-    """Read a policy from a file, or a bundled one by its name (``micro-person``).
-
-    Raises :class:`UsageError` where it cannot be read and :class:`PolicyError` where it is no policy.
-    """
-    file = _file_of(path)
-    document = read_document(file)
-    folder = file.parent if file == Path(path) else None  # a bundled one has none
-    with relative_to(folder):
-        with prompt_files_of(_names_in(document.data)) as prompts:
-            policy = document.read_as(Policy).found_in(folder)
-        return PolicyFile(policy, path, _lines(document), tuple(prompts.sentences()))
-
-
-def _lines(document: Document) -> dict[str, int]:
-    """The line, from 1, that names each concept."""
-    lines = dict[str, int]()
-    for key in ("erase", "retain"):
-        for at, entry in enumerate(document.data.get(key) or ()):
-            try:
-                names = resolve_names(entry["names"]) if "names" in entry else [entry["name"]]
-            except (
-                ValueError
-            ):  # a file of names that changed since, or was a pipe: findings go without its lines
-                continue
-            lines |= dict.fromkeys((str(name).strip() for name in names), document.line_of(key, at))
-    return lines
-
-
-def _names_in(data: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+def names_in(data: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     """The names of all concepts with their synonyms, as far as ``data`` is a policy at all: what is wrong
     with it is said by validation."""
     found = list[tuple[str, tuple[str, ...]]]()
@@ -299,18 +281,6 @@ def _names_in(data: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
             more = synonyms if isinstance(synonyms, list | tuple) else ()
             found.append((str(concept.get("name")), tuple(map(str, more))))
     return found
-
-
-def load_policy(path: Path | str) -> Policy:
-    """The policy in a file, or a bundled one by its name; errors are those of :func:`read_policy`."""
-    return read_policy(path).policy
-
-
-def _file_of(path: Path | str) -> Path:
-    file = Path(path)
-    if not file.exists() and file.suffix == "":
-        return bundled_policy(str(path)) or file
-    return file
 
 
 def forbidden_names(policy: Policy) -> set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from auditor._files.nearest import beside
 from auditor.errors import UsageError
 from auditor.report import CellResult, Report
 from auditor.report.words import control_title, count, percent
@@ -26,6 +27,7 @@ def read_report(path: Path) -> Report:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{file} is no report: {getattr(error, 'strerror', None) or 'it is not a JSON object'}."
+            f"{'' if file.exists() else beside(file)}"
         ) from error
     known = Report.model_fields["schema_version"].default
     if version != known:

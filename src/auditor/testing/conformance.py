@@ -12,16 +12,18 @@ Fixtures for tests of your own: ``micro`` and ``fake`` (see :class:`Kit`).
 from __future__ import annotations
 
 import gc
-import random
 import socket
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import ValidationError
 
+from auditor._files.documents import sentence_of
 from auditor.plugin import contracts
 from auditor.plugin._loader import problem_of
 from auditor.testing.fake import fake_checkpoint
 from auditor.testing.kit import Kit
+from auditor.testing.strays import state, strays
 
 _MEGABYTE = 2**20
 
@@ -47,6 +49,55 @@ class Conformance:
     plugin: ClassVar[type[contracts.Plugin]]
     options: ClassVar[dict[str, Any]] = {}
     kind: ClassVar[str]
+    _told: ClassVar[str | None]
+    _used: ClassVar[tuple[Any, Any]]
+
+    @pytest.fixture(autouse=True)
+    def _usable(self, request: pytest.FixtureRequest) -> None:
+        """What keeps the plugin from being used at all is said once: the first test of the class fails with
+        it, the others are skipped."""
+        own = type(self)
+        if (told := vars(own).get("_told")) is not None:
+            pytest.skip(f"not run before this is mended: {told}")
+        if "_used" in vars(own):
+            return
+        own._told = f"{own.__name__}: its plugin raises when it is used"
+        problem = self._problem()
+        if problem is None:
+            problem = self._use(request.getfixturevalue("micro"))
+        own._told = problem
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+
+    def _problem(self) -> str | None:
+        """What is missing in the test's class or the plugin's, in a sentence with its mend."""
+        own, plugin = type(self).__name__, getattr(type(self), "plugin", None)
+        if plugin is None:
+            return f"{own} has no plugin: write 'plugin = YourClass' in it."
+        if (problem := problem_of(self.kind, plugin)) is not None:
+            return problem
+        try:
+            made = self.make()
+        except ValidationError as error:
+            found = sentence_of(error.errors()[0], plugin.Options)
+            return (
+                f"The options of {plugin.__name__} cannot be {self.options!r}: {found} Write 'options = "
+                f"{{…}}' in {own}, as a policy would give them, or give them defaults in "
+                f"{plugin.Options.__name__}."
+            )
+        if not hasattr(made, "options"):
+            return f"{plugin.__name__}.__init__ does not call super().__init__(options)."
+        return None
+
+    def _use(self, micro: Kit) -> str | None:
+        """Use one plugin twice, and say what it leaves in the process; what it did is kept."""
+        plugin = self.make()
+        first = self.exercise(micro, plugin)  # what is computed once may be
+        before = state()
+        second = self.exercise(micro, plugin)
+        type(self)._used = first, second
+        found = strays(before, state())
+        return f"{self.plugin.__name__}: {'; '.join(found)}." if found else None
 
     def make(self) -> Any:
         """The plugin with the options of this class."""
@@ -81,22 +132,15 @@ class Conformance:
 
     def test_the_same_twice_by_one_and_by_two_instances(self, micro: Kit) -> None:
         """It keeps no state between calls, and two instances do the same."""
-        plugin = self.make()
-        first = self.exercise(micro, plugin)
-        assert self.exercise(micro, plugin) == first, "the plugin keeps a state"
-        assert self.exercise(micro, self.make()) == first, "the plugin is not reproducible"
+        first, second = self._used
+        assert second == first, "the plugin keeps a state from one call to the next"
+        assert self.exercise(micro, self.make()) == first, "two plugins with the same options differ"
 
     def test_it_leaves_the_global_state_alone(self, micro: Kit) -> None:
         """Random generators, gradient mode, default type and threads are as before."""
-        import numpy as np
-        import torch
-
-        self.exercise(micro, self.make())  # what is computed once may be
-        before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
-        modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+        before = state()
         self.exercise(micro, self.make())
-        assert (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()) == before
-        assert (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()) == modes
+        assert strays(before, state()) == []
 
     def test_it_prints_nothing(self, micro: Kit, capsys: pytest.CaptureFixture[str]) -> None:
         """Standard output belongs to the command that runs it."""

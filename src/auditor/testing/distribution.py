@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from pydantic.fields import FieldInfo
 
 from auditor._files.entry_points import canonical
+from auditor._files.nearest import listed
 from auditor.errors import PluginError, PolicyError, UsageError
 from auditor.plugin._loader import SINGULAR, PluginRecord, load_plugins, make_plugin
 
@@ -23,8 +26,10 @@ def check_distribution(distribution: str) -> Iterator[str]:
         observer for observer in loaded.observers if canonical(observer.origin.rpartition(" ")[0]) == wanted
     ]
     if not own and not observers:
+        known = list(dict.fromkeys(record.distribution for record in loaded.records))
         raise UsageError(
-            f"No distribution called '{distribution}' registers a plugin here; install it first."
+            f"No distribution called '{distribution}' registers a plugin here: install it first, or "
+            f"{listed(distribution, known, 'there are')}"
         )
     problems = []
     for record in own:
@@ -32,10 +37,21 @@ def check_distribution(distribution: str) -> Iterator[str]:
         problems += [f"{record.name}: {problem}" for problem in found]
         if not found:
             yield f"{SINGULAR[record.kind]} {record.name}: sound"
+        required = [name for name, field in _options_of(record).items() if field.is_required()]
+        if required:
+            yield f"{record.name}: not made, it has no default for {', '.join(required)}"
     if observers:
         yield f"observer of {distribution}: sound"
+    yield (
+        "not run: the conformance tests (what it does twice, alone, in company, to the process, without a "
+        "network). 'python -m pytest' in its folder runs them."
+    )
     if problems:
         raise PluginError(f"{distribution} has {len(problems)} problems. {' '.join(problems)}")
+
+
+def _options_of(record: PluginRecord) -> Mapping[str, FieldInfo]:
+    return record.plugin.Options.model_fields if record.plugin else {}
 
 
 def _problems(record: PluginRecord) -> Iterator[str]:

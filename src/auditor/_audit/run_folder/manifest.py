@@ -11,6 +11,7 @@ from auditor._audit.cells import Seeds
 from auditor._audit.plan import Plan, derive_seeds, lay_out
 from auditor._checkpoint.admit import digest_of_folder
 from auditor._files.digest import sha256_file, sha256_json
+from auditor._files.nearest import beside
 from auditor._files.places import sentence_at
 from auditor._files.whole_files import write_whole
 from auditor._journal.seal import Seal
@@ -40,7 +41,7 @@ def open_run(out: Path) -> Run:
     """Read the manifest in ``out``. Raises :class:`UsageError` where there is none or it is damaged."""
     manifest = _read_manifest(out)
     if manifest is None:
-        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.")
+        raise UsageError(f"{out} is not the folder of an audit: it holds no manifest.json.{_near_run(out)}")
     try:
         identity = manifest["identity"]
         folder = Path(manifest.get("policy_folder") or "")
@@ -86,6 +87,12 @@ def open_run(out: Path) -> Run:
                 "the files it names."
             )
     return Run(manifest, plan, seeds, checkpoint, base)
+
+
+def _near_run(out: Path) -> str:
+    """Where a run is instead: in a folder of ``out``, or beside it where there is none."""
+    inside = sorted(out.glob("*/manifest.json")) if out.is_dir() else []
+    return f" Did you mean '{inside[0].parent}'?" if inside else "" if out.exists() else beside(out)
 
 
 def own_budget(policy: Policy) -> dict[str, Any]:

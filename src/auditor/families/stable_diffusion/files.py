@@ -95,6 +95,13 @@ class StableDiffusionFiles(OnDisk):
         """By the width of the text that the UNet reads."""
         return _version(configs["unet"].get("cross_attention_dim"))
 
+    def native_size(self, configs: Configs) -> int | None:
+        """Latents of the UNet's ``sample_size``, each level but one of the autoencoder twice as large."""
+        latent, levels = configs["unet"].get("sample_size"), configs["vae"].get("block_out_channels")
+        if type(latent) is not int or not isinstance(levels, list) or not levels:
+            return None
+        return int(latent * 2 ** (len(levels) - 1))
+
     def version_of_file(self, shapes: Shapes) -> str | None:
         """By the same width."""
         widths = (

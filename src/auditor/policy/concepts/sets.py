@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from auditor._files.nearest import listed
 from auditor._files.relative_paths import placed
-from auditor.policy.concepts import paper
+from auditor.policy.concepts import paper, proposals
 from auditor.policy.concepts.micro import (
     GENERIC_OBJECTS,
     GENERIC_PEOPLE,
@@ -24,33 +25,38 @@ _PROMPTS: dict[str, tuple[str, ...]] = {
     f"paper-{domain}": prompts for domain, prompts in PAPER_PROMPTS.items()
 }
 _PROMPTS["erasure-templates"] = ERASURE_TEMPLATES
-_CONCEPTS: dict[str, tuple[str, ...]] = {
-    "micro-people": tuple(PEOPLE),
-    "micro-objects": tuple(OBJECTS),
-    "cifar-objects": tuple(OBJECTS),
-    "micro-all": (*PEOPLE, *OBJECTS, GENERIC_PEOPLE[0], *SCENES),
-    "micro-people-random": (
-        "Ottis Brandle",
-        "Perla Zimmet",
-        "Bastik Wroe",
-        "Odile Fenmark",
-        "Rufol Tandry",
-        "Mirela Oskan",
-        "Hagrit Plover",
-        "Juno Castrel",
-    ),
-    "micro-objects-random": (
-        "bee",
-        "rose",
-        "lobster",
-        "oak tree",
-        "aquarium fish",
-        "bowl",
-        "castle",
-        "rabbit",
-    ),
-    "micro-generic": (*GENERIC_PEOPLE, *GENERIC_OBJECTS, *SCENES),
-} | paper.CONCEPTS
+_PROMPTS |= proposals.PROMPTS
+_CONCEPTS: dict[str, tuple[str, ...]] = (
+    {
+        "micro-people": tuple(PEOPLE),
+        "micro-objects": tuple(OBJECTS),
+        "cifar-objects": tuple(OBJECTS),
+        "micro-all": (*PEOPLE, *OBJECTS, GENERIC_PEOPLE[0], *SCENES),
+        "micro-people-random": (
+            "Ottis Brandle",
+            "Perla Zimmet",
+            "Bastik Wroe",
+            "Odile Fenmark",
+            "Rufol Tandry",
+            "Mirela Oskan",
+            "Hagrit Plover",
+            "Juno Castrel",
+        ),
+        "micro-objects-random": (
+            "bee",
+            "rose",
+            "lobster",
+            "oak tree",
+            "aquarium fish",
+            "bowl",
+            "castle",
+            "rabbit",
+        ),
+        "micro-generic": (*GENERIC_PEOPLE, *GENERIC_OBJECTS, *SCENES),
+    }
+    | paper.CONCEPTS
+    | proposals.CONCEPTS
+)
 """Named lists. The micro world's two random ones stand for the paper's (C.1): no bundled task erases or
 retains anything in them."""
 
@@ -59,7 +65,8 @@ def prompt_templates(name: str) -> tuple[str, ...]:
     """The prompt set called ``name``. Raises ``ValueError`` with the known names."""
     if name not in _PROMPTS:
         raise ValueError(
-            f"no prompt set is called '{name}'; there are {', '.join(_PROMPTS)}, or give a list of templates"
+            f"no prompt set is called '{name}'; {listed(name, tuple(_PROMPTS), 'there are')[:-1]}, or give a "
+            "list of templates"
         )
     return _PROMPTS[name]
 
@@ -76,8 +83,8 @@ def concept_names(name: str) -> tuple[str, ...]:
     """The list of concepts called ``name``. Raises ``ValueError`` with the known names."""
     if name not in _CONCEPTS:
         raise ValueError(
-            f"no set of concepts is called '{name}'; there are {', '.join(_CONCEPTS)}, or give a list of "
-            "names"
+            f"no set of concepts is called '{name}'; {listed(name, tuple(_CONCEPTS), 'there are')[:-1]}, or "
+            "give a list of names"
         )
     return _CONCEPTS[name]
 

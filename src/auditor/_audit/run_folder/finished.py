@@ -1,0 +1,42 @@
+"""Whether a run has anything left to do: one that has not is asked again without a model."""
+
+from __future__ import annotations
+
+from auditor._audit.cells import Role
+from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.stopping import fail_is_proven, turns
+from auditor._audit.plan import Plan
+from auditor.plugin.contracts import WeightProbe
+from auditor.plugin.instruments import Instruments
+
+
+def is_finished(plan: Plan, instruments: Instruments, counted: Tally, manifest: str) -> bool:
+    """Would a process with both models neither draw, train nor measure anything? ``manifest``: the sha256 of
+    the one that it would find. In doubt the answer is no."""
+    if counted.manifest != manifest or counted.broken or counted.voided:
+        return False
+    if plan.has_base and (counted.compared is None or not counted.distances):
+        return False
+    evidence = counted.evidence()
+    if plan.policy.on_fail == "stop" and fail_is_proven(evidence):
+        return True
+    minutes = plan.policy.budget.minutes
+    if minutes is not None and counted.stopped is not None and counted.seconds > 60 * minutes:
+        return True
+    shams = {
+        name
+        for probe, name in zip(instruments.probes, plan.probe_names, strict=True)
+        if isinstance(probe, WeightProbe) and probe.has_sham
+    }
+    return (
+        all(arm.name in counted.arms for arm in plan.arms)
+        and not any(counted.failed_batches(arm.name) or turns(evidence, arm.name) for arm in plan.arms)
+        and shams <= counted.shams.keys()
+        and (not plan.has_base or (counted.repeat is not None and counted.repeat.drawn > 0))
+        and all(
+            (cell.arm, metric.use) in counted.metrics
+            for metric in plan.policy.metrics
+            for cell in plan.cells
+            if cell.role is Role.RETAINED
+        )
+    )
