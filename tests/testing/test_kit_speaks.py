@@ -23,6 +23,11 @@ from auditor.plugin import Detection, Detector, OptionsModel, Reporter
 from auditor.testing import DetectorConformance, ReporterConformance
 
 
+def IMAGES(self, micro):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (8, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
 class Options(OptionsModel):
     threshold: float
     """From which on."""
@@ -128,7 +133,7 @@ def ran(nano: None, once: Once) -> ElementTree.Element:
 
     def run(folder: Path) -> None:
         classes = [
-            f"class Test{name}({_kind(name)}Conformance):\n    plugin = {name}\n"
+            f"class Test{name}({_kind(name)}Conformance):\n    plugin = {name}\n    images = IMAGES\n"
             for name in ("Bright", *BROKEN)
         ]
         (folder / "test_it.py").write_text("\n\n".join([PLUGIN, *classes]))

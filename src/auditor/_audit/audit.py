@@ -129,11 +129,12 @@ def audit(
                 )
             written = write_manifest(out, manifest, cache)
             counted = tally(plan, seeds, read_journal(journal.path))
-            runner = None
+            runner, took = None, (0.0, 0.0)
             # before a PASS a gate without a seal looks at the images again
-            if not is_finished(plan, instruments, counted, written) or (
-                key is None and would_pass(plan, counted)
-            ):
+            looks = key is None and would_pass(plan, counted)
+            if is_finished(plan, instruments, counted, written) and not looks:
+                progress.stage("nothing is left to do: no model is loaded")
+            else:
                 runner = _runner(
                     plan,
                     instruments,

@@ -83,10 +83,11 @@ def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> _Weaker:
     if not isinstance(probe, WeightProbe):
         return
     title = door.call(probe, lambda: probe.title)
+    key = f"probes.{title}-{use.method}" if probe.methods else f"probes.{title}"
     default = ProbeUse.model_fields["doses"].default[-1]
     if probe.methods and use.doses[-1] < default:
         yield (
-            f"probes.{title}",
+            key,
             f"{title} ({use.method}) trains {use.doses[-1]} steps; the default is {default}",
         )
     usual = door.call(probe, probe.usual, use.method)
@@ -97,7 +98,7 @@ def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> _Weaker:
     for name, value in usual.items():
         own = getattr(probe.options, name, None)
         if own is not None and own < value:
-            yield f"probes.{title}", f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
+            yield key, f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
 
 
 def _prompts(policy: Policy) -> _Weaker:

@@ -70,7 +70,8 @@ def _file_of(path: Path | str) -> Path:
         raise UsageError(f"Cannot read {path}: No such file or directory.{beside(file)}")
     if found is None:
         known = bundled_names()
-        near = [*near_paths(file), *nearest(file.stem, known)]
+        named = [file.stem] if file.stem in known else nearest(file.stem, known)
+        near = [*named, *near_paths(file)] if file.stem in known else [*near_paths(file), *named]
         which = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
         raise UsageError(
             f"Cannot read {path}: there is no such file, and no bundled policy is called so.{which} Bundled: "

@@ -135,35 +135,41 @@ def diff_command(ctx: click.Context, old: str, new: str, form: str) -> None:
     show_default=True,
     help="json: for programs.",
 )
+@click.option("--images/--no-images", default=True, help="Count the images, which takes some seconds.")
 @plugin_files
-def list_command(form: str) -> None:
-    """List the bundled policies: name, images where all is well, what they ask. Each is used by its name."""
-    from auditor._audit.cost import images_if_well
-    from auditor._audit.plan import make_plan
-    from auditor._files.bundled import bundled_names, bundled_policy
-    from auditor.policy import load_policy
+def list_command(form: str, images: bool) -> None:
+    """List the bundled policies: name, what they ask, images where all is well. Each is used by its name."""
+    from auditor._files.bundled import bundled_names
     from auditor.report.words import harmless, line
 
-    rows = list[dict[str, str | int | None]]()
+    rows = []
     for name in bundled_names():
-        file = bundled_policy(name)
-        assert file is not None
-        row: dict[str, str | int | None] = {"name": name, "sentence": _first_sentence(file)}
-        row |= {"images": None, "missing": None}
-        try:
-            row["images"] = sum(images_if_well(make_plan(load_policy(name))).values())
-        except UsageError as error:  # a file of the user's own that it names, a plugin
-            row["missing"] = str(error)
-        rows.append(row)
+        rows.append(row := _listed(name, count=images))
         if form == "human":
-            images = (
-                "needs a file or plugin"
-                if row["images"] is None
-                else f"{row['images']} images where all is well"
-            )
-            echo(harmless(line(f"{name}: {row['sentence']} ({images})", 1000)))
+            said = "" if row["images"] is None else f" ({row['images']} images where all is well)"
+            said = f" (needs more: {row['missing']})" if row["missing"] else said
+            echo(harmless(line(f"{name}: {row['sentence']}{said}", 1000)))
     if form == "json":
         print_document(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+def _listed(name: str, *, count: bool) -> dict[str, str | int | None]:
+    """A bundled policy; ``missing`` is what keeps it from being used as it is: a file of the user's own, a
+    plugin."""
+    from auditor._audit.cost import images_if_well
+    from auditor._audit.plan import make_plan
+    from auditor._files.bundled import bundled_policy
+    from auditor.policy import load_policy
+
+    file = bundled_policy(name)
+    assert file is not None
+    images, missing = None, None
+    try:
+        plan = make_plan(load_policy(name))
+        images = sum(images_if_well(plan).values()) if count else None
+    except UsageError as error:
+        missing = str(error)
+    return {"name": name, "sentence": _first_sentence(file), "images": images, "missing": missing}
 
 
 @command.command("explain")
