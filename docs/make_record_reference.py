@@ -21,6 +21,8 @@ from auditor.policy import Policy
 from auditor.report import Report
 
 _DOCS = Path(__file__).parent
+_NO_MODELS = {"Outcome": "Outcome", "State": "State", "Cause": "[a cause](../inconclusive.md)"}
+"""What is no table of keys, and how it is named."""
 _MEANINGS: Mapping[str, Mapping[str, str]] = yaml.safe_load((_DOCS / "policy_keys.yaml").read_text("utf-8"))
 
 
@@ -105,7 +107,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
     """What a value may be, in words."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
-        return name if name in ("Outcome", "State") else f"[{name}](#{name.lower()})"
+        return _NO_MODELS.get(name) or f"[{name}](#{name.lower()})"
     if "anyOf" in schema or "oneOf" in schema:
         return " or ".join(_kind(each) for each in schema.get("anyOf") or schema["oneOf"])
     if "const" in schema:

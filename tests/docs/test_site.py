@@ -22,7 +22,8 @@ from auditor._cli import cli
 from auditor._journal import lines
 from auditor.policy import Policy
 from auditor.report import Report
-from auditor.report.words import _CONTROLS, RULES, control_title
+from auditor.report.voice import RULES
+from auditor.report.words import _CONTROLS, control_title
 from tests.conftest import Once
 
 ROOT = Path(__file__).parents[2]

@@ -199,9 +199,7 @@ def test_the_bound_that_decided_stands_in_the_sentence() -> None:
     assert control.bound is not None and control.bound > control.limit
     assert f"with 95% certainty at most {control.bound:.1%} (limit 10%)" in reason.sentence
     assert reason.cause is Cause.TOO_FEW_IMAGES
-    assert re.match(
-        r"up to \d+ more retained images of each model state would show it, or not", reason.way_out
-    )
+    assert re.match(r"up to \d+ more retained images of each model state decide it", reason.way_out)
 
 
 @pytest.mark.parametrize("every", [None, 2, 3, 5, 8, 13, 20, 40])

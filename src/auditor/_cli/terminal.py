@@ -14,9 +14,9 @@ from auditor._audit.plan import Plan
 from auditor._cli.console import Terminal, plain, printable
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
-from auditor.report import Outcome, Report, State
+from auditor.report import Control, Outcome, Report, State
 from auditor.report.voice import folded, headline, next_box, notes
-from auditor.report.words import bounds, count, percent, state_of
+from auditor.report.words import bounds, control_title, count, percent, state_of, thresholds
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
@@ -43,6 +43,7 @@ _STATES = {
     State.FAILED: "[red]failed[/]",
     State.UNDECIDED: "[yellow]undecided[/]",
 }
+_NAMED = 3  # controls that did not pass, on the line that counts them
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -215,16 +216,19 @@ def show_report(report: Report, folder: Path) -> None:
     """The table concept x model state; then the verdict: the strongest finding, why, what to do next, and
     where the page is."""
     console = Terminal(highlight=False)
-    table = Table("concept", "model state", "detected", "rate", "upper bound", "state")
+    table = Table("concept", "model state", "detected", "rate", "bounds", "state")
     for cell in report.cells:
         rate = "–" if cell.rate is None else f"{cell.rate:.0%}"
         word = state_of(cell)
         state = _STATES[cell.state] if cell.state and word == cell.state else word
-        upper = "–" if cell.role != Role.GATE else percent(bounds(cell)[1], 1)
-        table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, upper, state)
+        low, high = bounds(cell) if cell.role == Role.GATE else (None, None)
+        within = "–" if high is None else f"{percent(low, 1)} to {percent(high, 1)}"
+        table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, within, state)
     console.print(table)
     controls = [control for control in report.controls if control.passed is not None]
-    console.say(f"controls: {sum(bool(control.passed) for control in controls)} of {len(controls)} passed")
+    below, above = (percent(limit, 1) for limit in thresholds(report))
+    console.say(f"limits: PASS needs every rate below {below}, FAIL one above {above}")
+    console.say(_controls_said(controls))
     color = _COLORS[report.verdict.outcome]
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print()
@@ -248,6 +252,17 @@ def show_report(report: Report, folder: Path) -> None:
     console.print(f"  explained: {escape(step.link)}", soft_wrap=True)
     if there and report.exploratory is None:
         console.print(f"report: {plain(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def _controls_said(controls: Sequence[Control]) -> str:
+    """How many controls passed, and the names of some that did not."""
+    missing = [control for control in controls if not control.passed]
+    said = f"controls: {len(controls) - len(missing)} of {len(controls)} passed"
+    if not missing:
+        return said
+    named = [f"'{control_title(control.name)}' on {control.arm}" for control in missing[:_NAMED]]
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return f"{said}; not {', '.join(named)}{more}"
 
 
 def show_runs(runs: Sequence[RunSummary]) -> None:

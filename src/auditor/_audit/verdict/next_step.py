@@ -224,9 +224,9 @@ class _Ahead:
             p_pass=round(odds[0], 4),
             p_fail=round(odds[1], 4),
             mend=tuple(self.mend),
-            sentence=f"About {images} more images ({least} at most){takes}, with these chances by what was "
-            f"seen so far: PASS {percent(odds[0])}, FAIL {percent(odds[1])}. The command goes on in the same "
-            "folder.",
+            sentence=f"About {images} more images in all ({least} at most){takes}, with these chances by "
+            f"what was seen so far: PASS {percent(odds[0])}, FAIL {percent(odds[1])}, still undecided "
+            f"{percent(max(0.0, 1 - sum(odds)))}. The command goes on in the same folder.",
         )
 
     # -- what is undecided -----------------------------------------------------------------------------------

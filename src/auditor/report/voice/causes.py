@@ -18,6 +18,12 @@ from auditor.report.words import (
 BY_IMAGES = ("negative", "positive", "assay", "alive")
 """Controls that more images may let pass."""
 
+OF_THE_CHECKPOINT = {"vocabulary", "alive"}
+"""Controls that are mended in the checkpoint."""
+
+OF_THE_RUN = {"sham", "repeat", "earlier"}
+"""Controls that are mended in a plugin, or by a run of its own. All others are mended in the policy."""
+
 MEND = {
     "vocabulary": "give the checkpoint the base's tokenizer files",
     "text encoder": "add {use: base-text-encoder} to the policy's probes, or give it the base's text encoder",

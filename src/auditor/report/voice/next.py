@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.report import NextStep, Outcome, Report
-from auditor.report.voice.causes import WAYS_OUT, causes
+from auditor.report.voice.causes import (
+    OF_THE_CHECKPOINT,
+    OF_THE_RUN,
+    WAYS_OUT,
+    causes,
+    missing_controls,
+)
 from auditor.report.words import (
     NO_PROMISE,
     explained,
@@ -62,9 +68,7 @@ def next_box(report: Report, out: Path | None = None) -> Next:
     if step is not None:
         *sentences, last = next_steps(report, out)
         if step.command is None:
-            anew = _anew(report, out)
-            then = (f"Then audit in a new folder{':' if anew else '.'}",)
-            return _box((*sentences, last, *then), anew, link, step)
+            return _mended(report, out, (*sentences, last), link, step)
         return _box(tuple(sentences), last if out is not None else published_command(last), link, step)
     if report.exploratory is not None:
         said = "This was a look. To decide so, write the decision into a policy ('gate') and audit anew."
@@ -98,12 +102,29 @@ def _of_a_fail(report: Report, out: Path | None) -> Next:
     return _box(said, _anew(report, out, "NEW_CHECKPOINT"), explained("verdict", "Verdict"))
 
 
-def _anew(report: Report, out: Path | None, checkpoint: str | None = None) -> str | None:
-    """The audit's command for a new folder, and maybe another checkpoint."""
+def _mended(report: Report, out: Path | None, sentences: tuple[str, ...], link: str, step: NextStep) -> Next:
+    """After something is mended: what in the command is new by then has a name in capitals."""
+    names = {control.name for control in missing_controls(report)}
+    checkpoint = "NEW_CHECKPOINT" if names & OF_THE_CHECKPOINT else None
+    policy = "EDITED_POLICY" if names - OF_THE_CHECKPOINT - OF_THE_RUN else None
+    anew = _anew(report, out, checkpoint, policy)
+    if any("new folder" in sentence for sentence in sentences):
+        then = "The command:" if anew else ""
+    else:
+        then = f"Then audit in a new folder{':' if anew else '.'}"
+    return _box((*sentences, *([then] if then else [])), anew, link, step)
+
+
+def _anew(
+    report: Report, out: Path | None, checkpoint: str | None = None, policy: str | None = None
+) -> str | None:
+    """The audit's command for a new folder, and maybe another checkpoint or policy."""
     words = split_command(report.provenance.command)
     if len(words) < 3 or "--out" not in words[:-1]:
         return None
     words[words.index("--out") + 1], words[-1] = "NEW_RUN", checkpoint or words[-1]
+    if policy is not None and "--policy" in words[:-1]:
+        words[words.index("--policy") + 1] = policy
     command = shlex.join(words)
     return command if out is not None else published_command(command)
 

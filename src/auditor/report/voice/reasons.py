@@ -193,10 +193,13 @@ def _more(report: Report, key: str, now: int, kind: str) -> str:
     if step is None or wanted <= now:
         return ""
     of = "model state" if kind else "check"
-    told = f"up to {wanted - now} more {kind}images of each {of} would show it, or not"
-    unlikely = (step.p_pass or 0) + (step.p_fail or 0) < _LIKELY
-    return told + (
-        "; where the rate lies between the two limits none does: erase more strongly" if unlikely else ""
+    told = f"up to {wanted - now} more {kind}images of each {of} decide it"
+    if (step.p_pass or 0) + (step.p_fail or 0) >= _LIKELY:
+        return told
+    below, above = (percent(limit, 1) for limit in thresholds(report))
+    return (
+        f"{told}, unless the rate lies between {below} and {above}: then no number of images does, and only "
+        "a stronger erasure helps"
     )
 
 
