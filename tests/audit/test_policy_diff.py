@@ -65,7 +65,7 @@ WEAKER = [
         "budget.minutes",
         "no limit → 9",
     ),
-    ({"probes": [PROBE]}, "probes.sampling", "is gone"),
+    ({"probes": [PROBE]}, "probes.sampling-9-steps", "is gone"),
     ({"probes": [PROBE | {"doses": [100, 200]}, USUAL["probes"][1]]}, "probes.in-domain-lora", "300 → 200"),
     ({"probes": [PROBE | {"doses": [300]}, USUAL["probes"][1]]}, "probes.in-domain-lora", "left out: 100"),
     ({"probes": [PROBE | {"replicates": 1}, USUAL["probes"][1]]}, "probes.in-domain-lora", "seeds: 2 → 1"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint, version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -92,3 +94,13 @@ def test_what_a_plugin_raises_comes_through_the_door_with_its_name() -> None:
         PluginError, match=r"plugin 'in-domain' \(auditor [\d.]+\) raised KeyError at .*test_loader.py:\d+"
     ):
         door.call(probe, broken)
+
+
+def test_the_distributions_of_ours_have_the_plugins_that_are_told_of_them() -> None:
+    from auditor.plugin._loader import _DISTRIBUTIONS
+
+    folder = Path(__file__).parents[2] / "plugins"
+    assert sorted(_DISTRIBUTIONS) == sorted(path.name for path in folder.iterdir() if path.is_dir())
+    for distribution, names in _DISTRIBUTIONS.items():
+        source = "\n".join(path.read_text() for path in (folder / distribution / "src").rglob("*.py"))
+        assert sorted(names) == sorted(re.findall(r'^    name = "([a-z0-9-]+)"$', source, re.MULTILINE))
