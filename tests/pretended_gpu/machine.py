@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from auditor._process.device import device_said
 from tests.gpu.walks import PROMPTS, SAMPLER, small_policy
 from tests.pretended_gpu.cases import images, small_model, small_sampler
 from tests.pretended_gpu.device import NO_MEMORY, PretendedGpu, driver_too_old
@@ -28,7 +29,7 @@ def cards(folder: Path) -> Found:
         found["T4"] = str(precision_of("auto", torch.device("cuda")))
     with PretendedGpu():
         found["H100"] = str(precision_of("auto", torch.device("cuda")))
-        found["plan"] = _plan(folder)
+        found["said"] = device_said()
     with PretendedGpu(memory=CARD_OF_24_GB):
         model = small_model()
         with saving_memory(model, Training("full", 1e-5)):
@@ -38,7 +39,7 @@ def cards(folder: Path) -> Found:
         pictures, _ = draw(model, PROMPTS[:2], [1, 2], small_sampler())
         found["second card"] = [len(pictures), gpu.memory[0].peak, gpu.memory[1].peak]
     with driver_too_old():
-        found["old driver"] = _plan(folder)
+        found["old driver"] = device_said()
     return found
 
 
@@ -47,22 +48,6 @@ def _on_second_card() -> Any:
     from auditor._checkpoint.load import load_model
 
     return load_model(open_checkpoint("micro"), device=torch.device("cuda", 1))
-
-
-def _plan(folder: Path) -> str:
-    """What ``auditor plan`` prints."""
-    import warnings
-
-    import yaml
-    from click.testing import CliRunner
-
-    from auditor._cli import cli
-
-    file = folder / "policy.yaml"
-    file.write_text(yaml.safe_dump(small_policy().model_dump(mode="json")), encoding="utf-8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return CliRunner().invoke(cli, ["plan", "--policy", str(file), "--cache", str(folder)]).output
 
 
 def no_memory(folder: Path) -> Found:

@@ -125,11 +125,11 @@ def test_the_second_of_two_cards_draws_and_the_first_stays_empty(walked: Walked)
     assert drawn == 2 and first == 0 < second
 
 
-def test_the_plan_says_the_device(walked: Walked) -> None:
-    assert "Pretended GPU" in walked("cards")["plan"]
+def test_the_device_is_said(walked: Walked) -> None:
+    assert "Pretended GPU" in walked("cards")["said"]
 
 
-def test_the_plan_says_that_the_driver_is_too_old(walked: Walked) -> None:
+def test_a_driver_that_is_too_old_is_said(walked: Walked) -> None:
     assert "driver" in walked("cards")["old driver"].lower()
 
 

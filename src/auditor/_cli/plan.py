@@ -38,7 +38,6 @@ def command(checkpoint: str | None, policy: str, cache: Path | None, calibrate: 
     from auditor._process.machine import default_cache
     from auditor.policy import load_policy
 
-    echo(f"device: {device_said()}")
     plan, cost, speed, place = make_plan(load_policy(policy)), None, None, cache or default_cache()
     if calibrate and checkpoint is None:
         raise UsageError("--calibrate needs a CHECKPOINT: how quick a device is hangs on the model.")
@@ -46,6 +45,7 @@ def command(checkpoint: str | None, policy: str, cache: Path | None, calibrate: 
         from auditor._checkpoint import open_checkpoint
 
         opened = open_checkpoint(checkpoint, offline=offline)
+        echo(f"device: {device_said()}")
         echo(
             f"{checkpoint}: admitted, {opened.parameters / 1e6:.1f} M parameters, digest {opened.digest[:12]}"
         )
