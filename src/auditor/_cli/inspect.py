@@ -7,7 +7,7 @@ import json
 
 import click
 
-from auditor._cli.options import choices, chosen, offline
+from auditor._cli.options import choices, chosen, human_or_json, offline
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 
@@ -22,9 +22,7 @@ from auditor.errors import ExitCode
 @click.option("--base", help="With --full, what a single file, a UNet or a LoRA is laid over.")
 @offline
 @choices
-@click.option(
-    "--format", "form", type=click.Choice(["human", "json"]), default="human", help="json: for programs."
-)
+@human_or_json
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -44,6 +44,15 @@ output_format = click.option(
     help="human: a table and the verdict; json: report.json on standard output; quiet: the exit code alone.",
 )
 
+human_or_json = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="json: for programs.",
+)
+
 exit_zero = click.option(
     "--exit-zero", is_flag=True, help="FAIL and INCONCLUSIVE end with 0 too; errors keep their codes."
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import Commands, plugin_files, seal
+from auditor._cli.options import Commands, human_or_json, plugin_files, seal
 from auditor._cli.output import echo, print_document
 from auditor._files.documents import parse_options
 from auditor.errors import AuditorError
@@ -48,14 +48,7 @@ def render_command(path: Path, form: str, pairs: tuple[str, ...], stdout: bool) 
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    show_default=True,
-    help="json: for programs.",
-)
+@human_or_json
 def diff_command(before: Path, after: Path, form: str) -> None:
     """Say what changed between two reports (folders of runs, or report.json files). Always ends with 0: it
     judges nothing."""

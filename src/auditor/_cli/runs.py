@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from auditor._cli.options import plugin_files
+from auditor._cli.options import human_or_json, plugin_files
 from auditor._cli.output import echo, print_document
 from auditor.errors import UsageError
 
 
 @click.command("runs")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@human_or_json
 @click.option(
     "--page",
     type=click.Path(path_type=Path),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from auditor._cli.options import Commands, plugin_files
+from auditor._cli.options import Commands, human_or_json, plugin_files
 from auditor._cli.output import echo, print_document
 from auditor._cli.policy.init import command as init_command
 from auditor.errors import PolicyError, UsageError
@@ -88,14 +88,7 @@ def _missing(base: str) -> list[str]:
 @command.command("diff")
 @click.argument("old")
 @click.argument("new")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    show_default=True,
-    help="json: for programs.",
-)
+@human_or_json
 @plugin_files
 @click.pass_context
 def diff_command(ctx: click.Context, old: str, new: str, form: str) -> None:
@@ -127,14 +120,7 @@ def diff_command(ctx: click.Context, old: str, new: str, form: str) -> None:
 
 
 @command.command("list")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    show_default=True,
-    help="json: for programs.",
-)
+@human_or_json
 @click.option("--images/--no-images", default=True, help="Count the images, which takes some seconds.")
 @plugin_files
 def list_command(form: str, images: bool) -> None:
