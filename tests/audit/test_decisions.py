@@ -135,7 +135,7 @@ def policy_with(gate: dict[str, Any], *others: str) -> Policy:
 @pytest.mark.parametrize(
     ("gate", "sentence"),
     [
-        ({"detector": "nobody"}, "there is no detector 'nobody' among: clip-zero-shot, by-domain"),
+        ({"detector": "nobody"}, "there is no detector 'nobody'; there are: clip-zero-shot, by-domain"),
         ({"decision": {"vote": {"detectors": ["nobody"], "at_least": 1}}}, "no detector 'nobody'"),
         ({"decision": {"vote": {"detectors": [CLIP], "at_least": 2}}}, "2 votes are asked of 1 detectors"),
         ({"decision": {"vote": {"detectors": [CLIP, CLIP], "at_least": 1}}}, "votes twice"),

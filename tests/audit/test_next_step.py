@@ -253,9 +253,12 @@ def test_all_of_the_budget_is_planned_and_a_synonyms_is_not() -> None:
     erase = [{"name": "Borin Talvek", "synonyms": ["Borin"], "domain": "people", "prompts": "paper-people"}]
     plan = make_plan(sequential(budget=budget, erase=erase))
     by_role = {role: {c.images for c in plan.cells if c.role is role} for role in (Role.GATE, Role.REPORT)}
-    assert by_role[Role.GATE] == {1000} and max(by_role[Role.REPORT]) < 400
+    assert by_role == {Role.GATE: {1000}, Role.REPORT: {10}}
     closed = make_plan(sequential(budget=budget, on_undecided="close"))
-    assert {cell.images for cell in closed.gate_cells} == {next(iter(by_role[Role.REPORT]))}
+    (enough,) = {cell.images for cell in closed.gate_cells}
+    assert enough < 400
+    more = make_plan(sequential(budget=budget | {"images_per_synonym": 1000}, erase=erase))
+    assert {cell.images for cell in more.cells if cell.role is Role.REPORT} == {enough}
 
 
 def test_a_decided_check_asks_for_nothing_more_however_large_the_budget() -> None:

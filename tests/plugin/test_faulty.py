@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -68,8 +69,9 @@ class Mine(Probe):
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    """Files and entry points of one test are none of the next one's."""
-    yield
+    """Files, entry points and the working folder of one test are none of the next one's."""
+    with contextlib.chdir(Path.cwd()):
+        yield
     loader._files.clear()
     load_plugins.cache_clear()
 

@@ -18,7 +18,7 @@ from auditor._erase.job import read_options
 from auditor.builtins.masks.grounded_sam import GroundedSam
 from auditor.policy import Policy, load_policy
 from tests.builtins.erasers.mace.test_masks import PERSON, request, write_networks
-from tests.erase.test_erase import detected
+from tests.erase.test_erased import detected
 
 pytestmark = pytest.mark.science
 ROOT = Path(__file__).parents[2]

@@ -56,7 +56,7 @@ def test_every_bundled_document_names_a_clip_that_is_built_as_it_was_trained() -
     for file in (*root.glob("policies/**/*.yaml"), *root.glob("examples/**/*.yaml")):
         look(yaml.safe_load(file.read_text(encoding="utf-8")))
     assert len(found) > 5
-    assert "-quickgelu, pretrained: openai" in STABLE_DIFFUSION.detector
+    assert "-quickgelu, pretrained: openai" in STABLE_DIFFUSION.clip
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ def run(setting: Setting) -> None:
 def _describe(setting: Setting) -> None:
     import torch
 
-    from auditor._process.machine import device_kind, versions
+    from auditor._process.device import device_kind
+    from auditor._process.machine import versions
 
     setting.write("device", device_kind())
     setting.write("cores", os.cpu_count())
