@@ -96,7 +96,7 @@ def _of_a_fail(report: Report, out: Path | None) -> Next:
     }.get(report.verdict.origin or "", "The concept is not gone")
     took = f" This audit took {seconds(report.provenance.seconds)}." if report.provenance.seconds else ""
     said = (
-        f"{told}: do not publish the checkpoint as one without it. Erase more strongly or by another method, "
+        f"{told}: do not publish the checkpoint as erased. Erase more strongly or by another method, "
         f"then audit the new checkpoint in a new folder, by the same policy.{took}",
     )
     return _box(said, _anew(report, out, "NEW_CHECKPOINT"), explained("verdict", "Verdict"))
