@@ -20,12 +20,19 @@ pytestmark = pytest.mark.usefixtures("nano")
 _PATIENCE = 60
 
 
+def _listens() -> None:
+    """Ctrl-C is heard, also where the tests were started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def converse(folder: Path, *answers: str) -> tuple[int, str]:
     """The exit code and all that was said in a terminal in which each question gets the next answer; after
     the last one Ctrl-C."""
     ours, theirs = pty.openpty()
     line = [sys.executable, "-m", "auditor", "policy", "init", "gate.yaml"]
-    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as process:
+    with subprocess.Popen(
+        line, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, preexec_fn=_listens
+    ) as process:
         os.close(theirs)
         said, open_answers, until = "", list(answers), time.monotonic() + _PATIENCE
         asked = 0
@@ -42,7 +49,10 @@ def converse(folder: Path, *answers: str) -> tuple[int, str]:
                     os.write(ours, (open_answers.pop(0) + "\n").encode())
                 else:
                     process.send_signal(signal.SIGINT)
-        code = process.wait(_PATIENCE)
+        try:
+            code = process.wait(_PATIENCE)
+        finally:
+            process.kill()
     os.close(ours)
     return code, said
 
