@@ -48,6 +48,7 @@ def converse(folder: Path, *answers: str) -> tuple[int, str]:
                 if open_answers:
                     os.write(ours, (open_answers.pop(0) + "\n").encode())
                 else:
+                    time.sleep(1)  # Python hears it once it waits for a line, and not a moment before
                     process.send_signal(signal.SIGINT)
         try:
             code = process.wait(_PATIENCE)
