@@ -48,11 +48,20 @@ def test_a_model_and_copies_of_it_encode_the_same_images_once(model: DiffusionMo
     model.keep_latents()
     lent, shared = Original(model).fresh(), Original(model).copy(["unet"])
     SEEN.clear()
-    found = [each.encode(images(3)) for each in (lent, model, shared, Original(model).fresh())]
+    found = [each.encode(images(3)) for each in (model, lent, shared, Original(model).fresh())]
     assert SEEN == [3] and all(same(each, expected) for each in found)
     model.encode(images(3, seed=1))
     model.encode(images(2))
     assert SEEN == [3, 3, 2]
+
+
+def test_what_a_plugins_copy_computes_is_nobody_elses(model: DiffusionModel) -> None:
+    """It may have wrapped whatever encodes: that cannot be seen from its weights."""
+    model.keep_latents()
+    Original(model).fresh().encode(images(3))
+    SEEN.clear()
+    model.encode(images(3))
+    assert SEEN == [3]
 
 
 def test_what_was_given_out_may_be_changed(model: DiffusionModel) -> None:

@@ -77,6 +77,8 @@ def test_what_came_later_leaves_the_digest_of_older_policies_alone() -> None:
     assert not {"guidance_interval", "compile"} & SAMPLER.model_dump().keys()
     said = SAMPLER.model_copy(update={"guidance_interval": (0.2, 0.7), "compile": True}).model_dump()
     assert said["guidance_interval"] == (0.2, 0.7) and said["compile"] is True
+    with pytest.raises(ValueError, match="no whole step"):
+        Sampler(steps=6, guidance_interval=(0.0, 0.1))
     with pytest.raises(ValueError, match="begins before it ends"):
         Sampler(guidance_interval=(0.7, 0.2))
 

@@ -131,7 +131,8 @@ def audit(
             counted = tally(plan, seeds, read_journal(journal.path))
             runner, took = None, (0.0, 0.0)
             # before a PASS a gate without a seal looks at the images again
-            looks = key is None and would_pass(plan, counted)
+            seen = key is not None and (counted.earlier is not None or not counted.earlier_batches)
+            looks = would_pass(plan, counted) and not seen
             if is_finished(plan, instruments, counted, written) and not looks:
                 progress.stage("nothing is left to do: no model is loaded")
             else:

@@ -21,6 +21,7 @@ def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str
     the policy's reason where it gives one; empty where none is."""
     found = [
         *_limits(policy),
+        *_sampler(policy),
         *_gate(policy),
         *_untrained(probes),
         *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(policy, use, probe)),
@@ -39,6 +40,16 @@ def looser(limit: str, before: float, after: float) -> bool | None:
 
 _Weaker = Iterator[tuple[str, str]]
 """(key in the policy, sentence)."""
+
+
+def _sampler(policy: Policy) -> _Weaker:
+    start, stop = policy.sampler.guidance_interval
+    if (start, stop) != (0.0, 1.0):
+        yield (
+            "sampler.guidance_interval",
+            f"images follow their prompt's guidance from {start:.0%} to {stop:.0%} of the way alone; the "
+            "default is all of it",
+        )
 
 
 def _limits(policy: Policy) -> _Weaker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -10,6 +10,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from auditor.policy.fields import Part, StrictModel, as_tuple
@@ -38,6 +39,12 @@ class Sampler(StrictModel):
         if value[0] >= value[1]:
             raise ValueError("guidance_interval begins before it ends: [0.2, 0.8], for instance")
         return value
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        if self.calls == self.steps:
+            raise ValueError("guidance_interval holds no whole step: no image would be guided; widen it")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

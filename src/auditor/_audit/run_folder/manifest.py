@@ -19,6 +19,7 @@ from auditor._process.machine import threads_now
 from auditor.errors import UsageError
 from auditor.plugin.planned import PlannedProbe
 from auditor.policy import Policy, as_read
+from auditor.policy.budget import SYNONYM_IMAGES
 from auditor.report import CheckpointFacts
 
 FORMAT = 2
@@ -164,8 +165,10 @@ def check_folder(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     ]
     if before.get("policy") != now["policy"] and earlier.get("policy") != manifest["policy"]:
         changed.append(_difference("policy", earlier.get("policy"), manifest["policy"]))
-    for key, value in manifest["policy"]["budget"].items():
-        drawn = earlier["policy"]["budget"].get(key)
+    usual = {"images_per_synonym": SYNONYM_IMAGES}  # left out of a policy's dump where it is usual
+    asked = usual | manifest["policy"]["budget"]
+    for key, value in asked.items():
+        drawn = (usual | earlier["policy"]["budget"]).get(key)
         if value is not None and (drawn is None or value < drawn):
             changed.append(f"budget.{key} fell: {drawn} → {value}")
     if changed:
