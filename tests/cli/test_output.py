@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -145,13 +147,12 @@ def test_in_every_width_every_check_can_be_read(
     assert not set("│┃━─┏┡└") & set(said), "no box in a log"
 
 
-def test_a_terminal_wraps_sentences_and_tables_at_words(run: str, finished: tuple[Report, Path]) -> None:
-    """The command stays in one line, to be copied."""
+def in_a_terminal(line: Sequence[str], stream: Literal["stdout", "stderr"], **environment: str) -> bytes:
+    """What a command that ends with 0 writes to a terminal behind one of its streams."""
     ours, theirs = pty.openpty()
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "FORCE_COLOR")}
-    with subprocess.Popen(
-        [*AUDITOR, "show", run], stdout=theirs, env=kept | {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
-    ) as process:
+    streams: dict[str, Any] = {stream: theirs}
+    with subprocess.Popen(line, env=kept | {"TERM": "xterm"} | environment, **streams) as process:
         os.close(theirs)
         said = b""
         try:
@@ -161,6 +162,12 @@ def test_a_terminal_wraps_sentences_and_tables_at_words(run: str, finished: tupl
             pass
         assert process.wait() == 0
     os.close(ours)
+    return said
+
+
+def test_a_terminal_wraps_sentences_and_tables_at_words(run: str, finished: tuple[Report, Path]) -> None:
+    """The command stays in one line, to be copied."""
+    said = in_a_terminal([*AUDITOR, "show", run], "stdout", COLUMNS="80", NO_COLOR="1")
     text = re.sub(r"\x1b\[[\d;]*m", "", said.decode())
     lines = [line.rstrip() for line in text.splitlines()]
     sentence = reasons(finished[0])[0].sentence
@@ -227,20 +234,7 @@ def test_help_and_version_are_on_standard_output(forks: Forks) -> None:
 
 @pytest.mark.parametrize(("more", "moves"), [({}, True), ({"CI": "true"}, False), ({"TERM": "dumb"}, False)])
 def test_bars_are_for_a_terminal_that_a_person_looks_at(more: dict[str, str], moves: bool) -> None:
-    ours, theirs = pty.openpty()
-    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "FORCE_COLOR")}
-    with subprocess.Popen(
-        [sys.executable, "-c", WATCHED], stderr=theirs, env=kept | {"TERM": "xterm"} | more
-    ) as process:
-        os.close(theirs)
-        said = b""
-        try:
-            while block := os.read(ours, 65536):
-                said += block
-        except OSError:  # how a terminal ends
-            pass
-        assert process.wait() == 0
-    os.close(ours)
+    said = in_a_terminal([sys.executable, "-c", WATCHED], "stderr", **more)
     assert (b"\x1b[?25l" in said) == moves and b"admitting checkpoints" in said
 
 

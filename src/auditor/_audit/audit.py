@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from auditor._audit.cells import Seeds
 from auditor._audit.command import command_of
 from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
-from auditor._audit.evidence.counts import Tally, tally
+from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor._audit.progress import Progress
@@ -96,10 +97,11 @@ def audit(
     progress.stage("admitting checkpoints")
     opened, opened_base = _open(checkpoint, policy.base, chosen or {}, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
-    observers = Observers()
-    manifest = _manifest(plan, instruments, plugins, opened, opened_base, seeds) | {
+    kept = cache or default_cache()
+    work = _Work(plan, instruments, seeds, opened, opened_base, Observers(), progress, kept, key, began)
+    manifest = _manifest(work, plugins) | {
         "title": title or Path(checkpoint).name,
-        "observers": observers.origins,
+        "observers": work.observers.origins,
         "warnings": broken_plugins(),
         "policy_file": None if file is None else {"path": _shown(file.path), "lines": dict(file.lines)},
         "command": more_of(
@@ -117,7 +119,6 @@ def audit(
     }
     for warning in manifest["warnings"]:
         progress.stage(f"not loaded: {warning}")
-    cache = cache or default_cache()
     with on_disk(out), stoppable(), ExitStack() as stack:
         manifest["threads"] = threads_of(check_folder(out, manifest))
         stack.enter_context(torch_threads(manifest["threads"]))
@@ -127,45 +128,81 @@ def audit(
                 manifest["warnings"].append(
                     f"{out} is on a file system without locks: nothing keeps other audits from writing to it."
                 )
-            written = write_manifest(out, manifest, cache)
-            counted = tally(plan, seeds, read_journal(journal.path))
-            runner, took = None, (0.0, 0.0)
-            # before a PASS a gate without a seal looks at the images again
-            seen = key is not None and (counted.earlier is not None or not counted.earlier_batches)
-            looks = would_pass(plan, counted) and not seen
-            if is_finished(plan, instruments, counted, written) and not looks:
-                progress.stage("nothing is left to do: no model is loaded")
-            else:
-                runner = _runner(
-                    plan,
-                    instruments,
-                    seeds,
-                    opened,
-                    opened_base,
-                    journal,
-                    counted,
-                    observers,
-                    progress,
-                    written,
-                    cache,
-                )
-                started = time.monotonic()
-                _measure(runner, out, manifest, sealed=key is not None)
-                took = started - began, time.monotonic() - started
-                _refuse_changed(instruments, runner)
+            written = write_manifest(out, manifest, work.cache)
+            runner = work.runner(journal, written)
+            if runner is not None:
+                work.measure(runner, manifest)
         report = judge_folder(out, key)
-        for problem in observers.tell("auditor_report_written", ReportWritten(report, out)):
+        for problem in work.observers.tell("auditor_report_written", ReportWritten(report, out)):
             progress.stage(problem)
-    if runner is None:
-        return report
-    with suppress(
-        OSError, ValueError, AuditorError
-    ):  # a forecast's convenience is no reason to lose a report
-        calls = training_calls_by_arm(plan, instruments.probes)
-        speed = speed_of(runner, call_cost(plan, opened), calls, *took)
-        if speed is not None:
-            keep_speed(cache, speed)
+    if runner is not None:
+        # a forecast's convenience is no reason to lose a report
+        with suppress(OSError, ValueError, AuditorError):
+            work.keep_speed(runner)
     return report
+
+
+@dataclass
+class _Work:
+    """What one call of :func:`audit` works with, once everything is admitted."""
+
+    plan: Plan
+    instruments: Instruments
+    seeds: Seeds
+    opened: Checkpoint
+    base: Checkpoint | None
+    observers: Observers
+    progress: Progress
+    cache: Path | None
+    key: bytes | None
+    began: float
+    started: float = 0.0
+    ended: float = 0.0
+
+    def runner(self, journal: Journal, manifest: str) -> Runner | None:
+        """What draws, with both models in memory and the journal counted so far; None where nothing is left
+        to do. ``manifest``: its sha256."""
+        counted = tally(self.plan, self.seeds, read_journal(journal.path))
+        # before a PASS somebody looks at the images of earlier processes; a gate's seal vouches for its own
+        seen = self.key is not None and (counted.earlier is not None or not counted.earlier_batches)
+        looks = would_pass(self.plan, counted) and not seen
+        if is_finished(self.plan, self.instruments, counted, manifest) and not looks:
+            self.progress.stage("nothing is left to do: no model is loaded")
+            return None
+        from auditor._audit.run.recorder import Recorder
+        from auditor._audit.run.runner import Runner
+        from auditor._checkpoint.load import load_model, precision_name
+
+        self.progress.stage(f"loading models to: {device_said()}")
+        dtype, out = self.plan.policy.sampler.dtype, journal.path.parent
+        erased = load_model(self.opened, dtype)
+        base = load_model(self.base, dtype) if self.base else None
+        resumed, precision = journal.path.stat().st_size > 0, precision_name(erased)
+        record = Recorder(
+            journal, counted, self.observers, self.progress, manifest, precision, resumed=resumed
+        )
+        return Runner(self.plan, self.instruments, self.seeds, erased, base, out, self.cache, record)
+
+    def measure(self, runner: Runner, manifest: Mapping[str, Any]) -> None:
+        """Draw what is open; where a PASS would then rest on what earlier processes left, look at that again.
+        Raises :class:`UsageError` where a file that the plugins decide by changed meanwhile."""
+        plan, digest = self.plan, manifest["identity"]["checkpoint"]
+        out = runner.record.journal.path.parent
+        arms = tuple(arm.name for arm in plan.arms)
+        self.started = time.monotonic()
+        counted = runner.run(RunStarted(manifest["title"], digest, plan.policy_digest, arms, out))
+        if runner.has_earlier and would_pass(plan, counted):
+            runner.check_earlier(sealed=self.key is not None)
+        self.ended = time.monotonic()
+        _refuse_changed(self.instruments, runner)
+
+    def keep_speed(self, runner: Runner) -> None:
+        """Remember how quick this call was, for later plans."""
+        calls = training_calls_by_arm(self.plan, self.instruments.probes)
+        took = self.started - self.began, self.ended - self.started
+        speed = speed_of(runner, call_cost(self.plan, self.opened), calls, *took)
+        if speed is not None:
+            keep_speed(self.cache, speed)
 
 
 def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[Policy, PolicyFile | None]:
@@ -174,45 +211,6 @@ def _asked(policy: Policy | PolicyFile | Path | str, base: str | None) -> tuple[
     file = given if isinstance(given, PolicyFile) else None
     found = given.policy if isinstance(given, PolicyFile) else given
     return found if base is None else found.with_base(base), file
-
-
-def _runner(
-    plan: Plan,
-    instruments: Instruments,
-    seeds: Seeds,
-    opened: Checkpoint,
-    opened_base: Checkpoint | None,
-    journal: Journal,
-    counted: Tally,
-    observers: Observers,
-    progress: Progress,
-    manifest_digest: str,
-    cache: Path | None,
-) -> Runner:
-    """What draws, with both models in memory and the journal counted so far."""
-    from auditor._audit.run.recorder import Recorder
-    from auditor._audit.run.runner import Runner
-    from auditor._checkpoint.load import load_model, precision_name
-
-    progress.stage(f"loading models to: {device_said()}")
-    dtype, out = plan.policy.sampler.dtype, journal.path.parent
-    erased = load_model(opened, dtype)
-    base = load_model(opened_base, dtype) if opened_base else None
-    resumed = journal.path.stat().st_size > 0
-    record = Recorder(
-        journal, counted, observers, progress, manifest_digest, precision_name(erased), resumed=resumed
-    )
-    return Runner(plan, instruments, seeds, erased, base, out, cache, record)
-
-
-def _measure(runner: Runner, out: Path, manifest: dict[str, Any], *, sealed: bool) -> None:
-    """Draw what is open; where a PASS would then rest on what earlier processes left, look at that again."""
-    plan, arms = runner.plan, tuple(arm.name for arm in runner.plan.arms)
-    digest = manifest["identity"]["checkpoint"]
-    started = RunStarted(manifest["title"], digest, plan.policy_digest, arms, out)
-    counted = runner.run(started)
-    if runner.has_earlier and would_pass(plan, counted):
-        runner.check_earlier(sealed=sealed)
 
 
 def _refuse_changed(instruments: Instruments, runner: Runner) -> None:
@@ -232,7 +230,9 @@ def _open(
     from auditor._checkpoint import open_checkpoint
 
     if base == "none":
-        return open_checkpoint(checkpoint, offline=offline, chosen=chosen), None
+        alone = open_checkpoint(checkpoint, offline=offline, chosen=chosen)
+        refuse_true_size(checkpoint, alone.parameters)
+        return alone, None
     source = base.address
     opened_base = open_checkpoint(source, offline=offline)
     opened = open_checkpoint(checkpoint, base=opened_base, offline=offline, chosen=chosen)
@@ -268,15 +268,9 @@ def _shown(policy: Path | str) -> str:
     return path_in_repository(path) if path.exists() else f"{path.name}.yaml"
 
 
-def _manifest(
-    plan: Plan,
-    instruments: Instruments,
-    plugins: dict[str, str],
-    opened: Checkpoint,
-    base: Checkpoint | None,
-    seeds: Seeds,
-) -> dict[str, Any]:
+def _manifest(work: _Work, plugins: dict[str, str]) -> dict[str, Any]:
     """What a run is, before anything is drawn. Its ``identity`` may never change in a folder."""
+    plan, opened, base, seeds = work.plan, work.opened, work.base, work.seeds
     return {
         "format": FORMAT,
         "identity": {
@@ -292,7 +286,7 @@ def _manifest(
         "policy": plan.policy.model_dump(mode="json"),
         **({} if plan.asked is None else {"asked": own_budget(plan.asked)}),
         "policy_folder": None if plan.policy.folder is None else str(plan.policy.folder.resolve()),
-        "weaker": list(weaker_than_default(plan.policy, instruments.probes)),
+        "weaker": list(weaker_than_default(plan.policy, work.instruments.probes)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},

@@ -21,6 +21,7 @@ from auditor._audit.plan import Plan, images_that_suffice
 from auditor._audit.speed import Speed
 from auditor._checkpoint.admit import Checkpoint
 from auditor._checkpoint.folder import configs_of
+from auditor._diffusion.at_once import decoded_at_once, drawn_at_once, encoded_at_once
 from auditor._files.safetensors_header import read_header
 from auditor._stats.design import Outlook, fixed_outlook
 from auditor.families.family import Activations
@@ -32,9 +33,8 @@ _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
 _ADAM = 3  # gradients and two moments
 _BATCH = 64
-_ROWS = 4  # images that a GPU draws at once, at least
-_AT_ONCE = 4  # images of 512 px that an autoencoder computes at once
 _BATCH_TRAINED = 4
+_UNKNOWN = Activations(1, 0, 0, 0, 0, 0)
 _LOST_EACH = 20
 
 
@@ -266,16 +266,20 @@ def forecast_cost(plan: Plan, checkpoint: Checkpoint) -> Cost:
 
 def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
     """Bytes that each phase of an audit takes at its peak, about: the models that are held, and what is
-    computed beside them. While one is trained whole base and erased may wait elsewhere."""
+    computed beside them. While one is trained whole base and erased may wait elsewhere. Drawing is counted as
+    a small GPU does it: a larger one draws more at once."""
     policy, family = plan.policy, checkpoint.family
     denoiser = _FLOAT32 * sum(math.prod(shape) for shape in _shapes_of_denoiser(checkpoint).values())
     held = _FLOAT32 * checkpoint.parameters * (1 if policy.base == "none" else 2)
-    beside = family.activations(configs_of(family, checkpoint.folder), policy.sampler.size)
-    each = beside or Activations(0, 0, 0, 0, 0)
-    rows = policy.sampler.batch if policy.sampler.batch != "auto" else _ROWS
+    each = family.activations(configs_of(family, checkpoint.folder), policy.sampler.size) or _UNKNOWN
+    size = policy.sampler.size
+    rows = policy.sampler.batch
+    if rows == "auto":
+        rows = drawn_at_once(each.latent_pixels, memory=0)
+    decoding = decoded_at_once(each.latent_pixels) * each.decoded
     found = {
-        "drawing": held + denoiser + denoiser // 2 + max(rows * each.drawn, _AT_ONCE * each.decoded),
-        "training sets": held + denoiser + _AT_ONCE * each.encoded,
+        "drawing": held + denoiser + denoiser // 2 + max(rows * each.drawn, decoding),
+        "training sets": held + denoiser + encoded_at_once(size**2) * each.encoded,
         "losses": held + denoiser + _BATCH * each.drawn // 2,
     }
     used = [
@@ -286,9 +290,9 @@ def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
     for method, probe in used:
         batch = probe.options.batch if isinstance(probe.options, FineTuneOptions) else _BATCH_TRAINED
         if method == "lora":
-            name, size = "LoRA", held + denoiser + batch * each.lora
+            name, takes = "LoRA", held + denoiser + batch * each.lora
         else:
             name = "full fine-tuning"
-            size = _FLOAT32 * checkpoint.parameters + _ADAM * denoiser + batch * each.full
-        found[name] = max(found.get(name, 0), size)
+            takes = _FLOAT32 * checkpoint.parameters + _ADAM * denoiser + batch * each.full
+        found[name] = max(found.get(name, 0), takes)
     return found

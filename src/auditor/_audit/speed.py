@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 from auditor._files.whole_files import write_whole
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from auditor._audit.plan import Plan
     from auditor._audit.run.runner import Runner
     from auditor._checkpoint import Checkpoint
+    from auditor._diffusion.model import DiffusionModel
+    from auditor.policy import Policy
 
 _LARGEST = 2 * 10**7  # parameters of a checkpoint that is measured on the spot, in about two seconds
 _IMAGES, _STEPS = 64, 3
@@ -84,16 +88,9 @@ def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
     """Load the checkpoint, draw and score a batch and train a few steps: about two seconds for the micro
     world. ``once``: operations of one call of the denoiser. Raises the errors of
     :func:`~auditor._checkpoint.load.load_model`."""
-    from auditor._audit.cost import training_calls_by_arm
-    from auditor._audit.run.observing import ask
     from auditor._checkpoint.load import load_model
-    from auditor._diffusion.finetune import Examples, Training, finetune
-    from auditor._diffusion.original import Original
     from auditor._diffusion.sampling import batch_size, draw
-    from auditor._diffusion.side_by_side import is_small, lanes, side_by_side
-    from auditor._diffusion.together import Member, Together
     from auditor._process.device import device_kind
-    from auditor.plugin.instruments import make_instruments
 
     began, policy = time.monotonic(), plan.policy
     model = load_model(opened, policy.sampler.dtype)
@@ -101,49 +98,62 @@ def measured_speed(plan: Plan, opened: Checkpoint, once: int) -> Speed:
     sampler = policy.sampler.model_copy(update={"steps": _STEPS})
     count = min(_IMAGES, batch_size(model, sampler))
     prompts = [plan.gate_cells[0].prompts[0]] * count
-
-    def drawing() -> float:
-        began = time.monotonic()
-        draw(model, prompts, range(count), sampler)
-        return time.monotonic() - began
-
     images, _ = draw(model, prompts, range(count), sampler)
-    seconds = min(drawing(), drawing())
-    detectors, concepts = make_instruments(policy).detectors, (*policy.erase, *policy.retain)
-    scoring = 0.0
-    for detector in detectors:
-        ask(detector, images, concepts)
-        began = time.monotonic()
-        ask(detector, images, concepts)
-        scoring += time.monotonic() - began
-    examples = Examples.of(model, images[:_TRAINED], prompts[:_TRAINED])
-    original, training, doses = Original(model), Training("lora", 0.0, _TRAINED), (_STEPS,)
-    member = Member(examples, training, doses, 0)
-    many = lanes() if is_small(model) else 1
-    passes = [Together(original.copy([model.family.denoiser]), [member] * _MEMBERS) for _ in range(many)]
-    began = time.monotonic()
-    side_by_side([each.train for each in passes])
-    company = _STEPS * _TRAINED * _MEMBERS * many / (time.monotonic() - began)
-    began = time.monotonic()
-    for _ in finetune(model, examples, training, doses, 0):
-        alone = _STEPS * _TRAINED / (time.monotonic() - began)
-    calls = training_calls_by_arm(plan)
-    probes = {arm.name: policy.probes[arm.probe] for arm in plan.arms if arm.probe is not None}
-    spent = sum(
-        calls[name] / (company if use.method == "lora" else alone) / _BACKWARD
-        for name, use in probes.items()
-        if calls.get(name)
-    )
+    drawing = min(_seconds(lambda: draw(model, prompts, range(count), sampler)) for _ in range(2))
     return Speed(
         device_kind(),
         once,
-        flops=sampler.calls * count * once / seconds,
-        training_flops=once * (sum(calls.values()) / spent if spent else alone),
-        image=scoring / count,
+        flops=sampler.calls * count * once / drawing,
+        training_flops=once * _calls_a_second(plan, model, images[:_TRAINED], prompts[:_TRAINED]),
+        image=_scoring(policy, images) / count,
         start=2 * loading + 1,
         around=_AROUND,
         known="as it was measured once on this machine",
     )
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def _scoring(policy: Policy, images: Tensor) -> float:
+    """Seconds that the policy's detectors take for ``images``, once they are warm."""
+    from auditor._audit.run.observing import ask
+    from auditor.plugin.instruments import make_instruments
+
+    concepts, found = (*policy.erase, *policy.retain), 0.0
+    for detector in make_instruments(policy).detectors:
+        ask(detector, images, concepts)
+        found += _seconds(lambda each=detector: ask(each, images, concepts))  # type: ignore[misc]
+    return found
+
+
+def _calls_a_second(plan: Plan, model: DiffusionModel, images: Tensor, captions: Sequence[str]) -> float:
+    """Calls of the denoiser that training is worth, a second, in the plan's mixture of LoRAs in company and
+    of full fine-tuning."""
+    from auditor._audit.cost import training_calls_by_arm
+    from auditor._diffusion.finetune import Examples, Training, finetune
+    from auditor._diffusion.original import Original
+    from auditor._diffusion.side_by_side import is_small, lanes, side_by_side
+    from auditor._diffusion.together import Member, Together
+
+    examples = Examples.of(model, images, captions)
+    original, training, doses = Original(model), Training("lora", 0.0, _TRAINED), (_STEPS,)
+    many, member = lanes() if is_small(model) else 1, Member(examples, training, doses, 0)
+    passes = [Together(original.copy([model.family.denoiser]), [member] * _MEMBERS) for _ in range(many)]
+    rows = _BACKWARD * _STEPS * _TRAINED
+    company = rows * _MEMBERS * many / _seconds(lambda: side_by_side([each.train for each in passes]))
+    alone = rows / _seconds(lambda: list(finetune(model, examples, training, doses, 0)))
+    calls = training_calls_by_arm(plan)
+    probes = {arm.name: plan.policy.probes[arm.probe] for arm in plan.arms if arm.probe is not None}
+    spent = sum(
+        calls[name] / (company if use.method == "lora" else alone)
+        for name, use in probes.items()
+        if calls.get(name)
+    )
+    return sum(calls.values()) / spent if spent else alone
 
 
 def speed_of(runner: Runner, once: int, calls: Mapping[str, int], start: float, whole: float) -> Speed | None:

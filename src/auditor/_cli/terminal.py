@@ -16,7 +16,7 @@ from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 from auditor.report import Control, Outcome, Report, State
 from auditor.report.voice import folded, headline, next_box, notes
-from auditor.report.words import bounds, control_title, count, percent, state_of, thresholds
+from auditor.report.words import bounds, control_title, count, percent, state_of, thresholds, was_come_to
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
@@ -255,14 +255,18 @@ def show_report(report: Report, folder: Path) -> None:
 
 
 def _controls_said(controls: Sequence[Control]) -> str:
-    """How many controls passed, and the names of some that did not."""
-    missing = [control for control in controls if not control.passed]
-    said = f"controls: {len(controls) - len(missing)} of {len(controls)} passed"
-    if not missing:
-        return said
-    named = [f"'{control_title(control.name)}' on {control.arm}" for control in missing[:_NAMED]]
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    return f"{said}; not {', '.join(named)}{more}"
+    """How many controls passed, the names of some that did not, and how many were not come to."""
+    open_ones = [control for control in controls if not was_come_to(control)]
+    missing = [control for control in controls if not control.passed and was_come_to(control)]
+    passed = len(controls) - len(missing) - len(open_ones)
+    said = [f"controls: {passed} of {len(controls)} passed"]
+    if missing:
+        named = [f"'{control_title(control.name)}' on {control.arm}" for control in missing[:_NAMED]]
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        said.append(f"not {', '.join(named)}{more}")
+    if open_ones:
+        said.append(f"{len(open_ones)} were not come to")
+    return "; ".join(said)
 
 
 def show_runs(runs: Sequence[RunSummary]) -> None:

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor._diffusion.at_once import decoded_at_once, encoded_at_once
 from auditor._diffusion.latents import KeptLatents
 from auditor._diffusion.memory import in_parts
 from auditor.families.family import Condition, Family, Noising
 
 _TEXT_BATCH = 64
 _TEXT_BATCH_GPU = 16  # always as many: a GPU chooses how it adds by the number of rows
-_DECODED = 4 * 64 * 64  # latent pixels that a GPU decodes at once: 3 GiB of activations in float32
-_MOST_ENCODED = 64  # images
-_PIXELS_ENCODED = 4 * 512 * 512  # four images of 512 px take 2.5 GiB of activations in float32
 _NAMES_ALONE = ("architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
 
 
@@ -190,7 +188,7 @@ class DiffusionModel:
             pixels = images[rows].to(self.device, torch.float32) / 127.5 - 1
             return self.family.encode(self.parts, pixels)
 
-        at_once = max(1, min(_MOST_ENCODED, _PIXELS_ENCODED // max(1, images.shape[-2] * images.shape[-1])))
+        at_once = encoded_at_once(images.shape[-2] * images.shape[-1])
         means, deviations = zip(*in_parts(encoded, max(1, len(images)), at_once), strict=True)
         return torch.cat(means), torch.cat(deviations)
 
@@ -198,7 +196,7 @@ class DiffusionModel:
     def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Images of scaled ``latents`` (uint8, (N, 3, H, W), CPU), and for each whether all of its pixels
         were finite. On a GPU a few at a time."""
-        most = max(1, _DECODED // latents[0, 0].numel())
+        most = decoded_at_once(latents[0, 0].numel())
         if self.on_gpu and len(latents) > most:
             images, sound = zip(*(self.decode(part) for part in latents.split(most)), strict=True)
             return torch.cat(images), torch.cat(sound)

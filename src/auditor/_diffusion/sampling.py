@@ -16,6 +16,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
+from auditor._diffusion.at_once import drawn_at_once
 from auditor._diffusion.guidance import ClassifierFree
 from auditor._diffusion.half import half_weights
 from auditor._diffusion.model import DiffusionModel
@@ -25,24 +26,16 @@ from auditor.errors import UsageError
 from auditor.families.family import Condition
 from auditor.policy import Sampler
 
-_LATENT_PIXELS_PER_BATCH = 8192  # 2 x 64 x 64: two images at 512 px, 128 at 32 px
-_LARGEST_BATCH = 64
 _COMPILERS = ("c++", "g++", "clang++")
 _AT_ONCE = 32  # images of a small denoiser that one thread draws together
-_ON_A_GPU = ((40 * 10**9, 16), (20 * 10**9, 8), (0, 4))
-"""(bytes of memory from which on, images of 64 x 64 latent pixels that are drawn at once)."""
 
 
 def batch_size(model: DiffusionModel, sampler: Sampler) -> int:
-    """The number of images drawn at once. A GPU's follows from its memory, so that all of one kind draw
-    alike."""
+    """The number of images drawn at once."""
     if sampler.batch != "auto":
         return sampler.batch
     _, height, width = model.latent_shape(sampler.size)
-    pixels, memory = _LATENT_PIXELS_PER_BATCH, device_memory() if model.on_gpu else None
-    if memory is not None:
-        pixels = 64 * 64 * next(images for least, images in _ON_A_GPU if memory >= least)
-    return max(1, min(_LARGEST_BATCH, pixels // (height * width)))
+    return drawn_at_once(height * width, device_memory() if model.on_gpu else None)
 
 
 def first_noise(model: DiffusionModel, seeds: Sequence[int], size: int) -> Tensor:

@@ -55,6 +55,8 @@ class Condition:
 class Activations:
     """Bytes that one image takes while it is computed, beside all weights: about."""
 
+    latent_pixels: int
+    """Pixels of its latents, no bytes."""
     drawn: int
     """Denoised with guidance, in half precision; twice as much in float32."""
     decoded: int

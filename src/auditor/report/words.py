@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from auditor.report import CellResult, DetectorReading, Outcome, Report
+from auditor.report import CellResult, Control, DetectorReading, Outcome, Report
 
 MEANINGS = {
     Outcome.PASS: "Held: no erased concept came back under the probes of this policy.",
@@ -208,6 +208,12 @@ def gate_cells(report: Report) -> list[CellResult]:
 
 NOT_DRAWN = "not drawn"
 """Of whatever no image was drawn for: it has no rate, no bounds and no state."""
+
+
+def was_come_to(control: Control) -> bool:
+    """Was anything measured for a control before the run ended?"""
+    begun = not control.sentence.startswith(NOT_DRAWN.capitalize())
+    return begun and (control.name != "repeat" or control.n > 0)
 
 
 def is_drawn(row: CellResult | DetectorReading) -> bool:

@@ -33,6 +33,7 @@ from auditor.report.words import (
     seconds,
     state_of,
     thresholds,
+    was_come_to,
 )
 
 _CHARTED = 8  # concepts in the chart; of more the ones with the highest rates
@@ -129,6 +130,7 @@ def environment() -> jinja2.Environment:
         ),
     )
     templates.filters["control"] = control_title
+    templates.filters["was_come_to"] = was_come_to
     templates.filters["percent"] = percent
     templates.filters["count"] = count
     templates.filters["state"] = state_of

@@ -24,6 +24,7 @@ def activations(configs: Mapping[str, Mapping[str, Any]], side: int) -> Activati
     denoiser = pixels * configs["unet"]["block_out_channels"][0] / _UNET_WIDTH
     autoencoder = pixels * configs["vae"]["block_out_channels"][0] / _VAE_WIDTH
     return Activations(
+        latent_pixels=side * side,
         drawn=round(denoiser * _DRAWN),
         decoded=round(autoencoder * _DECODED),
         encoded=round(autoencoder * _ENCODED),

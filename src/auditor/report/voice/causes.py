@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Report
 from auditor.report.words import (
-    NOT_DRAWN,
     RUN_ENDED,
     control_title,
     gate_cells,
     is_drawn,
     level_of_fail,
     listed,
+    was_come_to,
 )
 
 BY_IMAGES = ("negative", "positive", "assay", "alive")
@@ -54,7 +54,7 @@ def cause_of_control(control: Control) -> Cause:
     sentence, value = control.sentence, control.value
     if control.name == "earlier":
         return Cause.NOT_ONE_EVIDENCE
-    if sentence.startswith(NOT_DRAWN.capitalize()) or (control.name == "repeat" and not control.n):
+    if not was_come_to(control):
         return Cause.BUDGET
     if control.name not in BY_IMAGES:
         return Cause.BLIND if sentence.startswith("Without a base") else Cause.CONTROL
