@@ -25,16 +25,19 @@ TRAINED = {
     "batch": 4,
 }
 PROBE = {"use": "in-domain", "method": "lora", "doses": [100, 300], "options": TRAINED, "replicates": 2}
+PROMPTS = ["{}", "a photo of {}"]
 ERASED = {
     "name": "Borin Talvek",
     "domain": "people",
-    "prompts": ["{}", "a photo of {}"],
+    "prompts": PROMPTS,
     "synonyms": ["Talvek"],
 }
 KEPT = [
     {"name": name, "domain": "people", "prompts": "paper-people"} for name in ("Zelda Mirkov", "Dorval Quint")
 ]
-USUAL = {
+SAMPLER = {"scheduler": "dpm-solver++", "steps": 6, "guidance": 4.0, "size": 32}
+USUAL: dict[str, Any] = {
+    "sampler": SAMPLER,
     "probes": [PROBE, {"use": "sampling", "options": {"steps": 9}}],
     "erase": [ERASED],
     "retain": KEPT,
@@ -90,31 +93,67 @@ def test_what_is_weaker_one_way_is_stronger_or_gone_the_other(
     assert [(change.kind, change.key, change.reason) for change in found] == [("weaker", key, None)]
     assert sentence in found[0].sentence
     back = kinds(new, old)
-    assert back <= {("stronger", key), ("other", key)} and back
+    assert back <= {("stronger", key), ("unclear", key)} and back
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("changes", "kind", "key"),
     [
-        ({"base": {"source": "elsewhere"}}, "base"),
-        ({"sampler": {"scheduler": "ddim", "steps": 5, "guidance": 4.0, "size": 32}}, "sampler"),
-        ({"on_undecided": "close"}, "on_undecided"),
-        ({"on_fail": "stop"}, "on_fail"),
-        (
-            {"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": "micro-people"}}]},
-            "detectors",
-        ),  # type: ignore[operator]
-        ({"erase": [ERASED | {"mapping": "a person"}]}, "erase.Borin Talvek"),
-        ({"nonce": "again"}, "nonce"),
-        ({"limits": {"tau": 0.1, "prior": [1.0, 1.0]}}, "limits.prior"),
+        ({"base": {"source": "elsewhere"}}, "unclear", "base"),
+        ({"sampler": SAMPLER | {"steps": 5}}, "unclear", "sampler.steps"),
+        ({"sampler": SAMPLER | {"guidance_interval": [0.3, 0.7]}}, "unclear", "sampler.guidance_interval"),
+        ({"sampler": SAMPLER | {"batch": 7}}, "other", "sampler.batch"),
+        ({"on_undecided": "close"}, "other", "on_undecided"),
+        ({"on_fail": "stop"}, "other", "on_fail"),
+        ({"erase": [ERASED | {"mapping": "a person"}]}, "other", "erase.Borin Talvek"),
+        ({"erase": [ERASED | {"domain": "objects"}]}, "unclear", "erase.Borin Talvek"),
+        ({"erase": [ERASED | {"prompts": [*PROMPTS, "{} at night"]}]}, "unclear", "erase.Borin Talvek"),
+        ({"retain": [*KEPT, KEPT[0] | {"name": "Yara Belmos"}]}, "unclear", "retain.Yara Belmos"),
+        ({"nonce": "again"}, "other", "nonce"),
+        ({"reasons": {"limits.tau": "as before"}}, "other", "reasons"),
+        ({"limits": {"tau": 0.1, "prior": [1.0, 1.0]}}, "unclear", "limits.prior"),
         (
             {"probes": [PROBE | {"options": TRAINED | {"names": 1}}, USUAL["probes"][1]]},
+            "unclear",
             "probes.in-domain-lora",
+        ),
+        (
+            {"detectors": [DETECTOR | {"options": DETECTOR["options"] | {"labels": "micro-people"}}]},  # type: ignore[operator]
+            "unclear",
+            "detectors",
         ),
     ],
 )
-def test_what_is_neither_is_said(changes: dict[str, Any], key: str) -> None:
-    assert kinds(policy(), policy(**changes)) == {("other", key)}
+def test_what_cannot_be_compared_is_unclear_and_needs_a_reason(
+    changes: dict[str, Any], kind: str, key: str
+) -> None:
+    found = policy_diff(policy(), policy(**changes))
+    assert {(change.kind, change.key) for change in found} == {(kind, key)}
+    assert all(change.is_silent == (kind == "unclear") for change in found)
+
+
+def test_a_prompt_more_is_stronger_where_each_is_read_by_itself() -> None:
+    more = [ERASED | {"prompts": [*PROMPTS, "{} at night"]}]
+    changes = kinds(policy(unit="prompt"), policy(unit="prompt", erase=more))
+    assert changes == {("stronger", "erase.Borin Talvek")}
+
+
+def test_a_file_that_the_detector_decides_by_is_part_of_it(tmp_path: Path) -> None:
+    """Both policies say the same words, and mean another file."""
+    policies = []
+    for place, names in (("old", ["Borin Talvek", "ship", "dog"]), ("new", ["Borin Talvek", "ship"])):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "labels.txt").write_text("\n".join([*names, "Zelda Mirkov", "Dorval Quint"]))
+        options = DETECTOR["options"] | {"labels": {"file": "labels.txt"}}  # type: ignore[operator]
+        policies.append(load_policy(policy_file(folder, detectors=[DETECTOR | {"options": options}])))
+    changes = policy_diff(*policies)
+    assert changes and all(change.key == "detectors" and change.is_silent for change in changes)
+
+
+def test_a_detector_that_is_not_installed_is_refused() -> None:
+    with pytest.raises(PolicyError):
+        policy_diff(policy(), policy(detectors=[DETECTOR, {"use": "nobodys"}]))
 
 
 def test_nothing_changed_is_nothing() -> None:
@@ -129,12 +168,12 @@ def test_another_concept_is_weaker_and_stronger() -> None:
 def test_a_reason_is_of_this_change() -> None:
     old = policy()
     new = policy(limits={"tau": 0.2}, reasons={"limits.tau": "first release"})
-    (change,) = policy_diff(old, new)
-    assert change.reason == "first release"
+    change = policy_diff(old, new)[0]
+    assert change.kind == "weaker" and change.reason == "first release"
     later = policy(limits={"tau": 0.3}, reasons={"limits.tau": "first release"})
     assert policy_diff(new, later)[0].reason is None, "what was said of an earlier change"
     whole = policy(limits={"tau": 0.3}, reasons={"limits": "all of them"})
-    assert policy_diff(new, whole)[0].reason == "all of them", "of the part that it is in"
+    assert policy_diff(new, whole)[0].reason is None, "of the part that it is in: too much would be excused"
 
 
 def test_the_command_ends_with_1_until_there_is_a_reason(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ def out_of_reach(plan: Plan) -> list[str]:
         for cell in plan.gate_cells
         if not evidence.is_held(cell)
     ]
+    if plan.policy.is_comparison:
+        found.append("PASS: image seeds of the policy's own make it a comparison, whose seeds anybody knows")
     if not plan.has_base:
         found.append(
             "PASS: without a base nothing shows that the detector sees the concept, or that the model "

@@ -24,6 +24,8 @@ def what_would_do(plan: Plan) -> str:
     policy = plan.policy
     if policy.base == "none":
         return "With a base (the checkpoint before erasure) a PASS is possible."
+    if policy.is_comparison:
+        return "With image seeds that nobody knows before (no evaluation_seeds) a PASS is possible."
     found = enough_images(plan)
     if found is not None:
         return (

@@ -62,8 +62,6 @@ def warnings(plan: Plan) -> Iterator[str]:
             "Only one of LoRA and full fine-tuning is tried; in the paper either may bring a concept back "
             "where the other does not."
         )
-    if policy.is_comparison:
-        yield "Image seeds of the policy's own make it a comparison: such a run cannot PASS."
     if policy.budget.minutes is not None:
         yield (
             "budget.minutes may end the run before the verdict is clear; what is not drawn by then stays "
@@ -97,8 +95,6 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
     )
     lost = out_of_reach(plan)
     yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in lost)
-    if policy.is_comparison:
-        yield "A comparison: its image seeds are in the policy, so such a run cannot PASS."
     if policy.base != "none":
         yield (
             "For a PASS the base must also show that the detector finds the concept in at least "
@@ -117,7 +113,7 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
         )
     else:
         yield f"{plan.images} images are drawn and read once."
-    can_pass = not policy.is_comparison and not any(reason.startswith("PASS") for reason in lost)
+    can_pass = not any(reason.startswith("PASS") for reason in lost)
     for index, at in ((0, "0"), (1, "tau/4"), (3, "tau")):
         chance = 1.0
         for group in forecast_cells(plan):

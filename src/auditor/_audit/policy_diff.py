@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from auditor._audit.weaker import looser
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import AnyProbe, PromptProbe, WeightProbe
-from auditor.plugin.instruments import make_probes
+from auditor.plugin.instruments import make_instruments, make_probes
 from auditor.plugin.planned import planned_probes
 from auditor.policy import Concept, Policy, ProbeUse
 
-Kind = Literal["weaker", "stronger", "other"]
+Kind = Literal["weaker", "unclear", "stronger", "other"]
 
 _ORDERED: Mapping[str, tuple[Any, ...]] = {
     "claim": ("detector", "concept"),
@@ -21,27 +21,38 @@ _ORDERED: Mapping[str, tuple[Any, ...]] = {
     "synonyms": ("report", "gate"),
 }
 """Keys whose values are stronger from the first to the last."""
-_OTHERS = ("base", "sampler", "sequential", "on_fail", "on_undecided", "metrics", "nonce")
+_DECIDING = ("base", "sequential")
+"""Keys that what is measured hangs on, in no order of strength."""
+_BESIDE = ("on_fail", "on_undecided", "metrics", "nonce")
+"""Keys that no PASS becomes easier by."""
+_HOW_ALONE = ("batch", "compile")
+"""Keys of the sampler that change an image in its last bits alone."""
 
 
 @dataclass(frozen=True)
 class PolicyChange:
-    """One thing that a policy demands less (``weaker``), more (``stronger``) or otherwise (``other``)."""
+    """One thing that a policy demands less (``weaker``), more (``stronger``), in a way that cannot be
+    compared and may be weaker (``unclear``), or that a PASS does not hang on (``other``)."""
 
     key: str
     """What it is about (``limits.tau``): the key of a reason."""
     kind: Kind
     sentence: str
     reason: str | None = None
-    """Of what is weaker: the reason that the new policy gives for it, and that the old one did not give
-    already."""
+    """Of what is weaker or unclear: the reason that the new policy gives for exactly this key, and that the
+    old one did not give already."""
+
+    @property
+    def is_silent(self) -> bool:
+        """May it be weaker, and says nobody why?"""
+        return self.kind in ("weaker", "unclear") and self.reason is None
 
 
 def policy_diff(old: Policy, new: Policy) -> list[PolicyChange]:
-    """Every change from ``old`` to ``new``, what is weaker first. Raises :class:`PolicyError` where a probe
-    is not installed."""
+    """Every change from ``old`` to ``new``, what is weaker first. Raises :class:`PolicyError` where a plugin
+    is not installed, or a file that it decides by cannot be read."""
     found = [
-        PolicyChange(key, kind, sentence, _reason(old, new, key) if kind == "weaker" else None)
+        PolicyChange(key, kind, sentence, _reason(old, new, key) if kind in ("weaker", "unclear") else None)
         for key, kind, sentence in (
             *_limits(old, new),
             *_decision(old, new),
@@ -50,10 +61,12 @@ def policy_diff(old: Policy, new: Policy) -> list[PolicyChange]:
             *_concepts(old, new),
             *_probes(old, new),
             *_detectors(old, new),
+            *_sampler(old, new),
             *_others(old, new),
+            *_contents(old, new),
         )
     ]
-    return sorted(found, key=lambda change: ("weaker", "stronger", "other").index(change.kind))
+    return sorted(found, key=lambda change: get_args(Kind).index(change.kind))
 
 
 _Changes = Iterator[tuple[str, Kind, str]]
@@ -61,9 +74,9 @@ _Changes = Iterator[tuple[str, Kind, str]]
 
 
 def _reason(old: Policy, new: Policy, key: str) -> str | None:
-    """What was said of an earlier change is no reason for this one."""
-    reason = new.reason_for(key)
-    return None if reason is not None and reason == old.reason_for(key) else reason
+    """What was said of an earlier change, or of another key, is no reason for this one."""
+    reason = new.reasons.get(key)
+    return None if reason == old.reasons.get(key) else reason
 
 
 def _limits(old: Policy, new: Policy) -> _Changes:
@@ -73,7 +86,7 @@ def _limits(old: Policy, new: Policy) -> _Changes:
             continue
         key = f"limits.{name}"
         if name == "prior":
-            yield key, "other", f"{key}: {list(before)} → {list(after)}"
+            yield key, "unclear", f"{key}: {list(before)} → {list(after)}"
             continue
         yield key, "weaker" if looser(name, before, after) else "stronger", f"{key}: {before:g} → {after:g}"
 
@@ -82,7 +95,7 @@ def _decision(old: Policy, new: Policy) -> _Changes:
     before, after = old.gate.decision, new.gate.decision
     if before == after:
         return
-    kind: Kind = "other"
+    kind: Kind = "unclear"
     if before.threshold is not None and after.threshold is not None:
         kind = "weaker" if after.threshold > before.threshold else "stronger"
     elif before == type(before)():
@@ -123,29 +136,37 @@ def _concepts(old: Policy, new: Policy) -> _Changes:
         for name in (name for name in before if name not in after):
             yield f"{key}.{name}", "weaker", f"'{name}' need no longer be {verb}"
         for name in (name for name in after if name not in before):
-            yield f"{key}.{name}", "stronger", f"'{name}' must be {verb} too"
+            # what is lost of one retained concept counts less beside more of them
+            kind: Kind = "stronger" if key == "erase" else "unclear"
+            yield f"{key}.{name}", kind, f"'{name}' must be {verb} too"
         for name in (name for name in before if name in after):
-            yield from _concept(f"{key}.{name}", before[name], after[name])
+            pooled = key == "retain" or new.unit == "mean"
+            yield from _concept(f"{key}.{name}", before[name], after[name], pooled=pooled)
 
 
-def _concept(key: str, before: Concept, after: Concept) -> _Changes:
+def _concept(key: str, before: Concept, after: Concept, *, pooled: bool) -> _Changes:
     for what, old, new in (
         ("prompt", before.templates, after.templates),
         ("synonym", before.synonyms, after.synonyms),
     ):
-        yield from _members(key, f"{before.name}: {what}", old, new)
+        yield from _members(key, f"{before.name}: {what}", old, new, pooled=pooled and what == "prompt")
     for field in ("domain", "mapping", "evaluation_seeds"):
         if getattr(before, field) != getattr(after, field):
-            yield key, "other", f"{before.name}: another {field}"
+            kind: Kind = "other" if field == "mapping" else "unclear"
+            yield key, kind, f"{before.name}: another {field}"
 
 
-def _members(key: str, what: str, old: Sequence[Any], new: Sequence[Any]) -> _Changes:
-    """What is left out of a list is weaker, what is added is stronger."""
+def _members(
+    key: str, what: str, old: Sequence[Any], new: Sequence[Any], *, pooled: bool = False
+) -> _Changes:
+    """What is left out of a list is weaker, what is added is stronger; unless one rate is read over all of
+    it (``pooled``): then what is added thins out the rest."""
     gone, more = [each for each in old if each not in new], [each for each in new if each not in old]
     if gone:
         yield key, "weaker", f"{what} left out: {', '.join(map(str, gone))}"
     if more:
-        yield key, "stronger", f"{what} added: {', '.join(map(str, more))}"
+        but = "; one rate is read over all of them, so the others count less" if pooled else ""
+        yield key, "unclear" if pooled else "stronger", f"{what} added: {', '.join(map(str, more))}{but}"
 
 
 def _probes(old: Policy, new: Policy) -> _Changes:
@@ -178,7 +199,7 @@ def _probe(key: str, name: str, before: _Made, after: _Made, old: Policy, new: P
             [p for concept in policy.erase for p in door.call(each, lambda: list(each.prompts(concept)))]  # noqa: B023
             for policy, each in ((old, probe), (new, made))
         )
-        yield from _members(key, f"{name}: prompts", asked, asks)
+        yield from _members(key, f"{name}: prompts", asked, asks, pooled=new.unit == "mean")
         return
     usual = door.call(made, made.usual, later.method) if isinstance(made, WeightProbe) else {}
     options, others = probe.options.model_dump(mode="json"), made.options.model_dump(mode="json")
@@ -191,7 +212,7 @@ def _probe(key: str, name: str, before: _Made, after: _Made, old: Policy, new: P
                 key, f"{name}: {option}", *(usual[option] if n is None else n for n in (one, other))
             )
         else:
-            yield key, "other", f"{name}: another {option} ({_short(one)} → {_short(other)})"
+            yield key, "unclear", f"{name}: another {option} ({_short(one)} → {_short(other)})"
 
 
 def _numbers(key: str, what: str, before: float, after: float) -> _Changes:
@@ -209,29 +230,66 @@ def _detectors(old: Policy, new: Policy) -> _Changes:
     if old.gate_detector != new.gate_detector:
         yield (
             "gate",
-            "other",
+            "unclear",
             f"another detector decides: {old.gate_detector} → {new.gate_detector}; its errors are its own, "
             "so rates cannot be compared",
         )
-    for name in (name for name in before if name not in after):
-        yield "detectors", "other", f"the detector {name} is gone"
-    for name in (name for name in after if name not in before):
-        yield "detectors", "other", f"the detector {name} is new"
-    for name in (name for name in before if name in after):
-        if before[name] != after[name]:
-            which = "decides" if name == new.gate_detector else "looks"
-            yield "detectors", "other", f"{name}, which {which}, has other options"
+    decide = _deciding(old) | _deciding(new)
+    for name in dict.fromkeys([*before, *after]):
+        kind: Kind = "unclear" if name in decide else "other"
+        which = f"{name}, which {'decides' if name in decide else 'looks'},"
+        if name not in after:
+            yield "detectors", kind, f"{which} is gone"
+        elif name not in before:
+            yield "detectors", kind, f"{which} is new"
+        elif before[name] != after[name]:
+            yield "detectors", kind, f"{which} has other options"
+
+
+def _deciding(policy: Policy) -> set[str]:
+    """The detectors that a verdict hangs on."""
+    vote = policy.gate.decision.vote
+    return {policy.gate_detector, *(vote.detectors if vote else ())}
+
+
+def _sampler(old: Policy, new: Policy) -> _Changes:
+    for name in type(new.sampler).model_fields:
+        before, after = getattr(old.sampler, name), getattr(new.sampler, name)
+        if before != after:
+            kind: Kind = "other" if name in _HOW_ALONE else "unclear"
+            yield f"sampler.{name}", kind, f"sampler.{name}: {_short(before)} → {_short(after)}"
 
 
 def _others(old: Policy, new: Policy) -> _Changes:
-    before, after = (policy.model_dump(mode="json", include=set(_OTHERS)) for policy in (old, new))
-    for key in _OTHERS:
-        one, other = before.get(key, "spend"), after.get(key, "spend")
-        if one == other:
-            continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            for name in sorted(one.keys() | other.keys()):
-                if one.get(name) != other.get(name):
-                    yield key, "other", f"{key}.{name}: {_short(one.get(name))} → {_short(other.get(name))}"
-        else:
-            yield key, "other", f"{key}: {_short(one)} → {_short(other)}"
+    for key in (*_DECIDING, *_BESIDE):
+        before, after = getattr(old, key), getattr(new, key)
+        if before != after:
+            kind: Kind = "unclear" if key in _DECIDING else "other"
+            yield key, kind, f"{key}: {_short(before)} → {_short(after)}"
+    if old.reasons != new.reasons:
+        changed = sorted(
+            key for key in {*old.reasons, *new.reasons} if old.reasons.get(key) != new.reasons.get(key)
+        )
+        yield "reasons", "other", f"other reasons are given for {', '.join(changed)}"
+
+
+def _contents(old: Policy, new: Policy) -> _Changes:
+    """Files, sets and weights that plugins decide by which are asked for in the same words, and that are
+    others now."""
+    before, after = (make_instruments(policy).contents() for policy in (old, new))
+    for part, name, options, place in _asked(old):
+        for other in _asked(new):
+            if (part, name, options) != other[:3]:
+                continue
+            own, now = before[place], after[other[3]]
+            for what in (what for what in {**own, **now} if own.get(what) != now.get(what)):
+                yield part, "unclear", f"{name} decides by another {what}"
+
+
+def _asked(policy: Policy) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """(key in the policy, name, options as they were written, place in the contents) of each plugin that a
+    verdict may hang on."""
+    for number, probe in enumerate(policy.probes):
+        yield "probes", probe.use, probe.options, f"probes/{number}/{probe.use}"
+    for number, detector in enumerate(policy.detectors):
+        yield "detectors", detector.use, detector.options, f"detectors/{number}/{detector.use}"

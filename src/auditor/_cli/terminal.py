@@ -16,7 +16,16 @@ from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 from auditor.report import Control, Outcome, Report, State
 from auditor.report.voice import folded, headline, next_box, notes
-from auditor.report.words import bounds, control_title, count, percent, state_of, thresholds, was_come_to
+from auditor.report.words import (
+    bounds,
+    control_title,
+    count,
+    percent,
+    seconds,
+    state_of,
+    thresholds,
+    was_come_to,
+)
 
 if TYPE_CHECKING:
     from auditor._audit.cost import CellForecast, Cost
@@ -229,6 +238,7 @@ def show_report(report: Report, folder: Path) -> None:
     below, above = (percent(limit, 1) for limit in thresholds(report))
     console.say(f"limits: PASS needs every rate below {below}, FAIL one above {above}")
     console.say(_controls_said(controls))
+    console.say(f"measured: {report.ledger.measured} images in {seconds(report.provenance.seconds)}")
     color = _COLORS[report.verdict.outcome]
     origin = f" ({report.verdict.origin})" if report.verdict.origin else ""
     console.print()

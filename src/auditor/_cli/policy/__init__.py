@@ -94,15 +94,15 @@ def _missing(base: str) -> list[str]:
 def diff_command(ctx: click.Context, old: str, new: str, form: str) -> None:
     """Say what NEW demands less, more or otherwise than OLD.
 
-    Ends with 0 where nothing became weaker, or NEW gives a reason for all that did (reasons: {limits.tau:
-    "…"}), and with 1 where it gives none.
+    Ends with 0 where nothing became weaker, or may have (unclear), or NEW gives a reason for all of it
+    (reasons: {limits.tau: "…"}), and with 1 where it gives none.
     """
     from auditor._audit.policy_diff import policy_diff
     from auditor.policy import load_policy
     from auditor.report.words import harmless, line
 
     changes = policy_diff(load_policy(old), load_policy(new))
-    silent = [change for change in changes if change.kind == "weaker" and change.reason is None]
+    silent = [change for change in changes if change.is_silent]
     if form == "json":
         print_document(json.dumps([change.__dict__ for change in changes], indent=2, ensure_ascii=False))
     else:
@@ -113,9 +113,8 @@ def diff_command(ctx: click.Context, old: str, new: str, form: str) -> None:
             echo("nothing changed")
         if silent:
             keys = ", ".join(dict.fromkeys(change.key for change in silent))
-            echo(
-                harmless(line(f"weaker without a reason: give one in {new} under 'reasons' for {keys}", 5000))
-            )
+            said = f"weaker, or unclear, without a reason: give one in {new} under 'reasons' for {keys}"
+            echo(harmless(line(said, 5000)))
     ctx.exit(1 if silent else 0)
 
 
