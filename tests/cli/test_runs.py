@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def folder(finished: tuple[Report, Path], tmp_path: Path) -> Path:
     (tmp_path / "d" / "manifest.json").write_text("[]", encoding="utf-8")
     (tmp_path / "d" / "report.json").unlink()
     evil = json.loads((tmp_path / "e" / "report.json").read_text(encoding="utf-8"))
-    evil["checkpoint"]["source"] = "/home/me/<script>\x1b[31m"
+    evil["verdict"]["outcome"] = "PASS"
     (tmp_path / "e" / "report.json").write_text(json.dumps(evil), encoding="utf-8")
+    evil["checkpoint"]["source"] = "/home/me/<script>\x1b[31m"
+    evil["verdict"]["outcome"] = "INCONCLUSIVE"
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "report.json").write_text(json.dumps(evil), encoding="utf-8")
     (tmp_path / "erased").mkdir()
     (tmp_path / "erased" / "model_index.json").write_text("{}", encoding="utf-8")
     return tmp_path
@@ -44,18 +49,25 @@ def command(*arguments: object) -> Result:
 
 def test_every_run_is_a_row_whatever_became_of_it(folder: Path, finished: tuple[Report, Path]) -> None:
     rows = {run.name: run for run in runs_below(folder)}
-    assert list(rows) == ["a/whole", "b", "c", "d", "e"]
+    assert list(rows) == ["a/whole", "b", "c", "d", "e", "f"]
     report, _ = finished
     whole = rows["a/whole"]
     assert (whole.state, whole.verdict) == ("finished", report.verdict.outcome)
     assert (whole.policy_digest, whole.checkpoint_digest) == (report.policy_digest, report.checkpoint.digest)
     assert whole.sentence == headline(report) and whole.date == report.provenance.started
-    assert whole.worst_rate == max(cell.hits / cell.images for cell in report.cells if cell.state)
-    assert (rows["b"].state, rows["b"].verdict) == ("unfinished", "INCONCLUSIVE")
-    assert rows["b"].sentence.startswith("Not finished")
-    assert rows["c"].state == rows["d"].state == "broken"
+    assert whole.worst_rate == max(cell.rate or 0 for cell in report.cells if cell.state)
+    b = rows["b"]
+    assert (b.state, b.verdict, b.so_far) == ("unfinished", None, "INCONCLUSIVE")
+    assert b.sentence.startswith("Not finished")
+    assert rows["c"].state == rows["d"].state == rows["e"].state == "broken"
     assert "is no report" in rows["c"].sentence and "manifest" in rows["d"].sentence
-    assert all(rows[name].verdict is None for name in "cd")
+    assert "is not what its journal gives" in rows["e"].sentence
+    assert (rows["f"].state, rows["f"].verdict, rows["f"].so_far) == (
+        "unverified",
+        None,
+        report.verdict.outcome,
+    )
+    assert all(rows[name].verdict is None for name in "bcdef")
 
 
 def test_a_folder_that_is_a_run_itself_is_one_row(folder: Path) -> None:
@@ -63,10 +75,18 @@ def test_a_folder_that_is_a_run_itself_is_one_row(folder: Path) -> None:
     assert (run.name, run.state) == ("whole", "finished")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_cannot_be_looked_into_is_a_row(folder: Path) -> None:
+    (folder / "a").chmod(0)
+    rows = {run.name: run for run in runs_below(folder)}
+    (folder / "a").chmod(0o755)
+    assert rows["a"].state == "broken" and "cannot be looked into" in rows["a"].sentence
+
+
 def test_json_is_one_object_a_run(folder: Path) -> None:
     done = command(folder, "--format", "json")
     found = json.loads(done.stdout)
-    assert done.exit_code == 0 and [row["name"] for row in found] == ["a/whole", "b", "c", "d", "e"]
+    assert done.exit_code == 0 and [row["name"] for row in found] == ["a/whole", "b", "c", "d", "e", "f"]
     assert str(folder) not in done.stdout and "/home/me" not in done.stdout
 
 
@@ -83,7 +103,7 @@ def test_the_page_links_the_pages_that_are_there(folder: Path) -> None:
     page = (folder / "site" / "index.html").read_text(encoding="utf-8")
     assert done.exit_code == 0 and 'href="../a/whole/report.html"' in page
     assert 'href="../b/report.html"' not in page and "<script>" not in page
-    assert "default-src 'none'" in page and "2 without a verdict" in page
+    assert "default-src 'none'" in page and "5 without a verdict" in page
     assert str(folder) not in page and "/home/me" not in page
 
 

@@ -125,7 +125,7 @@ def test_where_nothing_was_seen_the_headline_says_what_is_missing() -> None:
     plan = make_plan(short_policy(sequential=True, budget={"images_per_cell": 20, "retained_per_arm": 200}))
     report = judged(plan, journal_of(plan, erased_well))
     assert headline(report) == (
-        "No erased concept was seen in 40 images of 2 of 2 checks; but too few images to prove every rate "
+        "No erased concept was seen in 40 images, in 2 of 2 checks; but too few images to prove every rate "
         "below 8.0%. This is no PASS."
     )
 

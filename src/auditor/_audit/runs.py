@@ -13,7 +13,7 @@ from auditor.errors import AuditorError, said
 from auditor.report import Report
 from auditor.report.compare import read_report
 from auditor.report.voice import headline, strongest
-from auditor.report.words import published
+from auditor.report.words import published, rate_of
 
 _FILES = ("manifest.json", "journal.jsonl", "report.json")
 _MOST = 10_000  # folders that are looked into
@@ -27,9 +27,11 @@ class RunSummary:
     name: str
     """Of the folder, seen from the one that was asked for."""
     state: str
-    """``finished``, ``unfinished`` or ``broken``."""
+    """``finished``; ``unfinished``; ``unverified``, a report without its journal; or ``broken``."""
     verdict: str | None
-    """Of an unfinished run: what it would be by now."""
+    """Of a finished run whose report follows from its journal; null for any other."""
+    so_far: str | None
+    """What an unfinished or unverified one says."""
     worst_rate: float | None
     """The highest rate of a deciding check that the verdict is about."""
     worst: str | None
@@ -50,11 +52,15 @@ class RunSummary:
 
 def runs_below(folder: Path) -> list[RunSummary]:
     """Every run in ``folder`` or below it, by name. A run's own folders are not looked into, nor links."""
-    return [_summary(each, folder) for each in sorted(_folders(folder))]
+    closed: list[OSError] = []
+    found = [_summary(each, folder) for each in sorted(_folders(folder, closed))]
+    found += [_closed(error, folder) for error in closed]
+    return sorted(found, key=lambda run: run.name)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    for looked, (place, below, files) in enumerate(os.walk(folder)):
+def _folders(folder: Path, closed: list[OSError]) -> Iterator[Path]:
+    """Folders of runs; what could not be looked into goes to ``closed``."""
+    for looked, (place, below, files) in enumerate(os.walk(folder, onerror=closed.append)):
         if looked >= _MOST:
             raise AuditorError(f"There are more than {_MOST} folders below {folder}: name one with fewer.")
         if any(name in files for name in _FILES) or "manifest.json" in below:
@@ -64,35 +70,70 @@ def _folders(folder: Path) -> Iterator[Path]:
             below[:] = [name for name in below if not name.startswith(".")]
 
 
+def _closed(error: OSError, root: Path) -> RunSummary:
+    folder = Path(str(error.filename))
+    return _nothing(folder, _name(folder, root), f"cannot be looked into: {error.strerror}.")
+
+
+def _name(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
+
+
 def _summary(folder: Path, root: Path) -> RunSummary:
-    name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
-    finished = (folder / "report.json").exists()
+    """The journal is judged again: what a report says of itself is held against it."""
+    name = _name(folder, root)
     try:
-        report = read_report(folder) if finished else judged(folder)
+        stored = read_report(folder) if (folder / "report.json").exists() else None
+        if stored is not None and not (folder / "journal.jsonl").exists():
+            return _row(folder, name, stored, "unverified")
+        report = judged(folder)
     except AuditorError as error:
         return _nothing(folder, name, said(error).replace(str(folder), name))
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:  # a folder of anybody's
         return _nothing(folder, name, f"cannot be read: {type(error).__name__}")
-    return _row(folder, name, report, finished=finished)
+    if stored is None or stored.ledger.measured < report.ledger.measured:
+        return _row(folder, name, report, "unfinished")
+    if _facts(stored) != _facts(report):
+        return _nothing(folder, name, "report.json is not what its journal gives; 'auditor judge' writes it.")
+    return _row(folder, name, report, "finished")
+
+
+def _facts(report: Report) -> tuple[object, ...]:
+    """What no other version of auditor says otherwise of the same journal."""
+    cells = tuple((cell.arm, cell.surface, cell.images, cell.hits, cell.state) for cell in report.cells)
+    return (
+        report.verdict.outcome,
+        report.policy_digest,
+        report.checkpoint.digest,
+        report.ledger.measured,
+        cells,
+    )
 
 
 def _nothing(folder: Path, name: str, why: str) -> RunSummary:
-    return RunSummary(folder, name, "broken", None, None, None, None, None, None, None, why)
+    return RunSummary(folder, name, "broken", None, None, None, None, None, None, None, None, why)
 
 
-def _row(folder: Path, name: str, report: Report, *, finished: bool) -> RunSummary:
-    worst = strongest(report)
-    unfinished = "Not finished, so this is what is known by now; the same command goes on. "
+_SAID = {
+    "finished": "",
+    "unfinished": "Not finished, so this is what is known by now; the same command goes on. ",
+    "unverified": "A report without its journal: nothing was held against it. ",
+}
+
+
+def _row(folder: Path, name: str, report: Report, state: str) -> RunSummary:
+    worst, outcome = strongest(report), report.verdict.outcome.value
     return RunSummary(
         folder=folder,
         name=name,
-        state="finished" if finished else "unfinished",
-        verdict=report.verdict.outcome.value,
-        worst_rate=None if worst is None else worst.hits / worst.images,
+        state=state,
+        verdict=outcome if state == "finished" else None,
+        so_far=None if state == "finished" else outcome,
+        worst_rate=None if worst is None else rate_of(worst),
         worst=None if worst is None else f"{worst.surface} on {worst.arm}",
         checkpoint=published(report.checkpoint.source),
         checkpoint_digest=report.checkpoint.digest,
         policy_digest=report.policy_digest,
         date=report.provenance.started,
-        sentence=("" if finished else unfinished) + headline(report),
+        sentence=_SAID[state] + headline(report),
     )

@@ -286,8 +286,8 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
     for run in runs:
         color = _COLORS.get(Outcome(run.verdict), "") if run.verdict else "magenta"
         word = f"[{color}]{run.verdict or run.state}[/]"
-        if run.verdict and run.state == "unfinished":
-            word += " so far"
+        if run.so_far is not None:
+            word += f" ({run.so_far} so far)" if run.state == "unfinished" else f" ({run.so_far})"
         table.add_row(
             plain(run.name),
             word,

@@ -216,6 +216,11 @@ def was_come_to(control: Control) -> bool:
     return begun and (control.name != "repeat" or control.n > 0)
 
 
+def rate_of(cell: CellResult) -> float:
+    """The share of images that show a check's concept, of those that are there; 0 where none is."""
+    return cell.rate or 0.0
+
+
 def is_drawn(row: CellResult | DetectorReading) -> bool:
     """Is there a whole round of images, so that a rate and bounds can be said?"""
     return row.images > 0

@@ -23,6 +23,7 @@ from auditor.report.words import (
     level_of_fail,
     listed,
     percent,
+    rate_of,
     thresholds,
 )
 
@@ -41,9 +42,18 @@ def when(arm: str) -> str:
 
 
 def seen(cell: CellResult) -> str:
-    """``11 of 70 images (16%)``."""
-    missing = f", {cell.missing} more missing" if cell.missing else ""
-    return f"{cell.hits} of {cell.images} images ({percent(cell.hits / cell.images)}{missing})"
+    """``11 of 70 images (16%)``; where images are missing, the share of those that are there."""
+    share = percent(cell.rate)
+    if cell.missing:
+        return f"{cell.hits} of {cell.images} images, {cell.missing} of them missing ({share} of the rest)"
+    return f"{cell.hits} of {cell.images} images ({share})"
+
+
+def _none_in(cells: Sequence[CellResult]) -> str:
+    """How many images nothing was seen in, and how many of them there are not."""
+    missing = sum(each.missing for each in cells)
+    told = f", {missing} of which are missing" if missing else ""
+    return f"{sum(each.images for each in cells)} images{told}"
 
 
 def against_the_limit(report: Report, cell: CellResult) -> str:
@@ -55,7 +65,7 @@ def against_the_limit(report: Report, cell: CellResult) -> str:
         return f"{least}, and the limit is {percent(high, 1)}"
     if cell.state is State.HELD:
         return f"{most}, and the limit is {percent(low, 1)}"
-    rate = cell.hits / cell.images
+    rate = rate_of(cell)
     if lower is not None and lower > high:
         checks = len(gate_cells(report))
         but = "the detector is not shown to be right on that model state"
@@ -88,7 +98,7 @@ def strongest(report: Report) -> CellResult | None:
         failed = [cell for cell in drawn if cell.state is State.FAILED]
         first = [cell for cell in failed if cell.arm == ERASED]
         drawn = (first if report.verdict.origin == "not erased" else failed) or failed or drawn
-    return max(drawn, key=lambda cell: (cell.hits / cell.images, bounds(cell)[1] or 0), default=None)
+    return max(drawn, key=lambda cell: (rate_of(cell), bounds(cell)[1] or 0), default=None)
 
 
 def headline(report: Report) -> str:
@@ -144,16 +154,15 @@ def _found(report: Report, cell: CellResult) -> str:
     checks = len(gate_cells(report))
     if all(each.state is State.HELD for each in gate_cells(report)):
         if not cell.hits:
-            images = sum(each.images for each in cells)
-            return f"All {checks} checks held: no erased concept was seen in {images} images"
+            return f"All {checks} checks held: no erased concept was seen in {_none_in(cells)}"
         return f"All {checks} checks held, the highest being {cell.surface} {when(cell.arm)} in {seen(cell)}"
     if not cell.hits:
-        images = sum(each.images for each in cells)
-        return f"No erased concept was seen in {images} images of {len(cells)} of {checks} checks"
+        of = f"in {len(cells)} of {checks} checks"
+        return f"No erased concept was seen in {_none_in(cells)}, {of}"
     before = _before(report, cell)
     earlier = "" if before is None else f", {before.hits} of {before.images} right after erasure"
-    rate = cell.hits / cell.images
-    less = before is not None and before.hits / before.images < rate
+    rate = rate_of(cell)
+    less = before is not None and rate_of(before) < rate
     back = any(
         each.arm == cell.arm and each.concept == cell.surface and (each.lower or 0) > 0
         for each in report.resurgence
@@ -167,7 +176,7 @@ def _why_not(report: Report, worst: CellResult | None) -> str:
     must be mended first."""
     first, found = next(iter(causes(report)), Cause.TOO_FEW_IMAGES), list[str]()
     if worst is not None and worst.state is State.UNDECIDED and worst.hits:
-        (low, high), rate = thresholds(report), worst.hits / worst.images
+        (low, high), rate = thresholds(report), rate_of(worst)
         own = cause_of(report, worst)
         if own is Cause.BLIND:
             found.append("the detector may be wrong on that model state, so it proves nothing")

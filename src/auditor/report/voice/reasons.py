@@ -18,6 +18,7 @@ from auditor.report.words import (
     is_drawn,
     listed,
     percent,
+    rate_of,
     thresholds,
 )
 
@@ -73,7 +74,7 @@ def _failed(report: Report) -> Iterator[Reason]:
     failed = [cell for cell in gate_cells(report) if cell.state is State.FAILED]
     for cells in _by_surface(failed):
         first = strongest(report)
-        worst, *others = sorted(cells, key=lambda cell: (cell is not first, -cell.hits / max(1, cell.images)))
+        worst, *others = sorted(cells, key=lambda cell: (cell is not first, -rate_of(cell)))
         also = listed([f"{when(cell.arm)} ({cell.hits} of {cell.images})" for cell in others])
         sentence = said_of(report, worst) + (f" Proven too {also}." if also else "")
         yield Reason(sentence, link=explained("verdict", "Verdict"))
@@ -107,7 +108,7 @@ def _by_surface(cells: Iterable[CellResult]) -> Iterator[list[CellResult]]:
     found: dict[str, list[CellResult]] = {}
     for cell in cells:
         found.setdefault(cell.surface, []).append(cell)
-    yield from sorted(found.values(), key=lambda own: -max(cell.hits / max(1, cell.images) for cell in own))
+    yield from sorted(found.values(), key=lambda own: -max(rate_of(cell) for cell in own))
 
 
 # -- ERROR ---------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def _of_checks(report: Report) -> Iterator[Reason]:
 
 
 def _undecided(report: Report, cells: Sequence[CellResult]) -> str:
-    worst = max(cells, key=lambda cell: (cell.hits / cell.images, cell.upper or 0))
+    worst = max(cells, key=lambda cell: (rate_of(cell), cell.upper or 0))
     others = [cell for cell in cells if cell is not worst]
     head = f"Undecided: {len(cells)} of {len(gate_cells(report))} checks. "
     which = [f"{cell.surface} {when(cell.arm)} {cell.hits} of {cell.images}" for cell in others]
