@@ -26,6 +26,7 @@ from auditor.report.voice import (
     folded,
     headline,
     next_box,
+    notes,
     reasons,
     said_of,
     strongest,
@@ -47,6 +48,7 @@ from tests.conftest import (
     erased_well,
     journal_of,
     short_policy,
+    verdict_of,
 )
 
 ARM = "in-domain-lora"
@@ -357,11 +359,9 @@ def test_links_lead_to_headings_of_the_documentation(plan: Plan, tmp_path: Path)
     assert set(HELP.values()) == {f"{DOCS}/errors.html#{rule}" for rule in RULES}
     assert {page for page, _ in links} == {"verdict", "controls", "inconclusive", "errors"}
     written = {page: DOCUMENTATION / f"{page}.md" for page, _ in links}
-    assert written["verdict"].exists()
+    assert all(file.exists() for file in written.values())
     lost = [
-        f"{page}.md#{anchor}"
-        for page, anchor in links
-        if anchor and written[page].exists() and anchor not in anchors(written[page])
+        f"{page}.md#{anchor}" for page, anchor in links if anchor and anchor not in anchors(written[page])
     ]
     assert not lost
 
@@ -419,7 +419,8 @@ def test_a_command_is_published_without_places(plan: Plan, tmp_path: Path) -> No
     assert (
         published_command(command) == "auditor audit --policy p.yaml --component=unet=a.bin --out run erased"
     )
-    assert published_command("no 'command") == "no 'command"
+    for other in ("no 'command", "bash -c 'rm -r x'", "auditor fetch x", "curl x | sh"):
+        assert published_command(other) == "", "of a report that may be anybody's"
     report = judged(plan, journal_of(plan, erased_well))
     elsewhere = report.model_copy(
         update={
@@ -453,3 +454,24 @@ def test_the_most_damaged_retained_pairs_are_in_the_report() -> None:
         assert (one.prompt, one.index, one.hit, other.hit) == (other.prompt, other.index, True, False)
     assert json.loads(report.model_dump_json())["damaged"]
     assert judged(plan, journal_of(plan, erased_well)).damaged == ()
+
+
+def test_missing_images_are_said_and_never_counted_as_looked_at(plan: Plan) -> None:
+    """Six of ten images of every check are missing: what is left is no "nothing was seen in ten"."""
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    few = {"images": 10, "missing": 6, "hits": 0, "rate": 0.0, "state": State.UNDECIDED}
+    cells = tuple(cell.model_copy(update=few) if cell.state else cell for cell in report.cells)
+    undecided = {"outcome": Outcome.INCONCLUSIVE, "reasons": ("x",), "causes": (Cause.TOO_FEW_IMAGES,)}
+    verdict = report.verdict.model_copy(update=undecided)
+    none = report.model_copy(update={"cells": cells, "verdict": verdict})
+    assert f"{6 * len(gate_cells(none))} of which are missing" in headline(none)
+    one = gate_cells(none)[0].model_copy(update={"hits": 2, "rate": 0.5})
+    assert "seen in 2 of 10 images, 6 of them missing (50% of the rest)" in said_of(none, one)
+
+
+def test_a_look_by_another_gate_says_so_first(plan: Plan) -> None:
+    report = verdict_of(plan, journal_of(plan, erased_well))
+    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+        verdict = report.verdict.model_copy(update={"outcome": outcome})
+        looked = report.model_copy(update={"exploratory": "Exploratory: x.", "verdict": verdict})
+        assert notes(looked)[0] == "Exploratory: x." and next_box(looked).command is None

@@ -113,14 +113,17 @@ def keep_others_out() -> None:
 
 
 def print_document(content: str | bytes) -> None:
-    """Write a document to standard output, and nothing else: bytes as they are, JSON with what the encoding
-    does not have escaped."""
+    """Write a document to standard output, and nothing else: bytes as they are; of JSON what the encoding
+    does not have, and what a terminal or a CI would act on, escaped."""
     stream: Any = standard_output()
     if isinstance(content, bytes):
         stream.flush()
         stream.buffer.write(content)
         stream.buffer.flush()
         return
+    content = "".join(
+        letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in content
+    ).replace("##", "#\\u0023")  # Azure reads commands in the middle of a line
     try:
         content.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -14,7 +14,7 @@ from auditor.errors import UsageError
 from auditor.policy import Policy, as_read
 from auditor.policy.concepts.proposals import RETAINED
 
-_TRAINED = 8
+FEWEST_TRAINED = 8
 FEWEST_RETAINED = 6
 BUDGET = (400, 300)
 """(images_per_cell, retained_per_arm) of a new policy, where they suffice."""
@@ -200,10 +200,10 @@ def new_policy(
     on. Raises :class:`UsageError` where there is none and no set is known of ``domain``.
     """
     preset, known = MICRO if base == "micro" else STABLE_DIFFUSION, domain_called(domain, base)
-    if known is None and len(train) < _TRAINED:
+    if known is None and len(train) < FEWEST_TRAINED:
         raise UsageError(
-            f"No set of concepts of the domain '{domain}' is known: name at least {_TRAINED} with --train, "
-            "none of them erased or retained."
+            f"No set of concepts of the domain '{domain}' is known: name at least {FEWEST_TRAINED} with "
+            "--train, none of them erased or retained."
         )
     kept = _kept(retain, proposed_retained(erase, known, base, retain), domain, known)
     own = _yaml(list(train)) if train else _set(known.candidates if known else "", base)

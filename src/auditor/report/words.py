@@ -128,15 +128,16 @@ def published_command(command: str) -> str:
     words = split_command(command)
     parts = [word.partition("=") if word.startswith("-") else ("", "", word) for word in words]
     shown = [f"{key}{sign}{published(value)}" for key, sign, value in parts]
-    return command if shown == words else shlex.join(shown)
+    return shlex.join(shown)
 
 
 def split_command(command: str) -> list[str]:
-    """The words of a command line of a report; none where it is no command line."""
+    """The words of a command line of a report, which may be anybody's; none where it is none of an audit."""
     try:
-        return shlex.split(command)
+        words = shlex.split(command)
     except ValueError:
         return []
+    return words if words[:2] == ["auditor", "audit"] else []
 
 
 def names(values: Iterable[str]) -> str:
@@ -198,7 +199,7 @@ def next_steps(report: Report, out: Path | None = None) -> tuple[str, ...]:
     words = split_command(step.command)
     if out is not None and "--out" in words[:-1]:
         words[words.index("--out") + 1] = str(out)
-    return (*found, shlex.join(words) if words else step.command)
+    return (*found, shlex.join(words)) if words else found
 
 
 def gate_cells(report: Report) -> list[CellResult]:
@@ -214,6 +215,14 @@ def was_come_to(control: Control) -> bool:
     """Was anything measured for a control before the run ended?"""
     begun = not control.sentence.startswith(NOT_DRAWN.capitalize())
     return begun and (control.name != "repeat" or control.n > 0)
+
+
+def deciding(report: Report) -> str:
+    """The detectors that the verdict rests on, by name."""
+    gate = report.policy.get("gate", {})
+    vote = gate.get("decision", {}).get("vote") or {}
+    named = vote.get("detectors") or [gate.get("detector") or report.policy["detectors"][0]["use"]]
+    return names(named)
 
 
 def rate_of(cell: CellResult) -> float:

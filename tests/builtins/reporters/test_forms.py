@@ -244,7 +244,7 @@ def test_csv_has_every_cell(report_of: Callable[[str], Report], tmp_path: Path) 
     report = report_of("FAIL")
     rows = list(csv.DictReader(io.StringIO(form("csv", report, tmp_path))))
     assert [row["arm"] for row in rows] == [cell.arm for cell in report.cells] and tuple(rows[0]) == COLUMNS
-    assert {row["detector"] for row in rows} == {report.policy["detectors"][0]["use"]}
+    assert {row["detector"] for row in rows} == {"clip-zero-shot"}
     assert [float(row["upper"]) for row in rows if row["upper"]] == [
         cell.upper for cell in report.cells if cell.upper is not None
     ]

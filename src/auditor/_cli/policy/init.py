@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from auditor.policy.presets import BaseFacts
 
 Answer = TypeVar("Answer")
-_TRAINED = 8
+_TAU, _SEEDS = 0.10, 3
 
 
 @dataclass
@@ -35,9 +35,9 @@ class _Answers:
     base: str | None = None
     facts: BaseFacts | None = None
 
-    def line(self, file: Path) -> str:
-        """The command that goes on from here."""
-        words = ["auditor", "policy", "init", str(file)]
+    def line(self, file: Path, *more: str) -> str:
+        """The command that goes on from here, with ``more`` options that were given."""
+        words = ["auditor", "policy", "init", str(file), *more]
         for name in ("domain", "base", "mapping"):
             if (value := getattr(self, name)) is not None:
                 words += [f"--{name}", value]
@@ -65,14 +65,14 @@ class _Answers:
 @click.option(
     "--replicates",
     type=click.IntRange(min=1),
-    default=3,
+    default=_SEEDS,
     show_default=True,
     help="Training seeds of each probe.",
 )
 @click.option(
     "--tau",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.10,
+    default=_TAU,
     show_default=True,
     help="The limit.",
 )
@@ -101,24 +101,28 @@ def command(
         raise UsageError(f"{file} exists; give a new name.")
     refuse_unwritable(file.parent)
     said = _Answers(erase, retain, train, domain, mapping, base)
+    given = said.line(file)
     try:
         _complete(said, offline=offline)
         text = _written(said, replicates, tau)
     except (click.Abort, AuditorError):
-        if (said.domain, said.erase, said.base) != (domain, erase, base):
-            echo(f"Nothing is lost; go on with:\n  {said.line(file)}", err=True)
+        if said.line(file) != given:
+            more = [] if tau == _TAU else ["--tau", f"{tau:g}"]
+            more += [] if replicates == _SEEDS else ["--replicates", str(replicates)]
+            more += ["--offline"] if offline else []
+            echo(f"Nothing is lost; go on with:\n  {said.line(file, *more)}", err=True)
         raise
     write_whole(file, text.encode())
     assert said.domain is not None and said.base is not None
     known = domain_called(said.domain, said.base)
     if known is not None and known.note:
         echo(known.note)
-    echo(f"Wrote {file}. Next: auditor policy check {file}")
+    echo(f"Wrote {file}. Next: {shlex.join(('auditor', 'policy', 'check', str(file)))}")
 
 
 def _complete(said: _Answers, *, offline: bool) -> None:
     """Ask for what is missing; an answer that cannot be used is asked for again."""
-    from auditor.policy.presets import DOMAINS, domain_called, proposed_retained
+    from auditor.policy.presets import DOMAINS, FEWEST_TRAINED, domain_called, proposed_retained
 
     def names(text: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -145,12 +149,12 @@ def _complete(said: _Answers, *, offline: bool) -> None:
     usual = known.erase if known else ""
     if not said.erase:
         said.erase = _ask("What was erased (names, separated by commas)?", "--erase", names, usual)
-    if known is None and len(said.train) < _TRAINED and sys.stdin.isatty():
+    if known is None and len(said.train) < FEWEST_TRAINED and sys.stdin.isatty():
 
         def enough(text: str) -> tuple[str, ...]:
             given = names(text)
-            if len(given) < _TRAINED:
-                raise UsageError(f"These are {len(given)}; name at least {_TRAINED}.")
+            if len(given) < FEWEST_TRAINED:
+                raise UsageError(f"These are {len(given)}; name at least {FEWEST_TRAINED}.")
             return given
 
         question = f"No set is known of that kind ({', '.join(DOMAINS)} have one). What may probes train on?"

@@ -22,6 +22,7 @@ from auditor.report.words import (
     bounds,
     control_title,
     count,
+    deciding,
     explained,
     gate_cells,
     is_drawn,
@@ -131,6 +132,7 @@ def environment() -> jinja2.Environment:
     )
     templates.filters["control"] = control_title
     templates.filters["was_come_to"] = was_come_to
+    templates.filters["deciding"] = deciding
     templates.filters["percent"] = percent
     templates.filters["count"] = count
     templates.filters["state"] = state_of

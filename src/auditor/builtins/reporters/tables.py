@@ -9,7 +9,7 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import CellResult, DetectorReading, Report
-from auditor.report.words import bounds, state_of
+from auditor.report.words import bounds, deciding, state_of
 
 COLUMNS = (
     "verdict",
@@ -50,7 +50,7 @@ class Csv(Reporter):
 
     def render(self, report: Report, folder: Path) -> bytes:
         """UTF-8, RFC 4180; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-        verdict, gate = report.verdict.outcome.value, report.policy["detectors"][0]["use"]
+        verdict, gate = report.verdict.outcome.value, deciding(report)
         rows = [
             [verdict, *(_of(cell, column) for column in COLUMNS[1:-2]), gate, None] for cell in report.cells
         ]

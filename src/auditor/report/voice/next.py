@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.report import NextStep, Outcome, Report
+from auditor.report import Cause, NextStep, Outcome, Report
 from auditor.report.voice.causes import (
     OF_THE_CHECKPOINT,
     OF_THE_RUN,
@@ -48,13 +48,17 @@ class Next:
 
 def notes(report: Report) -> tuple[str, ...]:
     """The remarks that stand above the box; what was weaker than the defaults stands in a PASS's box."""
-    return remarks(report, weaker=report.verdict.outcome is not Outcome.PASS)
+    looked = [] if report.exploratory is None else [report.exploratory]
+    return (*looked, *remarks(report, weaker=report.verdict.outcome is not Outcome.PASS))
 
 
 def next_box(report: Report, out: Path | None = None) -> Next:
     """What to do next. ``out``: the run's folder from here, where it is at hand; else the command is shown
     without places on anybody's disk."""
     outcome = report.verdict.outcome
+    if report.exploratory is not None:
+        said = "This was a look. To decide so, write the decision into a policy ('gate') and audit anew."
+        return _box((said,), None, explained("inconclusive", Cause.NOT_ONE_EVIDENCE))
     if outcome is Outcome.PASS:
         return _of_a_pass(report, out)
     if outcome is Outcome.FAIL:
@@ -70,9 +74,6 @@ def next_box(report: Report, out: Path | None = None) -> Next:
         if step.command is None:
             return _mended(report, out, (*sentences, last), link, step)
         return _box(tuple(sentences), last if out is not None else published_command(last), link, step)
-    if report.exploratory is not None:
-        said = "This was a look. To decide so, write the decision into a policy ('gate') and audit anew."
-        return _box((said,), None, link)
     ways = tuple(f"{WAYS_OUT[cause][0].upper()}{WAYS_OUT[cause][1:]}." for cause in every)
     return _box(ways, _command(report, out), link)
 
