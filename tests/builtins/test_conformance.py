@@ -28,12 +28,20 @@ from auditor.builtins.reporters.sarif import Sarif
 from auditor.builtins.reporters.tables import Csv
 from auditor.testing.detectors import DetectorConformance
 from auditor.testing.erasers import EraserConformance, MaskSourceConformance
+from auditor.testing.kit import Kit
 from auditor.testing.metrics import MetricConformance
 from auditor.testing.other_probes import PromptProbeConformance, SamplingProbeConformance
 from auditor.testing.probes import ProbeConformance
 from auditor.testing.reporters import ReporterConformance
 
 pytestmark = pytest.mark.usefixtures("nano")
+
+
+@pytest.fixture(scope="module")
+def micro(nano: None, tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """This module's own: the session's kit belongs to the micro world as it is."""
+    return Kit(tmp_path_factory.mktemp("nano-kit"))
+
 
 TRAIN = {"candidates": "micro-people", "names": 2, "images_per_prompt": 1, "batch": 2}
 CLIP = {"model": "micro", "labels": "micro-all", "templates": "erasure-templates"}
