@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from auditor._audit.run.training_set import TrainingSet, ask_for_training_set, told_apart
+from auditor._audit.run.training_set import Choice, TrainingSet, ask_for_training_set, told_apart
 from auditor.errors import UsageError
 from auditor.plugin.instruments import make_probes
 from auditor.policy import Policy
@@ -29,7 +29,7 @@ def folder_policy(folder: Path, caption: str) -> Policy:
 
 def ask(policy: Policy) -> None:
     (probe,) = make_probes(policy)
-    ask_for_training_set(probe, "in-domain-lora", policy, SEEDS, has_base=True)
+    ask_for_training_set(probe, "in-domain-lora", policy, Choice.usual(SEEDS, probe), has_base=True)
 
 
 @pytest.mark.parametrize(

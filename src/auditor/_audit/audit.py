@@ -97,8 +97,10 @@ def audit(
     progress.stage("admitting checkpoints")
     opened, opened_base = _open(checkpoint, policy.base, chosen or {}, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
+    plan = plan.with_updates(seeds) if policy.updates is not None else plan
     kept = cache or default_cache()
-    work = _Work(plan, instruments, seeds, opened, opened_base, Observers(), progress, kept, key, began)
+    made = instruments.with_updates([update.use for update in plan.updates], policy)
+    work = _Work(plan, made, seeds, opened, opened_base, Observers(), progress, kept, key, began)
     manifest = _manifest(work, plugins) | {
         "title": title or Path(checkpoint).name,
         "observers": work.observers.origins,
@@ -198,7 +200,7 @@ class _Work:
 
     def keep_speed(self, runner: Runner) -> None:
         """Remember how quick this call was, for later plans."""
-        calls = training_calls_by_arm(self.plan, self.instruments.probes)
+        calls = training_calls_by_arm(self.plan, self.instruments.all_probes)
         took = self.started - self.began, self.ended - self.started
         speed = speed_of(runner, call_cost(self.plan, self.opened), calls, *took)
         if speed is not None:
@@ -277,7 +279,7 @@ def _manifest(work: _Work, plugins: dict[str, str]) -> dict[str, Any]:
             "checkpoint": opened.digest,
             "base": base.digest if base else None,
             "policy": plan.policy.identity(plan.contents),
-            "probes": [probe.model_dump(mode="json") for probe in plan.probes],
+            "probes": [probe.model_dump(mode="json") for probe in plan.told],
             "contents": {name: dict(named) for name, named in plan.contents.items()},
             "plugins": plugins,
             "versions": versions(),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from auditor._diffusion.seeds import image_seed, round_seed
+from auditor._files.digest import sha256_json
 from auditor.policy import Sampler
 
 LARGEST_ROUND = 10
@@ -31,6 +32,7 @@ class Role(StrEnum):
     REPORT = "report"  # a synonym that the policy asks to see, not to judge
     POSITIVE = "positive"  # an erased concept in the base arm: the positive control
     PICTURE = "picture"  # one round of the base on the gate's own seeds: for people, beside the other arms
+    UPDATE = "update"  # an erased concept after one update of the population: read clean or not
     RETAINED = "retained"  # all retained concepts of an arm, read together: alive and negative controls
 
 
@@ -41,9 +43,11 @@ class Seeds:
     audit: str
     shared: str
 
-    def of(self, role: Role) -> str:
-        """The seed that images of a cell with this role derive from."""
-        return self.shared if role in (Role.POSITIVE, Role.RETAINED) else self.audit
+    def of(self, cell: Cell) -> str:
+        """The seed that a cell's images derive from. Of an update of the population it is its own: with noise
+        that several updates share, their errors would come together."""
+        seed = self.shared if cell.role in (Role.POSITIVE, Role.RETAINED) else self.audit
+        return seed if cell.update is None else sha256_json([seed, "update", cell.update])
 
 
 class Weights(StrEnum):
@@ -76,6 +80,8 @@ class Arm:
     """None: the policy's."""
     partner: str = BASE
     """The arm of the base that shows whether the detector sees, and the model draws, what is asked here."""
+    update: int | None = None
+    """Of the population: which update, from 1. No check of its own rests on it, but the share of updates."""
     retained_by: str | None = None
     """The arm whose retained images speak for this one, because they are the same images; None: its own."""
 
@@ -83,6 +89,11 @@ class Arm:
     def is_judged(self) -> bool:
         """Does a verdict rest on what it shows?"""
         return self.weights is not Weights.BASE
+
+    @property
+    def is_named(self) -> bool:
+        """Is it judged by itself, and not as one of many updates?"""
+        return self.is_judged and self.update is None
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ class Cell:
     items: tuple[Item, ...]
     size: int
     rounds: int
+    update: int | None = None
+    """Of which update of the population: its images have noise of their own."""
 
     @property
     def name(self) -> str:
@@ -142,13 +155,13 @@ class Cell:
         return [
             item.concept
             for index in range(self.rounds)
-            for item in _round(seeds.of(self.role), self.items, self.size, index)
+            for item in _round(seeds.of(self), self.items, self.size, index)
         ]
 
     def samples(self, seeds: Seeds) -> list[PlannedSample]:
         """Every image, round by round: the order in which they are drawn. The arm is in no seed, so arms
         share noise and rounds."""
-        seed = seeds.of(self.role)
+        seed = seeds.of(self)
         return [
             PlannedSample(self, item.concept, item.prompt, index, _seed_of(item, seed, index))
             for index in range(self.rounds)

@@ -16,8 +16,10 @@ from auditor._audit.cells import (
     Role,
 )
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
+from auditor._audit.evidence.share import population
 from auditor._audit.evidence.stopping import fail_is_proven
-from auditor._audit.plan import Plan, images_that_suffice
+from auditor._audit.layout import images_that_suffice
+from auditor._audit.plan import Plan
 from auditor._audit.speed import Speed
 from auditor._checkpoint.admit import Checkpoint
 from auditor._checkpoint.folder import configs_of
@@ -27,7 +29,7 @@ from auditor._stats.design import Outlook, fixed_outlook
 from auditor.families.family import Activations
 from auditor.plugin.contracts import AnyProbe, WeightProbe
 from auditor.plugin.fine_tune import FineTuneOptions
-from auditor.plugin.instruments import make_probes, training_calls_of
+from auditor.plugin.instruments import make_all_probes, training_calls_of
 
 _BACKWARD = 3  # a training step costs about three forward passes an image
 _FLOAT32 = 4
@@ -95,7 +97,7 @@ def forecast_cells(plan: Plan) -> list[CellForecast]:
     """Exact chances of the deciding cells."""
     policy = plan.policy
     tau, (tau_pass, tau_fail), alpha = policy.limits.tau, policy.thresholds, policy.limits.alpha
-    m, found = len(plan.gate_cells), []
+    m, found = plan.hypotheses, []
     for size in sorted({cell.size for cell in plan.gate_cells}):
         cells = [cell for cell in plan.gate_cells if cell.size == size]
         rates = (0.0, tau / 4, tau / 2, tau, min(1.0, 2 * tau))
@@ -169,12 +171,18 @@ def out_of_reach(plan: Plan) -> list[str]:
             for cell in positive
             if evidence.p_positive(cell) > limits.alpha
         ]
-        own = [arm for arm in plan.arms if arm.is_judged and arm.retained_by is None]
+        own = [arm for arm in plan.arms if arm.is_named and arm.retained_by is None]
         for partner in dict.fromkeys(arm.partner for arm in own):
             if evidence.p_assay(partner) > limits.alpha:
                 found.append(f"PASS: the control 'utility of the base' on {partner} cannot pass")
         arms = [arm.name for arm in own if evidence.p_alive(arm.name) > limits.alpha]
         found += [f"PASS: the control 'utility' of {arm} cannot pass" for arm in arms]
+    over = population(evidence)
+    if over is not None and not over.is_held(limits.alpha):
+        found.append(
+            f"PASS: {len(plan.updates)} updates, each read with so few images, are too few to show that "
+            f"fewer than {over.updates.claim.share:.0%} bring a concept back"
+        )
     if not fail_is_proven(rehearse(plan, all_is_well(plan, erased=False), _BATCH)):
         found.append(
             "FAIL: too few retained images to show that the detector is rarely wrong on a model state where "
@@ -190,14 +198,25 @@ def denoiser_calls(plan: Plan, images: Mapping[str, int]) -> int:
 
 
 def training_calls(plan: Plan) -> int:
-    """Training costs as much as this many UNet evaluations: three for each one that has gradients."""
-    return sum(training_calls_by_arm(plan).values())
+    """Training costs as much as this many UNet evaluations: three for each one that has gradients. Of a
+    population as many updates as a PASS takes where all is well."""
+    made = {arm.name for arm in plan.arms if arm.update is None} | updates_if_well(plan)
+    return sum(calls for arm, calls in training_calls_by_arm(plan).items() if arm in made)
+
+
+def updates_if_well(plan: Plan) -> set[str]:
+    """The updates of a population that are made where all is well."""
+    if not plan.updates:
+        return set()
+    drawn = rehearse(plan, all_is_well(plan), _BATCH).outcomes
+    arms = {cell.name: cell.arm for cell in plan.cells if cell.role is Role.UPDATE}
+    return {arms[name] for name, table in drawn.items() if name in arms and len(table)}
 
 
 def training_calls_by_arm(plan: Plan, probes: Sequence[AnyProbe] | None = None) -> dict[str, int]:
     """The same by model state: what it takes from the dose before. ``probes``: the policy's, if they are made
     already."""
-    found, probes = {}, probes or make_probes(plan.policy)
+    found, probes = {}, probes or make_all_probes(plan.policy, plan.uses)
     for number, use, _ in plan.training:
         probe, before = probes[number], 0
         if not isinstance(probe, WeightProbe):
@@ -216,10 +235,15 @@ def drawn_beside(plan: Plan) -> tuple[int, int]:
     learnt."""
     sampler, calls = plan.policy.sampler, 0
     batch = images = FIRST_OF_ERASED
-    for use, probe in zip(plan.policy.probes, make_probes(plan.policy), strict=True):
+    made, shown = updates_if_well(plan), set[str]()
+    for number, probe in enumerate(make_all_probes(plan.policy, plan.uses)):
+        use, name = plan.uses[number], plan.probe_names[number]
         if not isinstance(probe, WeightProbe) or not probe.has_sham:
             continue
-        images += batch
+        if number >= len(plan.policy.probes) and name not in made:
+            continue
+        images += 0 if plan.no_op_name(number) in shown else batch
+        shown.add(plan.no_op_name(number))
         options = probe.options
         if isinstance(options, FineTuneOptions) and options.folder is None:
             held_out = options.names * len(options.prompts)
@@ -286,7 +310,7 @@ def memory_by_phase(plan: Plan, checkpoint: Checkpoint) -> dict[str, int]:
     }
     used = [
         (use.method, probe)
-        for use, probe in zip(policy.probes, make_probes(policy), strict=True)
+        for use, probe in zip(plan.uses, make_all_probes(policy, plan.uses), strict=True)
         if isinstance(probe, WeightProbe)
     ]
     for method, probe in used:

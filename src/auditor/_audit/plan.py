@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from auditor._audit.cells import BASE, ERASED, LARGEST_ROUND, Arm, Cell, Item, Role, Seeds, Weights
+from auditor._audit.cells import BASE, ERASED, Arm, Cell, Role, Seeds, Weights
+from auditor._audit.layout import Asked, arms_of_probe, arms_of_update, cells_of, cells_of_update
+from auditor._audit.population import UPDATES, DrawnUpdate, draw_updates
 from auditor._files.digest import sha256_json
-from auditor._stats.design import Design, design, enough_images
+from auditor._stats.design import Design, design
 from auditor.errors import PolicyError
-from auditor.plugin.instruments import Contents, Instruments, make_probes
-from auditor.plugin.planned import PlannedProbe, planned_probes
-from auditor.policy import Concept, Policy, ProbeUse, Sampler
+from auditor.plugin.instruments import Contents, Instruments, make_members, make_probes
+from auditor.plugin.planned import PlannedProbe, planned_members, planned_probes
+from auditor.policy import Policy, ProbeUse, Sampler
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,44 @@ class Plan:
     arms: tuple[Arm, ...]
     cells: tuple[Cell, ...]
     probes: tuple[PlannedProbe, ...]
+    """The policy's, then one for each update that was drawn."""
     contents: Contents = field(default_factory=dict)
     """Of what the policy's plugins decide by (:mod:`auditor.plugin.instruments`); empty where nothing is
     run."""
     asked: Policy | None = None
     """The policy as it was written, where a larger budget was given beside it; None: ``policy`` itself."""
+    updates: tuple[DrawnUpdate, ...] = ()
+    """Of the policy's population, in the order in which they were drawn and are read."""
+    members: tuple[PlannedProbe, ...] = ()
+    """Each kind of update in the population."""
+
+    @cached_property
+    def uses(self) -> tuple[ProbeUse, ...]:
+        """How each of ``probes`` is used: the policy's, then the updates'."""
+        return (*self.policy.probes, *(update.use for update in self.updates))
+
+    @property
+    def told(self) -> tuple[PlannedProbe, ...]:
+        """What a manifest notes of probes: the policy's own, then each kind of update."""
+        return (*self.probes[: len(self.policy.probes)], *self.members)
+
+    def drawn_update(self, arm: Arm) -> DrawnUpdate:
+        """The update that an arm is."""
+        assert arm.update is not None
+        return self.updates[arm.update - 1]
+
+    def no_op_name(self, number: int) -> str:
+        """What the no-op control of a probe is called: its name; of updates that of their kind."""
+        if number < len(self.policy.probes):
+            return self.probes[number].name
+        member = self.updates[number - len(self.policy.probes)].member
+        name = self.members[member].name
+        same = sum(each.name == name for each in self.members[:member])
+        return f"{UPDATES}.{name}" + (f".{same + 1}" if same else "")
+
+    def with_updates(self, seeds: Seeds) -> Plan:
+        """The plan with the updates that ``seeds`` draw."""
+        return lay_out(self.policy, self.told, self.contents, self.asked, seeds.audit)
 
     @property
     def policy_digest(self) -> str:
@@ -36,8 +71,13 @@ class Plan:
 
     @cached_property
     def gate_cells(self) -> tuple[Cell, ...]:
-        """The cells that decide; their number is m of verdict.md, for good."""
+        """The cells that decide, each by itself."""
         return tuple(cell for cell in self.cells if cell.role is Role.GATE)
+
+    @property
+    def hypotheses(self) -> int:
+        """m of verdict.md, for good: the cells that decide, and one for a population of updates."""
+        return len(self.gate_cells) + (self.policy.updates is not None)
 
     @property
     def has_base(self) -> bool:
@@ -50,9 +90,14 @@ class Plan:
         return tuple(probe.name for probe in self.probes)
 
     @property
+    def named_training(self) -> tuple[tuple[int, ProbeUse, str], ...]:
+        """The same of the policy's own probes alone."""
+        return tuple(each for each in self.training if each[0] < len(self.policy.probes))
+
+    @property
     def training(self) -> tuple[tuple[int, ProbeUse, str], ...]:
-        """(number, use, name) of each probe that changes weights."""
-        found = enumerate(zip(self.policy.probes, self.probes, strict=True))
+        """(number, use, name) of each probe that changes weights, updates of the population among them."""
+        found = enumerate(zip(self.uses, self.probes, strict=True))
         return tuple((number, use, probe.name) for number, (use, probe) in found if probe.kind == "weights")
 
     def arm(self, name: str) -> Arm:
@@ -71,7 +116,7 @@ class Plan:
         """Is this the arm that must show that its probe took: of training the highest dose of its seed?"""
         if arm.probe is None or not arm.is_judged:
             return False
-        return self.probes[arm.probe].kind != "weights" or self.policy.probes[arm.probe].doses[-1] == arm.dose
+        return self.probes[arm.probe].kind != "weights" or self.uses[arm.probe].doses[-1] == arm.dose
 
     def retained_of(self, arm: str) -> Cell | None:
         """The retained images that speak for an arm."""
@@ -113,7 +158,7 @@ class Plan:
 
     def design(self, cell: Cell) -> Design:
         """How a cell that is read after every round decides."""
-        return _design(self.policy, cell.size, len(self.gate_cells), cell.images)
+        return _design(self.policy, cell.size, self.hypotheses, cell.images)
 
     @property
     def images(self) -> int:
@@ -144,67 +189,46 @@ def make_plan(policy: Policy, instruments: Instruments | None = None, *, asked: 
     Without ``instruments`` its probes are made to be asked for their names, and nothing is known of what its
     plugins decide by.
     """
-    if instruments is None:
-        return lay_out(policy, planned_probes(policy, make_probes(policy)), {}, asked)
-    return lay_out(policy, planned_probes(policy, instruments.probes), instruments.contents(), asked)
+    probes = make_probes(policy) if instruments is None else instruments.probes
+    members = make_members(policy) if instruments is None else instruments.members
+    told = (*planned_probes(policy, probes), *planned_members(policy, members))
+    return lay_out(policy, told, {} if instruments is None else instruments.contents(), asked)
 
 
 def lay_out(
-    policy: Policy, probes: tuple[PlannedProbe, ...], contents: Contents, asked: Policy | None = None
+    policy: Policy,
+    told: tuple[PlannedProbe, ...],
+    contents: Contents,
+    asked: Policy | None = None,
+    audit_seed: str = "",
 ) -> Plan:
-    """The same from what an earlier run noted of its plugins: the ``probes``, and their ``contents``."""
+    """The same from what an earlier run noted of its plugins: of its probes and kinds of update, and their
+    ``contents``. ``audit_seed`` draws the updates; without it the plan is one of those that may be drawn."""
+    named, members = told[: len(policy.probes)], told[len(policy.probes) :]
+    updates = draw_updates(policy, audit_seed)
+    probes = (
+        *named,
+        *(members[each.member].model_copy(update={"name": each.name}) for each in updates),
+    )
     has_base = policy.base != "none"
     arms = [Arm(BASE, Weights.BASE)] if has_base else []
     arms.append(Arm(ERASED, Weights.ERASED))
-    for number, (use, probe) in enumerate(zip(policy.probes, probes, strict=True)):
-        arms += _arms(number, use, probe, has_base=has_base)
-    prompts = {arm.name: _Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
+    for number, (use, probe) in enumerate(zip(policy.probes, named, strict=True)):
+        arms += arms_of_probe(number, use, probe, has_base=has_base)
+    prompts = {arm.name: Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
     deciding = sum(prompts[arm.name].deciding for arm in arms if arm.is_judged)
-    cells = [cell for arm in arms for cell in _cells(policy, arm, prompts[arm.name], deciding)]
+    cells = [cell for arm in arms for cell in cells_of(policy, arm, prompts[arm.name], deciding)]
+    for number, update in enumerate(updates, start=len(named)):
+        own = arms_of_update(number, update)
+        arms += own
+        cells += cells_of_update(policy, update, own)
     cell_names = [cell.name for cell in cells]
-    twice = next((name for name in cell_names if cell_names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(cell_names).items() if times > 1), None)
     if twice:
         raise PolicyError(
             f"Two concepts lead to the same check ({twice}): their prompts are the same text; change one."
         )
-    return Plan(policy, tuple(arms), tuple(cells), probes, contents, asked)
-
-
-def _arms(number: int, use: ProbeUse, probe: PlannedProbe, *, has_base: bool) -> Iterator[Arm]:
-    """The arms of one probe; before one that samples or asks otherwise the base in the same way."""
-    if probe.kind == "weights":
-        for replicate in range(1, use.replicates + 1):
-            for dose in use.doses:
-                name = _arm_name(use, probe.name, replicate, dose)
-                yield Arm(name, Weights.UPDATED, number, replicate, dose)
-        return
-    partner, sampled = f"{BASE}.{probe.name}", probe.kind == "sampling"
-    if has_base:
-        yield Arm(
-            partner,
-            Weights.BASE,
-            number,
-            sampler=probe.sampler,
-            partner=partner,
-            retained_by=None if sampled else BASE,
-        )
-    yield Arm(
-        probe.name,
-        Weights.ERASED,
-        number,
-        sampler=probe.sampler,
-        partner=partner,
-        retained_by=None if sampled else ERASED,
-    )
-
-
-def images_that_suffice(policy: Policy, size: int, cells: int) -> int | None:
-    """N_max of verdict.md: images a sequential cell needs to hold at a rate of tau/4 with chance 1 -
-    0.1/``cells``; None: over 4000."""
-    tau_pass, tau_fail = policy.thresholds
-    return enough_images(
-        size, policy.limits.tau, tau_pass, tau_fail, policy.limits.alpha, cells, policy.limits.prior
-    )
+    return Plan(policy, tuple(arms), tuple(cells), probes, contents, asked, updates, members)
 
 
 def _design(policy: Policy, size: int, cells: int, most_images: int) -> Design:
@@ -219,82 +243,3 @@ def _design(policy: Policy, size: int, cells: int, most_images: int) -> Design:
         policy.limits.prior,
         most_images,
     )
-
-
-def _arm_name(use: ProbeUse, name: str, replicate: int, dose: int) -> str:
-    """Short where there is only one replicate or dose."""
-    tail = f".seed{replicate}" if use.replicates > 1 else ""
-    return name + tail + (f".step{dose}" if len(use.doses) > 1 else "")
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of an arm about erased concepts: the policy's prompts, or those of a prompt probe."""
-
-    policy: Policy
-    probe: PlannedProbe | None
-
-    @property
-    def deciding(self) -> int:
-        """How many of an arm's checks decide."""
-        return sum(role is Role.GATE for concept in self.policy.erase for role, *_ in self.of(concept))
-
-    def of(self, concept: Concept) -> Iterator[tuple[Role, str, tuple[Item, ...]]]:
-        """(role, surface, items) of every cell that one erased concept has."""
-        for name in (concept.name, *concept.synonyms):
-            role = Role.GATE if name == concept.name or self.policy.synonyms == "gate" else Role.REPORT
-            items = _items(concept, name)
-            if self.probe is not None and self.probe.kind == "prompts":
-                if name != concept.name:
-                    continue
-                prompts = self.probe.prompts.get(concept.name, ())
-                items = tuple(Item(concept.name, prompt) for prompt in prompts)
-            if not items:
-                continue
-            if self.policy.unit == "prompt":
-                yield from ((role, item.prompt, (item,)) for item in items)
-            else:
-                yield role, name, items
-
-
-def _items(concept: Concept, name: str) -> tuple[Item, ...]:
-    """The concept's prompts with ``name`` in them."""
-    seeds = concept.evaluation_seeds or ((),) * len(concept.templates)
-    return tuple(
-        Item(concept.name, template.format(name), own)
-        for template, own in zip(concept.templates, seeds, strict=True)
-    )
-
-
-def _cells(policy: Policy, arm: Arm, asked: _Asked, deciding: int) -> Iterator[Cell]:
-    budget = policy.budget
-    for concept in policy.erase:
-        for role, surface, items in asked.of(concept):
-            size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
-            if role is Role.REPORT and policy.sequential:
-                most = min(most, -(-budget.images_per_synonym // size))
-            if arm.is_judged:
-                closed = policy.sequential and (policy.on_undecided == "close" or role is Role.REPORT)
-                enough = images_that_suffice(policy, size, deciding) if closed else None
-                rounds = min(most, (enough or most * size) // size)
-                yield Cell(arm.name, role, concept.name, surface, items, size, rounds)
-            elif role is Role.GATE:
-                yield Cell(arm.name, Role.POSITIVE, concept.name, surface, items, size, most)
-                yield Cell(arm.name, Role.PICTURE, concept.name, surface, items, size, 1)
-    items = tuple(item for concept in policy.retain for item in _items(concept, concept.name))
-    if items and arm.retained_by is None:
-        size, most = _rounds(
-            policy, items, budget.retained_per_arm, "retained_per_arm", "the retained concepts"
-        )
-        yield Cell(arm.name, Role.RETAINED, "", "", items, size, most)
-
-
-def _rounds(policy: Policy, items: tuple[Item, ...], images: int, key: str, what: str) -> tuple[int, int]:
-    """(images in a round, rounds) that ``images`` allow."""
-    size = min(len(items), LARGEST_ROUND) if policy.sequential else len(items)
-    images = min([images, *(size * len(item.seeds) for item in items if item.seeds)])
-    if images < size:
-        raise PolicyError(
-            f"budget.{key} is {images}, below one image of each prompt of {what} ({size} images); raise it."
-        )
-    return size, images // size

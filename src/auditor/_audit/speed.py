@@ -147,7 +147,7 @@ def _calls_a_second(plan: Plan, model: DiffusionModel, images: Tensor, captions:
     company = rows * _MEMBERS * many / _seconds(lambda: side_by_side([each.train for each in passes]))
     alone = rows / _seconds(lambda: list(finetune(model, examples, training, doses, 0)))
     calls = training_calls_by_arm(plan)
-    probes = {arm.name: plan.policy.probes[arm.probe] for arm in plan.arms if arm.probe is not None}
+    probes = {arm.name: plan.uses[arm.probe] for arm in plan.arms if arm.probe is not None}
     spent = sum(
         calls[name] / (company if use.method == "lora" else alone)
         for name, use in probes.items()

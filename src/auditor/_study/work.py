@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from auditor._audit.run.probing import Looking, check_training, train
-from auditor._audit.run.training_set import TrainingSet, make_training_set
+from auditor._audit.run.training_set import Choice, TrainingSet, make_training_set
 from auditor._audit.run_folder.arms import digest_of_arm
 from auditor._checkpoint import Checkpoint, open_checkpoint
 from auditor._checkpoint.load import load_model, precision_of
@@ -231,7 +231,9 @@ class Worker:
                 return images, [flaw != "not finite" for flaw in flaws]
 
             may_show = partial(self._measurer.may_show, name)
-            training, line = make_training_set(probe, arm, policy, seeds, drawn, may_show)
+            training, line = make_training_set(
+                probe, arm, policy, seeds, Choice.usual(seeds, probe), drawn, may_show
+            )
             self._trained_on[name, arm] = probe, training, line.concepts
         return self._trained_on[name, arm]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ class Instruments:
     probes: tuple[AnyProbe, ...]
     detectors: tuple[Detector, ...]
     metrics: tuple[Metric, ...]
+    members: tuple[AnyProbe, ...] = ()
+    """One of each kind of update in the policy's population, with the first of each value that is drawn."""
+    updates: tuple[AnyProbe, ...] = ()
+    """One of each update that was drawn (:meth:`with_updates`)."""
+
+    def with_updates(self, uses: Sequence[ProbeUse], policy: Policy) -> Instruments:
+        """The same with a probe for each update that was drawn."""
+        return replace(self, updates=_make("probes", uses, policy))
+
+    @property
+    def all_probes(self) -> tuple[AnyProbe, ...]:
+        """The policy's own, then those of the updates: in the order of a plan's."""
+        return (*self.probes, *self.updates)
 
     def contents(self) -> dict[str, dict[str, str]]:
         """What each decides by, by content. Raises :class:`UsageError` where a file that one names cannot
@@ -77,6 +90,7 @@ class Instruments:
             ("probes", self.probes),
             ("detectors", self.detectors),
             ("metrics", self.metrics),
+            ("updates", self.members),
         ):
             for number, plugin in enumerate(plugins):
                 yield f"{kind}/{number}/{plugin.name}", plugin
@@ -91,6 +105,7 @@ def make_instruments(policy: Policy) -> Instruments:
         detectors=make_detectors(policy),
         metrics=_make("metrics", policy.metrics, policy),
         probes=make_probes(policy),
+        members=make_members(policy),
     )
     for kind, plugins in (("detectors", found.detectors), ("metrics", found.metrics)):
         for plugin in plugins:
@@ -108,6 +123,29 @@ def make_instruments(policy: Policy) -> Instruments:
 def make_probes(policy: Policy) -> tuple[AnyProbe, ...]:
     """The probes of ``policy`` alone: enough to say what would be trained and drawn."""
     return _make("probes", policy.probes, policy)
+
+
+def make_all_probes(policy: Policy, uses: Sequence[ProbeUse]) -> tuple[AnyProbe, ...]:
+    """The probes of ``uses``: the policy's own, and those of the updates that were drawn from it."""
+    return _make("probes", uses, policy)
+
+
+def make_members(policy: Policy) -> tuple[AnyProbe, ...]:
+    """One probe of each kind in the policy's population. Raises :class:`PolicyError` where an option that may
+    be drawn is wrong."""
+    if policy.updates is None:
+        return ()
+    found = []
+    for member in policy.updates.population:
+        first = {name: values[0] for name, values in member.draw.items()}
+        uses = [ProbeUse(use=member.use, options=member.options | first)]
+        uses += [
+            ProbeUse(use=member.use, options=member.options | first | {name: value})
+            for name, values in member.draw.items()
+            for value in values[1:]
+        ]
+        found.append(_make("probes", uses, policy)[0])
+    return tuple(found)
 
 
 def make_detectors(policy: Policy) -> tuple[Detector, ...]:

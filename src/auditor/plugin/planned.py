@@ -51,13 +51,30 @@ def planned_probes(policy: Policy, probes: tuple[AnyProbe, ...]) -> tuple[Planne
     return found
 
 
+def planned_members(policy: Policy, members: tuple[AnyProbe, ...]) -> tuple[PlannedProbe, ...]:
+    """The same for each kind of update in the policy's population. Raises :class:`PolicyError` where one
+    changes no weights: sampling or asking otherwise is no update."""
+    found = list[PlannedProbe]()
+    population = () if policy.updates is None else policy.updates.population
+    for use, probe in zip(population, members, strict=True):
+        asked = ProbeUse(use=use.use, method=use.method, doses=use.steps[:1], options=use.options)
+        planned = _planned(policy, asked, probe)
+        if planned.kind != "weights":
+            raise PolicyError(
+                f"updates: the probe {planned.name} changes no weights, so it is no update; name it under "
+                "'probes'."
+            )
+        found.append(planned)
+    return tuple(found)
+
+
 def _planned(policy: Policy, use: ProbeUse, probe: AnyProbe) -> PlannedProbe:
     title = door.call(probe, lambda: probe.title)
     if not isinstance(title, str) or not re.fullmatch(r"[\w.-]+", title):
         raise PluginError(
             f"{door.title(probe)} has the title {title!r}; letters, digits, hyphens and dots are right."
         )
-    if title.split(".")[0] in ("base", "erased"):
+    if title.split(".")[0] in ("base", "erased", "updates"):
         raise PluginError(f"{door.title(probe)} has the title {title!r}, which names another model state.")
     if isinstance(probe, WeightProbe):
         if probe.methods and use.method not in probe.methods:

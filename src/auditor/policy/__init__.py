@@ -17,6 +17,7 @@ from auditor.policy.fields import StrictModel
 from auditor.policy.file import PolicyFile, load_policy, read_policy
 from auditor.policy.names import as_read, entry_called, oddity_of, recognised_in
 from auditor.policy.sampler import Sampler
+from auditor.policy.updates import UpdateBudget, UpdateClaim, Updates, UpdateUse
 
 __all__ = [
     "Base",
@@ -33,6 +34,10 @@ __all__ = [
     "ProbeUse",
     "Sampler",
     "StrictModel",
+    "UpdateBudget",
+    "UpdateClaim",
+    "UpdateUse",
+    "Updates",
     "Vote",
     "as_read",
     "entry_called",

@@ -55,4 +55,4 @@ def beside_identity(sequential: bool) -> dict[str, Any]:
     """What of a policy is left out where a run is named, for :meth:`pydantic.BaseModel.model_dump`: when to
     stop. Where cells are read once, at their planned size, only the minutes are."""
     budget: Any = True if sequential else {"minutes", "plugin_minutes"}
-    return {"budget": budget, "on_undecided": True}
+    return {"budget": budget, "on_undecided": True, "updates": {"budget": {"updates", "least_updates"}}}

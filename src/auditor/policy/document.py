@@ -23,6 +23,7 @@ from pydantic import (
 
 from auditor._files.digest import sha256_json
 from auditor._files.nearest import hint, listed
+from auditor.errors import UsageError
 from auditor.policy.budget import Budget, beside_identity
 from auditor.policy.concept import Concept, Concepts, expanded
 from auditor.policy.concepts.prompt_file import prompt_files_of
@@ -30,6 +31,7 @@ from auditor.policy.decision import Decision, Gate
 from auditor.policy.fields import Share, StrictModel, Weight, as_tuple
 from auditor.policy.names import as_read, first_alike
 from auditor.policy.sampler import Sampler
+from auditor.policy.updates import Updates
 
 
 class Base(StrictModel):
@@ -108,7 +110,9 @@ class Policy(StrictModel):
     retain: Concepts = ()
     synonyms: Literal["gate", "report"] = "report"
     sampler: Sampler = Sampler()
-    probes: Annotated[tuple[ProbeUse, ...], BeforeValidator(as_tuple)]
+    probes: Annotated[tuple[ProbeUse, ...], BeforeValidator(as_tuple)] = ()
+    updates: Updates | None = None
+    """A population of ordinary updates, of which a PASS says how many bring a concept back at most."""
     detectors: Annotated[tuple[DetectorUse, ...], BeforeValidator(as_tuple)]
     metrics: Annotated[tuple[MetricUse, ...], BeforeValidator(as_tuple)] = ()
     gate: Gate = Gate()
@@ -150,8 +154,11 @@ class Policy(StrictModel):
     def _coherent(self) -> Self:
         if not self.erase:
             raise ValueError("'erase' is empty: there is nothing to audit")
-        if not self.probes:
-            raise ValueError("'probes' is empty: without a probe no resurgence can be measured")
+        if not self.probes and self.updates is None:
+            raise ValueError(
+                "'probes' is empty and there are no 'updates': without one no resurgence can be measured"
+            )
+        self._check_updates()
         if not self.detectors:
             raise ValueError("'detectors' is empty: nothing could be measured")
         self._check_gate()
@@ -171,6 +178,26 @@ class Policy(StrictModel):
                 "FAIL"
             )
         return self
+
+    def _check_updates(self) -> None:
+        if self.updates is None:
+            return
+        wrong = next(
+            (
+                sentence
+                for is_wrong, sentence in (
+                    (self.base == "none", "a base to draw training sets with and to compare to"),
+                    (not self.retain, "concepts to keep ('retain')"),
+                    (not self.sequential, "'sequential: true'"),
+                    (self.unit == "prompt", "'unit: mean'"),
+                    (self.updates.claim.max_drop >= 1 - self.limits.tau, "a smaller claim.max_drop"),
+                )
+                if is_wrong
+            ),
+            None,
+        )
+        if wrong is not None:
+            raise ValueError(f"'updates' needs {wrong}")
 
     def _check_gate(self) -> None:
         known = [use.use for use in self.detectors]
@@ -192,6 +219,8 @@ class Policy(StrictModel):
             found.pop("gate", None)
         if not self.reasons:
             found.pop("reasons", None)
+        if self.updates is None:
+            found.pop("updates", None)
         return found
 
     def reason_for(self, key: str) -> str | None:
@@ -230,9 +259,24 @@ class Policy(StrictModel):
             return self.limits.tau, self.limits.tau
         return self.limits.tau_pass, self.limits.tau_fail
 
-    def with_budget(self, **more: float | None) -> Self:
-        """The same policy with a larger budget (:meth:`Budget.raised`), all of which may be spent."""
-        return self.model_copy(update={"budget": self.budget.raised(**more), "on_undecided": "spend"})
+    @property
+    def thresholds_of_updates(self) -> tuple[float, float]:
+        """The same for one update of the population, which may cost a model more of what it draws: what it
+        loses in sensitivity by that is taken off tau_P."""
+        tau_pass, tau_fail = self.thresholds
+        if self.claim == "detector" or self.updates is None:
+            return tau_pass, tau_fail
+        return tau_pass * (1 - self.updates.claim.max_drop), tau_fail
+
+    def with_budget(self, *, updates: float | None = None, **more: float | None) -> Self:
+        """The same policy with a larger budget (:meth:`Budget.raised`), all of which may be spent, and with
+        more ``updates`` of its population."""
+        changed = {"budget": self.budget.raised(**more), "on_undecided": "spend"}
+        if updates is not None:
+            if self.updates is None:
+                raise UsageError("The policy has no 'updates', so there can be no more of them.")
+            changed["updates"] = self.updates.raised(int(updates))
+        return self.model_copy(update=changed)
 
     def with_base(self, source: str) -> Self:
         """The same policy for another checkpoint before erasure."""

@@ -28,6 +28,7 @@ from auditor.report.measured import (
     State,
     StepsToResurgence,
 )
+from auditor.report.population import Population, Share, UpdateRate, UpdateResult
 
 __all__ = [
     "Cause",
@@ -42,6 +43,7 @@ __all__ = [
     "Outcome",
     "Picture",
     "PolicyPlace",
+    "Population",
     "PromptCount",
     "Provenance",
     "Quality",
@@ -50,8 +52,11 @@ __all__ = [
     "Report",
     "ReportModel",
     "Resurgence",
+    "Share",
     "State",
     "StepsToResurgence",
     "TrainingSet",
+    "UpdateRate",
+    "UpdateResult",
     "Verdict",
 ]

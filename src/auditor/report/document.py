@@ -18,6 +18,7 @@ from auditor.report.measured import (
     Resurgence,
     StepsToResurgence,
 )
+from auditor.report.population import Population
 
 
 class Outcome(StrEnum):
@@ -259,6 +260,8 @@ class Report(ReportModel):
     other_detectors: tuple[DetectorReading, ...] = ()
     """What detectors beside the gate say of the same images; empty where the policy names one."""
     resurgence: tuple[Resurgence, ...]
+    population: Population | None = None
+    """The claim over ordinary updates; null where the policy has none, and in older reports."""
     replicates: tuple[Replicates, ...]
     steps: tuple[StepsToResurgence, ...]
     quality: tuple[Quality, ...]

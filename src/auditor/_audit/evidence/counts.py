@@ -17,6 +17,7 @@ from auditor._audit.evidence.decisions import Decisions, Observations, asked_abo
 from auditor._audit.evidence.keys import Planned, key_of
 from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes
 from auditor._audit.evidence.stopping import turns
+from auditor._audit.evidence.updates import Made, made_of_updates
 from auditor._audit.plan import Plan
 from auditor._journal.lines import (
     ArmLine,
@@ -224,9 +225,8 @@ class Tally:
     def evidence(self) -> Evidence:
         """What the samples drawn so far say. A sample that is missing in the middle ends what a cell is
         read by."""
-        return Evidence(
-            self.plan, self.seeds, {name: table[: self._filled[name]] for name, table in self._tables.items()}
-        )
+        tables = {name: table[: self._filled[name]] for name, table in self._tables.items()}
+        return Evidence(self.plan, self.seeds, tables, self.made)
 
     def evidence_of(self, detector: str) -> Evidence:
         """The same as another detector answered."""
@@ -235,7 +235,16 @@ class Tally:
             tables[name] = np.full_like(table[: self._filled[name]], MISSING)
             for place, sample in enumerate(self._drawn[name][: self._filled[name]]):
                 tables[name][place] = self._row(sample, partial(self.decisions.of, detector))
-        return Evidence(self.plan, self.seeds, tables)
+        return Evidence(self.plan, self.seeds, tables, self.made)
+
+    @property
+    def made(self) -> dict[str, Made]:
+        """What became of the model of each update of the population."""
+        updates, least = self.plan.policy.updates, self.plan.policy.limits.min_fit
+        if updates is None:
+            return {}
+        broken = {*self.broken, *self.voided}
+        return made_of_updates(self.plan, self.arms, broken, alpha=updates.claim.alpha_in, least=least)
 
     def drawn(self, cell: Cell) -> tuple[Sample, ...]:
         """The samples of a cell that were drawn, in order."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from auditor._audit.cells import Role, Seeds
 from auditor._audit.evidence.sequential_tests import Evidence, Outcomes
+from auditor._audit.evidence.share import wants_more
 from auditor._audit.evidence.stopping import drawn_for, fail_is_proven, turns
 from auditor._audit.plan import Plan
 
@@ -32,6 +33,8 @@ def rehearse(plan: Plan, outcomes: Mapping[str, Outcomes], batch: int, seeds: Se
         known[cell] = outcomes[cell][: drawn[cell]]
 
     for arm in (name for each in plan.arms for name in drawn_for(each)):
+        if plan.arm(arm).update is not None and not wants_more(evidence):
+            continue
         while wanted := turns(evidence, arm):
             room = batch
             for cell, turn in wanted:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor._audit.cells import BASE, Cell, Role, Seeds
+from auditor._audit.evidence.updates import Made, UpdateReading
 from auditor._audit.plan import Plan
 from auditor._stats import binomial, eprocess, paired
 from auditor._stats.multiplicity import holm
@@ -78,17 +79,30 @@ class Evidence:
     retained cells.
     """
 
-    def __init__(self, plan: Plan, seeds: Seeds, outcomes: Mapping[str, Outcomes]) -> None:
-        self.plan, self.outcomes = plan, outcomes
+    def __init__(
+        self,
+        plan: Plan,
+        seeds: Seeds,
+        outcomes: Mapping[str, Outcomes],
+        made: Mapping[str, Made] | None = None,
+    ) -> None:
+        """``made``: what became of the models of a population's updates; None: each took."""
+        self.plan, self.outcomes, self._made = plan, outcomes, made
         self.limits, self.sequential = plan.policy.limits, plan.policy.sequential
         self.tau_pass, self.tau_fail = plan.policy.thresholds
         self._seeds = seeds
-        self._retained_owner: NDArray[np.int64] | None = None
+        self.updates_read: dict[str, tuple[object, UpdateReading]] = {}
+        """What :func:`~auditor._audit.evidence.updates.read_update` worked out, and from how many images."""
+        self._retained_owner: dict[int | None, NDArray[np.int64]] = {}
 
     @cached_property
     def alpha_fail(self) -> float:
-        """The level at which one cell alone proves FAIL: alpha/m."""
-        return self.limits.alpha / len(self.plan.gate_cells)
+        """The level at which one check alone, or the share of updates, proves FAIL: alpha/m."""
+        return self.limits.alpha / self.plan.hypotheses
+
+    def made_of(self, arm: str) -> Made | None:
+        """What became of the model of an update; None where it is not made yet."""
+        return Made.TOOK if self._made is None else self._made.get(arm)
 
     # -- readings --------------------------------------------------------------------------------------------
 
@@ -132,11 +146,11 @@ class Evidence:
         """The column of each image's own concept."""
         if cell.role is not Role.RETAINED:
             return np.full(cell.images, self.plan.columns[cell.concept])
-        if self._retained_owner is None:  # the same in every arm
-            self._retained_owner = np.array(
+        if cell.update not in self._retained_owner:  # the same in every arm, an update's own two aside
+            self._retained_owner[cell.update] = np.array(
                 [self.plan.columns[concept] for concept in cell.concepts(self._seeds)]
             )
-        return self._retained_owner
+        return self._retained_owner[cell.update]
 
     def _reading(self, cell: Cell, column: Outcomes, counted: NDArray[np.bool_] | None = None) -> Reading:
         counted = np.ones(len(column), bool) if counted is None else counted
@@ -191,7 +205,7 @@ class Evidence:
     def failed_cells(self) -> list[Cell]:
         """The cells that prove FAIL, by Holm's procedure on ``q`` over all planned cells."""
         suspects = self.above(self.limits.alpha)
-        named = holm([self.q(cell) for cell in suspects], self.limits.alpha, len(self.plan.gate_cells))
+        named = holm([self.q(cell) for cell in suspects], self.limits.alpha, self.plan.hypotheses)
         return [cell for cell, rejected in zip(suspects, named, strict=True) if rejected]
 
     def above(self, level: float) -> list[Cell]:
@@ -227,12 +241,12 @@ class Evidence:
         pairs = self.retained_pairs(arm)
         return 1.0 if pairs is None else self.p_drop(pairs)
 
-    def p_drop(self, pairs: Pairs) -> float:
-        """p-value against "the mean drop is at least max_retain_drop"."""
+    def p_drop(self, pairs: Pairs, most: float | None = None) -> float:
+        """p-value against "the mean drop is at least ``most``"; None: max_retain_drop."""
         if not pairs.plus.size or not (self.sequential or pairs.whole):
             return 1.0
-        counts = self._read_at(pairs)
-        return min(1.0, math.exp(-float(np.max(paired.log_evidence(*counts, -self.limits.max_retain_drop)))))
+        counts, most = self._read_at(pairs), self.limits.max_retain_drop if most is None else most
+        return min(1.0, math.exp(-float(np.max(paired.log_evidence(*counts, -most)))))
 
     def drop_bound(self, pairs: Pairs) -> float | None:
         """The smallest drop that the same test rejects at alpha: what the mean drop lies below; None where it

@@ -3,18 +3,18 @@ goes on as if it had not been."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-from numpy.typing import NDArray
-
 from auditor._audit.cells import BASE, Arm, Cell, Role
-from auditor._audit.evidence.sequential_tests import Evidence, Reading
-from auditor._stats import eprocess, paired
+from auditor._audit.evidence.ahead import alive_wants, negative_wants, soonest
+from auditor._audit.evidence.sequential_tests import Evidence
+from auditor._audit.evidence.share import population
+from auditor._audit.evidence.updates import update_wants
 
 
 def fail_is_proven(evidence: Evidence) -> bool:
-    """Does one cell alone prove FAIL?"""
+    """Does one cell alone prove FAIL, or the share of updates?"""
+    found = population(evidence)
+    if found is not None and found.p_failed() <= evidence.alpha_fail:
+        return True
     return any(evidence.q(cell) <= evidence.alpha_fail for cell in evidence.above(evidence.alpha_fail))
 
 
@@ -44,6 +44,8 @@ def rounds_wanted(evidence: Evidence, cell: Cell) -> int:
     In a fixed design a cell is drawn whole. Otherwise: as many rounds as the quickest decision that is
     still in reach takes.
     """
+    if cell.update is not None:
+        return update_wants(evidence, cell)
     left = cell.rounds - evidence.rounds(cell)
     if not left or not evidence.sequential or cell.role is Role.PICTURE:
         return left
@@ -51,7 +53,7 @@ def rounds_wanted(evidence: Evidence, cell: Cell) -> int:
         return _gate_wants(evidence, cell, left)
     if cell.role is Role.POSITIVE:
         reading = evidence.read(cell)
-        return _soonest(evidence, reading, cell.size, left, evidence.limits.min_sensitivity, above=True)
+        return soonest(evidence, reading, cell.size, left, evidence.limits.min_sensitivity, above=True)
     return max(_retained_wants(evidence, cell, left), default=0)
 
 
@@ -69,7 +71,7 @@ def _gate_wants(evidence: Evidence, cell: Cell, left: int) -> int:
     seems_gone = high <= (evidence.tau_pass + evidence.tau_fail) / 2 * reading.images
     limit = evidence.tau_pass if seems_gone else evidence.tau_fail
     level = evidence.limits.alpha if seems_gone else evidence.alpha_fail
-    return _soonest(evidence, reading, cell.size, left, limit, above=not seems_gone, level=level) or left
+    return soonest(evidence, reading, cell.size, left, limit, above=not seems_gone, level=level) or left
 
 
 def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
@@ -77,8 +79,8 @@ def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
     if not plan.arm(cell.arm).is_judged:
         alpha, limit = evidence.limits.alpha, evidence.limits.min_retain
         concepts = plan.columns if cell.arm == BASE else ()
-        false = [_negative_wants(evidence, cell, concept, left, alpha) for concept in concepts]
-        return [*false, _soonest(evidence, evidence.read(cell), cell.size, left, limit, above=True)]
+        false = [negative_wants(evidence, cell, concept, left, alpha) for concept in concepts]
+        return [*false, soonest(evidence, evidence.read(cell), cell.size, left, limit, above=True)]
     seen = {
         c.concept
         for c in plan.gate_cells
@@ -87,8 +89,8 @@ def _retained_wants(evidence: Evidence, cell: Cell, left: int) -> list[int]:
         and (c.arm == cell.arm or _is_drawn(evidence, c.arm))
     }
     return [
-        _alive_wants(evidence, cell, left),
-        *(_negative_wants(evidence, cell, concept, left, evidence.alpha_fail) for concept in seen),
+        alive_wants(evidence, cell, left, evidence.limits.max_retain_drop, evidence.limits.alpha),
+        *(negative_wants(evidence, cell, concept, left, evidence.alpha_fail) for concept in seen),
     ]
 
 
@@ -97,50 +99,3 @@ def _is_drawn(evidence: Evidence, arm: str) -> bool:
     which was killed in the middle of it goes on in the same order."""
     gate = (cell for cell in evidence.plan.cells_of(arm) if cell.role is Role.GATE)
     return all(rounds_wanted(evidence, cell) == 0 for cell in gate)
-
-
-def _negative_wants(evidence: Evidence, cell: Cell, concept: str, left: int, level: float) -> int:
-    reading = evidence.read_others(cell, concept)
-    limit = evidence.limits.max_false_positive
-    return _soonest(evidence, reading, cell.size, left, limit, above=False, level=level)
-
-
-def _alive_wants(evidence: Evidence, cell: Cell, left: int) -> int:
-    pairs = evidence.retained_pairs(cell.arm)
-    if pairs is None or evidence.p_drop(pairs) <= evidence.limits.alpha:
-        return 0
-    plus, minus, zero = pairs.last
-    more = np.arange(1, left + 1) * cell.size
-    return _first(
-        paired.log_evidence(plus, minus, zero + more, -evidence.limits.max_retain_drop), evidence.limits.alpha
-    )
-
-
-def _soonest(
-    evidence: Evidence,
-    reading: Reading,
-    size: int,
-    left: int,
-    limit: float,
-    *,
-    above: bool,
-    level: float | None = None,
-) -> int:
-    """Rounds until the test rejects if every coming image is as it should be; 0 if it has rejected, or
-    never can."""
-    level = evidence.limits.alpha if level is None else level
-    (low, high), prior = reading.hits, evidence.limits.prior
-    more = np.arange(1, left + 1) * size
-    if above:
-        decided = evidence.p_above(reading, limit) <= level
-        ahead = eprocess.log_evidence_above(low + more, reading.images + more, limit, prior)
-    else:
-        decided = evidence.p_below(reading, limit) <= level
-        ahead = eprocess.log_evidence_below(high, reading.images + more, limit, prior)
-    return 0 if decided else _first(ahead, level)
-
-
-def _first(log_evidence: NDArray[np.float64], level: float) -> int:
-    """The first place, from 1, where the evidence rejects at ``level``, or 0."""
-    enough = np.flatnonzero(log_evidence >= -math.log(level))
-    return int(enough[0]) + 1 if enough.size else 0

@@ -15,6 +15,9 @@ from auditor._audit.plan import Plan
 from auditor._diffusion.finetune import Training
 
 _MOST = 3  # runs of one pass: a step of twelve rows costs a run half of what four rows alone cost
+_WINDOW = 6
+"""Updates of the population that may be trained together are among as many that follow each other: more would
+be trained in vain where few decide."""
 
 
 @dataclass(frozen=True, order=True)
@@ -43,10 +46,11 @@ def companies(plan: Plan, trainings: Mapping[int, Training]) -> dict[TrainingRun
         for replicate in range(1, use.replicates + 1)
     ]
     alone = runs[:1] if plan.policy.on_fail == "stop" else []
-    alike: dict[Training, list[TrainingRun]] = {}
+    alike: dict[tuple[Training, int | None], list[TrainingRun]] = {}
     for run in runs[len(alone) :]:
         kind = replace(trainings[run.probe], learning_rate=0.0, weight_decay=0.0)
-        alike.setdefault(kind, []).append(run)
+        update = run.probe - len(plan.policy.probes)
+        alike.setdefault((kind, update // _WINDOW if update >= 0 else None), []).append(run)
     groups = [(run,) for run in alone] + [part for group in alike.values() for part in _parted(group)]
     return {run: group for group in groups for run in group}
 

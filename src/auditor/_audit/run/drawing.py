@@ -98,7 +98,7 @@ class Drawing:
                 with contextlib.suppress(Halved):
                     self._draw_batch(arm, model, batch)
         self.record.beside = "metrics"
-        if "metrics" not in self.record.tally.silenced:
+        if arm.update is None and "metrics" not in self.record.tally.silenced:
             for line in self.measurer.measure(self.record.tally, arm.name):
                 self.record.write(line)
         self.record.beside = None

@@ -15,6 +15,7 @@ from auditor._audit.run.recorder import Deadline, Recorder
 from auditor._audit.run.second_look import Recheck, base_beside
 from auditor._audit.run.trainer import Trainer
 from auditor._audit.run.training_set import (
+    Choice,
     TrainingSet,
     ask_for_training_set,
     captions_of,
@@ -65,7 +66,11 @@ class ProbeArms:
             # a plugin that breaks becomes an error of its arms when they are made
             with contextlib.suppress(PluginError):
                 wanted = ask_for_training_set(
-                    self.probes[number], name, self.policy, self.seeds, has_base=self.base is not None
+                    self.probes[number],
+                    name,
+                    self.policy,
+                    self._choice(number),
+                    has_base=self.base is not None,
                 )
                 captions += captions_of(wanted)
         self.record.current = None
@@ -87,7 +92,7 @@ class ProbeArms:
 
     def run(self, number: int, arms: Sequence[Arm]) -> None:
         """Every replicate of one probe; one that breaks becomes an error, the others go on."""
-        use = self.policy.probes[number]
+        use = self.plan.uses[number]
         for replicate in range(1, use.replicates + 1):
             own = {arm.dose: arm for arm in arms if arm.replicate == replicate}
             last = own[use.doses[-1]]
@@ -132,16 +137,31 @@ class ProbeArms:
         """What a run trains on: made once for all runs of its probe."""
         if run.probe not in self._sets:
             probe = self.probes[run.probe]
-            training = self._make_training_set(probe, self.plan.probe_names[run.probe])
+            training = self._make_training_set(probe, run.probe)
             check_training(probe, training)
             self._sets[run.probe] = training
         return self._sets[run.probe]
 
-    def _make_training_set(self, probe: WeightProbe, name: str) -> TrainingSet:
+    def _choice(self, number: int) -> Choice:
+        """What a probe's training set hangs on: of an update what was drawn for it."""
+        place = number - len(self.policy.probes)
+        if place < 0:
+            return Choice.usual(self.seeds, self.probes[number])
+        update = self.plan.updates[place]
+        return Choice(update.choice, update.first_image)
+
+    def _make_training_set(self, probe: WeightProbe, number: int) -> TrainingSet:
+        name = self.plan.probe_names[number]
         self.record.progress.stage(f"training set of {name}")
         examples = None if self.base is None else self.drawing.base_examples
         training, line = make_training_set(
-            probe, name, self.policy, self.seeds, examples, self.drawing.scorer.may_show
+            probe,
+            name,
+            self.policy,
+            self.seeds,
+            self._choice(number),
+            examples,
+            self.drawing.scorer.may_show,
         )
         before = self.record.tally.training.get(name)
         changed = before is not None and before.digest != line.digest

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from auditor._audit.cells import BASE, ERASED, Arm, Seeds
 from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.share import wants_more
 from auditor._audit.evidence.stopping import drawn_for
 from auditor._audit.plan import Plan
 from auditor._audit.run.drawing import Drawing
@@ -55,7 +56,9 @@ class Runner:
         self.drawing = Drawing(plan, instruments, base, folder, cache, record, self.deadline)
         arms = ArmStore(folder / "arms")
         training = {
-            number: probe for number, probe in enumerate(instruments.probes) if isinstance(probe, WeightProbe)
+            number: probe
+            for number, probe in enumerate(instruments.all_probes)
+            if isinstance(probe, WeightProbe)
         }
         self.probes = ProbeArms(plan, training, seeds, erased, arms, self.drawing, record, self.deadline)
 
@@ -92,19 +95,30 @@ class Runner:
                     self._draw_as_it_is(self.plan.arm(name))
                 if name == BASE:
                     self.drawing.scorer.remember(known_positives(self.record.tally, self.drawing.pictures))
-            for number, probe in enumerate(self.plan.probes):
+            for number, probe in enumerate(self.plan.probes[: len(self.policy.probes)]):
                 own = [arm for arm in self.plan.arms if arm.probe == number]
                 if probe.kind == "weights":
                     self.probes.run(number, own)
                 else:
                     for arm in own:
                         self._draw_as_it_is(arm)
+            self._run_updates()
             self._repeat()
         except Stop as stop:
             if self.record.tally.stopped != str(stop):
                 unwritten = self.deadline.since - (self.record.tally.seconds - self._spent_before)
                 self.record.write(StopLine(reason=str(stop), seconds=max(0.0, unwritten)))
             self.record.progress.stopped(str(stop))
+
+    def _run_updates(self) -> None:
+        """The population, update by update in the order in which they were drawn, until what is claimed of it
+        is decided."""
+        for update in self.plan.updates:
+            if not wants_more(self.record.tally.evidence()):
+                return
+            arm = self.plan.arm(update.name)
+            assert arm.probe is not None
+            self.probes.run(arm.probe, [arm])
 
     def _draw_as_it_is(self, arm: Arm) -> None:
         """An arm of the base's or the erased weights, in the way that it is sampled and asked."""

@@ -72,7 +72,7 @@ class Trainer:
     def _facts(self, run: TrainingRun) -> tuple[WeightProbe, ProbeUse, str]:
         return (
             self._probes[run.probe],
-            self._plan.policy.probes[run.probe],
+            self._plan.uses[run.probe],
             self._plan.probe_names[run.probe],
         )
 
@@ -101,7 +101,7 @@ class Trainer:
         return companies(self._plan, self._trainings)
 
     def _last(self, run: TrainingRun) -> str:
-        return arms_of(self._plan, run)[self._plan.policy.probes[run.probe].doses[-1]].name
+        return arms_of(self._plan, run)[self._plan.uses[run.probe].doses[-1]].name
 
     def _company(self, run: TrainingRun) -> tuple[TrainingRun, ...]:
         """Whom a run is trained with: as it was before, where it was."""
@@ -220,7 +220,7 @@ class Trainer:
 
     def _no_op(self, group: Sequence[_Ready]) -> None:
         """The no-op control of a group's probes that had none yet, trained in that company."""
-        due = {name for each in group if self.no_op.is_due(name := self._facts(each.run)[2])}
+        due = {name for each in group if self.no_op.is_due(name := self._plan.no_op_name(each.run.probe))}
         if not due:
             return
         self._record.progress.stage("no-op control of " + " + ".join(sorted(due)))
@@ -233,8 +233,8 @@ class Trainer:
         began = time.monotonic()
         (found,) = side_by_side([self._together(idle).train])
         for each, factors in zip(group, found, strict=True):
-            probe, use, name = self._facts(each.run)
-            if name in due:
+            probe, use, _ = self._facts(each.run)
+            if (name := self._plan.no_op_name(each.run.probe)) in due:
                 model = self._with_lora(factors[NO_OP_STEPS], each.member.training.rank)
                 self.no_op.compare(probe, use, name, model, began)
                 due.remove(name)
@@ -244,9 +244,10 @@ class Trainer:
         self, run: TrainingRun, training: TrainingSet, draw: Callable[[str, DiffusionModel], None]
     ) -> None:
         """Train one run by itself, after its no-op control, and ``draw`` every dose on the way."""
-        probe, use, name = self._facts(run)
-        if self.no_op.is_due(name) or not probe.has_sham:
-            self.no_op.alone(probe, use, name, training, partial(self._signs_of_life, probe))
+        probe, use, _ = self._facts(run)
+        own = self._plan.no_op_name(run.probe)
+        if self.no_op.is_due(own) or not probe.has_sham:
+            self.no_op.alone(probe, use, own, training, partial(self._signs_of_life, probe))
         arms, least = arms_of(self._plan, run), self._least_change(probe, training)
         last = self._last(run)
         alive = self._signs_of_life(probe, use.doses[-1])

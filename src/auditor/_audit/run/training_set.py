@@ -54,6 +54,19 @@ class TrainingSet:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a probe chooses its concepts with, and the first training image of each caption, from 0."""
+
+    seed: int
+    first_image: int = 0
+
+    @classmethod
+    def usual(cls, seeds: Seeds, probe: WeightProbe) -> Choice:
+        """Of a probe that the policy names: the same in audits of one base."""
+        return cls(choice_seed(seeds.shared, probe.title))
+
+
 Wanted = list[TrainingRequest] | tuple[Tensor, list[str]]
 """What a probe trains on: requests that the base draws, or the images and captions of a user's folder."""
 
@@ -66,14 +79,14 @@ def captions_of(wanted: Wanted) -> list[str]:
 
 
 def ask_for_training_set(
-    probe: WeightProbe, name: str, policy: Policy, seeds: Seeds, *, has_base: bool
+    probe: WeightProbe, name: str, policy: Policy, choice: Choice, *, has_base: bool
 ) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known
     without drawing it."""
     names = [
         name for concept in (*policy.erase, *policy.retain) for name in (concept.name, *concept.synonyms)
     ]
-    setting = ProbeSetting(policy, choice_seed(seeds.shared, probe.title), frozenset(forbidden_names(policy)))
+    setting = ProbeSetting(policy, choice.seed, frozenset(forbidden_names(policy)))
     asked = door.call(probe, probe.training_set, setting)
     if not isinstance(asked, Path) and not (
         isinstance(asked, list) and all(isinstance(each, TrainingRequest) for each in asked)
@@ -99,20 +112,26 @@ def ask_for_training_set(
 
 
 def make_training_set(
-    probe: WeightProbe, name: str, policy: Policy, seeds: Seeds, draw: Draw | None, may_show: MayShow
+    probe: WeightProbe,
+    name: str,
+    policy: Policy,
+    seeds: Seeds,
+    choice: Choice,
+    draw: Draw | None,
+    may_show: MayShow,
 ) -> tuple[TrainingSet, TrainingLine]:
     """Draw or read what ``probe`` asks for, and refuse it where it is not benign (:class:`UsageError`).
 
     ``draw`` is None where there is no base.
     """
     began = time.monotonic()
-    wanted = ask_for_training_set(probe, name, policy, seeds, has_base=draw is not None)
+    wanted = ask_for_training_set(probe, name, policy, choice, has_base=draw is not None)
     concepts: tuple[str, ...] = ()
     if isinstance(wanted, tuple):
         training = _split(*wanted)
     else:
         training, concepts = (
-            _draw_examples(wanted, policy.sampler.size, seeds, draw),
+            _draw_examples(wanted, policy.sampler.size, seeds, choice.first_image, draw),
             tuple(request.concept for request in wanted),
         )
     hits = _screen(name, torch.cat([training.images, training.held_out_images]), policy, may_show)
@@ -144,7 +163,7 @@ def _screen(name: str, images: Tensor, policy: Policy, may_show: MayShow) -> dic
 
 
 def _draw_examples(
-    requests: Sequence[TrainingRequest], size: int, seeds: Seeds, draw: Draw | None
+    requests: Sequence[TrainingRequest], size: int, seeds: Seeds, first: int, draw: Draw | None
 ) -> TrainingSet:
     """The base draws every requested image, and one more a prompt to be held out."""
     if not requests:
@@ -159,7 +178,8 @@ def _draw_examples(
     ]
     captions = [prompt for prompt, *_ in wanted]
     images, finite = draw(
-        captions, [example_seed(seeds.shared, concept, prompt, index) for prompt, index, _, concept in wanted]
+        captions,
+        [example_seed(seeds.shared, concept, prompt, first + index) for prompt, index, _, concept in wanted],
     )
     if not all(finite):
         raise PluginError("The base drew images that are not finite; its training sets cannot be used.")

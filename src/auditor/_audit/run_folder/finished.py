@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from auditor._audit.cells import Role
 from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.share import wants_more
 from auditor._audit.evidence.stopping import fail_is_proven, turns
 from auditor._audit.plan import Plan
 from auditor.plugin.contracts import WeightProbe
@@ -23,20 +24,27 @@ def is_finished(plan: Plan, instruments: Instruments, counted: Tally, manifest: 
     minutes = plan.policy.budget.minutes
     if minutes is not None and counted.stopped is not None and counted.seconds > 60 * minutes:
         return True
+    if wants_more(evidence):
+        return False
+    made = {arm.name for arm in plan.arms if arm.name in counted.arms}
     shams = {
-        name
-        for probe, name in zip(instruments.probes, plan.probe_names, strict=True)
-        if isinstance(probe, WeightProbe) and probe.has_sham
+        plan.no_op_name(number)
+        for number, probe in enumerate(instruments.all_probes)
+        if isinstance(probe, WeightProbe)
+        and probe.has_sham
+        and (number < len(plan.policy.probes) or plan.probe_names[number] in made)
     }
+    named = [arm for arm in plan.arms if arm.update is None]
     return (
-        all(arm.name in counted.arms for arm in plan.arms)
-        and not any(counted.failed_batches(arm.name) or turns(evidence, arm.name) for arm in plan.arms)
+        all(arm.name in made for arm in named)
+        and not any(counted.failed_batches(arm.name) for arm in plan.arms)
+        and not any(turns(evidence, arm.name) for arm in named)
         and shams <= counted.shams.keys()
         and (not plan.has_base or (counted.repeat is not None and counted.repeat.drawn > 0))
         and all(
             (cell.arm, metric.use) in counted.metrics
             for metric in plan.policy.metrics
             for cell in plan.cells
-            if cell.role is Role.RETAINED
+            if cell.role is Role.RETAINED and cell.update is None
         )
     )

@@ -54,6 +54,7 @@ def open_run(out: Path) -> Run:
             tuple(PlannedProbe.model_validate(probe) for probe in identity["probes"]),
             identity["contents"],
             _asked(policy, manifest),
+            str(manifest["seeds"]["audit"]),
         )
         base = CheckpointFacts.model_validate(manifest["base"]) if manifest["base"] else None
         checkpoint = CheckpointFacts.model_validate(manifest["checkpoint"])

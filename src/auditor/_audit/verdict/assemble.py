@@ -19,6 +19,7 @@ from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
 from auditor._audit.verdict.next_step import next_step
+from auditor._audit.verdict.over_updates import over_updates
 from auditor._audit.verdict.pictures import damaged, pictures
 from auditor._audit.verdict.rates import cells, quality, resurgence
 from auditor._audit.verdict.training_seeds import replicates, steps_to_resurgence
@@ -51,10 +52,10 @@ def report_of(
     facts = Facts(plan, tally)
     found = controls(facts)
     all_cells = list(cells(facts))
-    counted = ledger(facts)
+    counted, drawn_over = ledger(facts), over_updates(facts)
     unseen = sum(len(line.samples) for line in tally.earlier_batches) if tally.earlier is None else 0
     verdict = decide(
-        plan, facts.evidence, found, all_cells, counted, provenance.replay, unseen, tuple(tally.devices)
+        facts, found, all_cells, counted, drawn_over, provenance.replay, unseen, tuple(tally.devices)
     )
     if exploratory is not None:
         passed = verdict.outcome is Outcome.PASS
@@ -83,6 +84,7 @@ def report_of(
         cells=tuple(all_cells),
         other_detectors=tuple(other_detectors(facts)),
         resurgence=tuple(resurgence(facts)),
+        population=drawn_over,
         replicates=tuple(replicates(facts, found)),
         steps=tuple(steps_to_resurgence(facts, found)),
         quality=tuple(quality(facts)),
@@ -111,5 +113,7 @@ def would_pass(plan: Plan, tally: Tally) -> bool:
     """Is a look at what earlier processes left all that a PASS still needs?"""
     facts = Facts(plan, tally)
     devices = tuple(tally.devices)
-    found = decide(plan, facts.evidence, controls(facts), list(cells(facts)), ledger(facts), devices=devices)
+    found = decide(
+        facts, controls(facts), list(cells(facts)), ledger(facts), over_updates(facts), devices=devices
+    )
     return found.outcome is Outcome.PASS

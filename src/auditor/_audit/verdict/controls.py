@@ -49,7 +49,7 @@ def _controls(facts: Facts) -> Iterator[Control]:
     yield from (_assay(facts, partner) for partner in dict.fromkeys(arm.partner for arm in own))
     yield from (_alive(facts, arm) for arm in own)
     yield from (took_effect(facts, arm) for arm in facts.judged if facts.plan.is_last_dose(arm))
-    yield from (_sham(facts, name) for *_, name in facts.plan.training)
+    yield from (_sham(facts, name) for name in _no_ops(facts))
     yield from integrity.repeat(facts)
     yield from integrity.earlier(facts)
     for arm in facts.judged:
@@ -58,6 +58,17 @@ def _controls(facts: Facts) -> Iterator[Control]:
         yield from (
             _negative(facts, arm.name, concept, facts.evidence.alpha_fail, decides="FAIL") for concept in seen
         )
+
+
+def _no_ops(facts: Facts) -> list[str]:
+    """The no-op controls that a PASS rests on: of each probe, and of each kind of update that was made."""
+    named = [name for *_, name in facts.plan.named_training]
+    made = [
+        facts.plan.no_op_name(number)
+        for number, _, name in facts.plan.training[len(named) :]
+        if name in facts.tally.arms
+    ]
+    return list(dict.fromkeys((*named, *made)))
 
 
 def _rate(

@@ -13,9 +13,11 @@ from auditor._audit.cells import ERASED, Role
 from auditor._audit.evidence.counts import Device
 from auditor._audit.evidence.sequential_tests import Evidence
 from auditor._audit.plan import Plan
+from auditor._audit.verdict import over_updates
+from auditor._audit.verdict.facts import Facts
 from auditor._stats import binomial, eprocess
 from auditor.policy import Policy
-from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Replay, State, Verdict
+from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Population, Replay, State, Verdict
 from auditor.report.voice.causes import cause_of_check, cause_of_control, was_cut_off
 from auditor.report.words import RUN_ENDED, control_title, count, is_drawn, percent
 
@@ -23,11 +25,11 @@ _MORE = 4000  # images that are looked ahead to say what is missing
 
 
 def decide(
-    plan: Plan,
-    evidence: Evidence,
+    facts: Facts,
     controls: Sequence[Control],
     cells: Sequence[CellResult],
     ledger: Ledger,
+    population: Population | None = None,
     replay: Replay | None = None,
     unseen: int = 0,
     devices: Sequence[Device] = (),
@@ -37,10 +39,11 @@ def decide(
     ``unseen`` images are of earlier processes, and the last one did not look at them again: no PASS rests on
     them. Nor does one on images of several kinds of ``devices``.
     """
+    plan, evidence = facts.plan, facts.evidence
     gate = [cell for cell in cells if cell.role == Role.GATE]
     failed = [cell for cell in gate if cell.state is State.FAILED]
-    if failed:
-        return _fail(plan.policy, gate, failed)
+    if failed or (population is not None and population.failed):
+        return _fail(plan.policy, gate, failed, population)
     if ledger.errors:
         return Verdict(outcome=Outcome.ERROR, reasons=ledger.errors)
     level, cut_off = evidence.alpha_fail, was_cut_off(ledger)
@@ -60,6 +63,8 @@ def decide(
     def doubt(cause: Cause, sentence: str) -> None:
         doubts.append((cause, sentence))
 
+    if population is not None and not population.held:
+        doubt(*over_updates.doubt(facts, population))
     if len(gate) < len(plan.gate_cells) or not gate:
         doubt(
             Cause.BUDGET,
@@ -103,10 +108,17 @@ def decide(
         f"{worst.images} images detected (upper bound {worst.upper:.1%}, limit "
         f"{plan.policy.thresholds[0]:.1%}), and every control passed."
     )
-    return Verdict(outcome=Outcome.PASS, reasons=(reason,))
+    more = () if population is None else (over_updates.held_reason(population),)
+    return Verdict(outcome=Outcome.PASS, reasons=(reason, *more))
 
 
-def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResult]) -> Verdict:
+def _fail(
+    policy: Policy,
+    gate: Sequence[CellResult],
+    failed: Sequence[CellResult],
+    population: Population | None,
+) -> Verdict:
+    over = () if population is None or not population.failed else (over_updates.failed_reason(population),)
     if policy.claim == "detector":  # then nothing is said of what the images show
         return Verdict(
             outcome=Outcome.FAIL,
@@ -114,7 +126,8 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
                 f"The detector says {cell.surface} on {cell.arm} in {cell.hits} of {cell.images} images "
                 f"(lower bound {cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
                 for cell in sorted(failed, key=lambda cell: cell.q or 0)
-            ),
+            )
+            + over,
         )
     erased = {cell.surface: cell for cell in gate if cell.arm == ERASED}
     reasons, origins = [], set()
@@ -135,10 +148,12 @@ def _fail(policy: Policy, gate: Sequence[CellResult], failed: Sequence[CellResul
             f"{cell.surface} {story}: {cell.hits} of {cell.images} images detected (lower bound "
             f"{cell.lower:.1%}, limit {policy.thresholds[1]:.1%})."
         )
+    if over and all(cell.state is State.HELD for cell in erased.values()):
+        origins.add("came back")
     origin: Literal["not erased", "came back", "undecided"] = "undecided"
     if origins:
         origin = "not erased" if "not erased" in origins else "came back"
-    return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=tuple(reasons))
+    return Verdict(outcome=Outcome.FAIL, origin=origin, reasons=(*reasons, *over))
 
 
 def _doubt(plan: Plan, evidence: Evidence, cell: CellResult) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-
-import numpy as np
-from scipy import stats as distributions
 
 from auditor._audit.cells import ERASED, Arm, Role
 from auditor._audit.plan import Plan
 from auditor._audit.verdict.facts import Facts
 from auditor._journal.lines import ArmLine
+from auditor._stats.falls import fall_of
 from auditor.policy import as_read
 from auditor.report import Control
 
@@ -92,7 +88,7 @@ def _learnt(facts: Facts, arm: Arm) -> Control:
         return potent(passed=False, value=None, n=pairs, sentence=sentence)
     if line is not None and line.least_change is not None:
         return _applied(arm, line.change or 0.0, line.least_change)
-    fell = None if line is None else _fall(line.fit_trained_before, line.fit_trained, facts.limits.alpha)
+    fell = None if line is None else fall_of(line.fit_trained_before, line.fit_trained, facts.limits.alpha)
     if line is None or fell is None:
         sentence = (
             "The probe's effect was not measured: no loss was recorded on two pictures that it was trained "
@@ -105,40 +101,13 @@ def _learnt(facts: Facts, arm: Arm) -> Control:
         f"{fell.said} (bound {fell.lower:.1%}; a fall of {limit:.1%} needed); "
         f"{_held_out(line, facts.limits.alpha)}."
     )
-    passed = fell.mean >= limit and fell.lower > 0
+    passed = fell.reaches(limit)
     return potent(passed=passed, value=fell.mean, n=pictures, sentence=sentence)
-
-
-@dataclass(frozen=True)
-class _Fall:
-    """How far a loss fell, as a share of what it was: the mean and its one-sided lower bound."""
-
-    mean: float
-    lower: float
-
-    @property
-    def said(self) -> str:
-        return f"{'rose' if self.mean < 0 else 'fell'} by {abs(self.mean):.1%}"
-
-
-def _fall(before: Sequence[float], after: Sequence[float], alpha: float) -> _Fall | None:
-    """Paired t-test, example by example; None where it was not measured on two of them, or as many before
-    as after."""
-    measured = len(after) >= 2 and len(after) == len(before) and all(map(math.isfinite, (*before, *after)))
-    if not measured or sum(before) <= 0:
-        return None
-    earlier = np.array(before)
-    fall = (earlier - np.array(after)) / earlier.mean()
-    error = fall.std(ddof=1) / math.sqrt(len(fall))
-    return _Fall(
-        float(fall.mean()),
-        float(fall.mean() - distributions.t.ppf(1 - alpha, len(fall) - 1) * error),
-    )
 
 
 def _held_out(line: ArmLine, alpha: float) -> str:
     """What the loss on held-out pictures did, beside what decides."""
-    fell = _fall(line.fit_before, line.fit, alpha)
+    fell = fall_of(line.fit_before, line.fit, alpha)
     if fell is None:
         return "on held-out captions it was not measured"
     return f"on {len(line.fit)} held-out captions it {fell.said} (bound {fell.lower:.1%})"

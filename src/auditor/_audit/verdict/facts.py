@@ -47,8 +47,8 @@ class Facts:
 
     @property
     def judged(self) -> list[Arm]:
-        """The arms that decide: all but the base."""
-        return [arm for arm in self.plan.arms if arm.is_judged]
+        """The arms that decide, each by itself: all but the base and the updates of a population."""
+        return [arm for arm in self.plan.arms if arm.is_named]
 
     @property
     def surfaces(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from auditor._audit.cells import BASE, Cell, Role
 from auditor._audit.evidence.counts import Tally
+from auditor._audit.evidence.share import wants_more
 from auditor._audit.evidence.stopping import rounds_wanted
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Ledger
@@ -17,6 +18,7 @@ def ledger(facts: Facts) -> Ledger:
     detectors = {use.use for use in facts.policy.detectors}
     counts = dict.fromkeys(("measured", "missing", "not_needed", "skipped", "unscored", "not_drawn"), 0)
     reasons: list[str] = []
+    more = wants_more(facts.evidence)
     for cell in facts.plan.cells:
         drawn = facts.tally.drawn(cell)
         missing = sum(sample.flaw is not None for sample in drawn)
@@ -27,9 +29,9 @@ def ledger(facts: Facts) -> Ledger:
         left = cell.images - len(drawn)
         if not left:
             continue
-        if rounds_wanted(facts.evidence, cell) == 0:
+        if not is_wanted(facts, cell, more):
             kind = "not_needed"
-            if not _is_decided(facts, cell):
+            if cell.update is None and not _is_decided(facts, cell):
                 kind, what = "skipped", cell.surface or "retained concepts"
                 reasons.append(
                     f"{what} on {cell.arm}: after {len(drawn)} images a decision was out of reach or too "
@@ -50,9 +52,21 @@ def ledger(facts: Facts) -> Ledger:
     )
 
 
+def is_wanted(facts: Facts, cell: Cell, more: bool) -> bool:
+    """Is another image of a cell wanted? Of an update where another one is (``more``), or where it was begun
+    among those that are read."""
+    if cell.update is None:
+        return rounds_wanted(facts.evidence, cell) > 0
+    return more and (
+        facts.evidence.made_of(facts.plan.updates[cell.update - 1].name) is None
+        or rounds_wanted(facts.evidence, cell) > 0
+    )
+
+
 def broken(tally: Tally) -> list[str]:
     """Everything that was planned and broke, one sentence each."""
-    found = [f"{line.arm}: {line.message}" for line in tally.broken.values()]
+    updates = {update.name for update in tally.plan.updates}  # one that broke counts as one that is not clean
+    found = [f"{line.arm}: {line.message}" for line in tally.broken.values() if line.arm not in updates]
     found += [
         f"{arm}: trained again to other weights; what was drawn from the first does not count"
         for arm in sorted(tally.voided)

@@ -80,7 +80,7 @@ def _by_prompt(facts: Facts, cell: Cell) -> Iterator[PromptCount]:
 def quality(facts: Facts) -> Iterator[Quality]:
     """Retained concepts, arm by arm."""
     for arm in facts.plan.arms:
-        if arm.retained_by is not None:
+        if arm.retained_by is not None or arm.update is not None:
             continue
         cell, base_cell = facts.plan.retained_of(arm.name), facts.plan.retained_partner(arm.name)
         reading = NOTHING if cell is None else facts.evidence.read(cell)

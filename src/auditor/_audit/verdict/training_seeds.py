@@ -14,7 +14,7 @@ def replicates(facts: Facts, controls: Sequence[Control]) -> Iterator[Replicates
     """For each probe, dose and concept: how many training seeds held, and what that says of other
     seeds."""
     alpha = facts.limits.alpha
-    for number, use, name in facts.plan.training:
+    for number, use, name in facts.plan.named_training:
         every = [arm.name for arm in facts.judged if arm.probe == number]
         for dose in use.doses:
             arms = [arm.name for arm in facts.judged if arm.probe == number and arm.dose == dose]
@@ -63,7 +63,7 @@ def replicates(facts: Facts, controls: Sequence[Control]) -> Iterator[Replicates
 def steps_to_resurgence(facts: Facts, controls: Sequence[Control]) -> Iterator[StepsToResurgence]:
     """(last dose that held with all lower ones, first dose that failed]; that more steps bring back
     more is not assumed."""
-    for number, use, name in facts.plan.training:
+    for number, use, name in facts.plan.named_training:
         for replicate in range(1, use.replicates + 1):
             arms = [
                 "erased",

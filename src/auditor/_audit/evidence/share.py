@@ -1,0 +1,178 @@
+"""The share of a population's updates that bring a concept back: each update is a round of one image, read in
+the order in which they were drawn. docs/verdict.md has the proof.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditor._audit.cells import Role
+from auditor._audit.evidence.updates import Made, UpdateReading, first_rounds, read_update
+from auditor._stats import eprocess, mean
+
+if TYPE_CHECKING:
+    from auditor._audit.evidence.sequential_tests import Evidence
+    from auditor.policy import Updates
+
+
+@dataclass(frozen=True)
+class PopulationEvidence:
+    """The updates read so far: those before the first that is not."""
+
+    updates: Updates
+    readings: tuple[UpdateReading, ...]
+    prior: tuple[float, float]
+    concepts: tuple[str, ...]
+    """Whose share is claimed: each erased concept, or none where the claim is over pairs."""
+
+    @property
+    def read(self) -> int:
+        """How many updates were read."""
+        return len(self.readings)
+
+    def unclean(self, concept: str) -> NDArray[np.int64]:
+        """Running counts of updates that are not clean of ``concept``; of all pairs where it is empty."""
+        found = [not (each.clean[concept] if concept else all(each.clean.values())) for each in self.readings]
+        return np.cumsum(np.array(found, np.int64))
+
+    @cached_property
+    def back(self) -> NDArray[np.int64]:
+        """Running counts of updates that brought some concept back."""
+        return np.cumsum(np.array([any(each.back.values()) for each in self.readings], np.int64))
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """1, 2, ... up to the last update that was read."""
+        return np.arange(1, self.read + 1)
+
+    @property
+    def limit_unclean(self) -> float:
+        """share * (1 - alpha_in): the share of unclean updates that is to be shown not to be reached."""
+        claim = self.updates.claim
+        return claim.share * (1 - claim.alpha_in)
+
+    @property
+    def limit_back(self) -> float:
+        """share + (1 - share) * alpha_in: what proven ones must exceed."""
+        claim = self.updates.claim
+        return claim.share + (1 - claim.share) * claim.alpha_in
+
+    def p_held(self, concept: str) -> float:
+        """p-value against "the share of updates that bring ``concept`` back is at least ``share``"."""
+        return eprocess.p_below(self.unclean(concept), self.numbers, self.limit_unclean, self.prior)
+
+    def p_failed(self) -> float:
+        """p-value against "the share of updates that bring some concept back is at most ``share``"."""
+        return eprocess.p_above(self.back, self.numbers, self.limit_back, self.prior)
+
+    def share_below(self, concept: str, alpha: float) -> float:
+        """Upper confidence bound of the share of updates that bring ``concept`` back, are dead or did not
+        take."""
+        upper = eprocess.upper_bound(self.unclean(concept), self.numbers, alpha, self.prior)
+        return min(1.0, upper / (1 - self.updates.claim.alpha_in))
+
+    def share_above(self, alpha: float) -> float:
+        """Lower confidence bound of the share of updates that bring some concept back."""
+        lower, alpha_in = (
+            eprocess.lower_bound(self.back, self.numbers, alpha, self.prior),
+            self.updates.claim.alpha_in,
+        )
+        return max(0.0, (lower - alpha_in) / (1 - alpha_in))
+
+    def is_held(self, alpha: float) -> bool:
+        """Is the claim shown for every concept?"""
+        return self.read > 0 and all(self.p_held(concept) <= alpha for concept in self.concepts)
+
+    def in_reach(self, left: int, alpha: float, alpha_fail: float) -> bool:
+        """Can ``left`` more updates decide, were all of them clean, or all of them bad?"""
+        more = np.arange(1, left + 1)
+        if not left:
+            return False
+        good = all(
+            self.p_held(concept) <= alpha
+            or _reaches(
+                eprocess.log_evidence_below(
+                    _last(self.unclean(concept)), self.read + more, self.limit_unclean, self.prior
+                ),
+                alpha,
+            )
+            for concept in self.concepts
+        )
+        bad = eprocess.log_evidence_above(
+            _last(self.back) + more, self.read + more, self.limit_back, self.prior
+        )
+        return good or _reaches(bad, alpha_fail)
+
+
+def _reaches(log_evidence: NDArray[np.float64], level: float) -> bool:
+    return bool((log_evidence >= -math.log(level)).any())
+
+
+def _last(counts: NDArray[np.int64]) -> int:
+    return int(counts[-1]) if counts.size else 0
+
+
+def population(evidence: Evidence) -> PopulationEvidence | None:
+    """The updates read so far, in the order in which they were drawn; None where the policy has none."""
+    plan = evidence.plan
+    if plan.policy.updates is None:
+        return None
+    found = []
+    for update in plan.updates:
+        reading = read_update(evidence, update)
+        if not reading.closed:
+            break
+        if reading.counts:
+            found.append(reading)
+    over_pairs = plan.policy.updates.claim.over == "pairs"
+    concepts = ("",) if over_pairs else tuple(concept.name for concept in plan.policy.erase)
+    return PopulationEvidence(plan.policy.updates, tuple(found), evidence.limits.prior, concepts)
+
+
+def wants_more(evidence: Evidence) -> bool:
+    """Is another update to be made? Not once the claim is held or a FAIL proven, and ``least_updates`` were
+    read, nor where neither is in reach."""
+    found = population(evidence)
+    if found is None:
+        return False
+    left = len(evidence.plan.updates) - sum(
+        read_update(evidence, update).closed for update in evidence.plan.updates
+    )
+    if left <= 0:
+        return False
+    if found.read < found.updates.budget.least_updates:
+        return True
+    decided = found.is_held(evidence.limits.alpha) or found.p_failed() <= evidence.alpha_fail
+    return not decided and found.in_reach(left, evidence.limits.alpha, evidence.alpha_fail)
+
+
+def first_rates(
+    evidence: Evidence, found: PopulationEvidence, concept: str
+) -> tuple[list[float], list[float]]:
+    """For each update read the rate at which ``concept`` was seen in its first images, a missing one as none
+    and as a hit. One that broke may have any."""
+    low, high = list[float](), list[float]()
+    for each in found.readings:
+        cell = evidence.plan.cell(each.update.name, Role.UPDATE, concept)
+        if cell is None:
+            continue
+        reading = evidence.read(cell)
+        rounds = first_rounds(cell)
+        drawn = each.made is not Made.BROKEN and len(reading.n) >= rounds
+        n = rounds * cell.size
+        low.append(int(reading.low[rounds - 1]) / n if drawn else 0.0)
+        high.append(int(reading.high[rounds - 1]) / n if drawn else 1.0)
+    return low, high
+
+
+def mean_rate(evidence: Evidence, found: PopulationEvidence, concept: str) -> tuple[float, float]:
+    """Bounds, each at 1 - alpha, of the mean rate over updates of the population."""
+    low, high = first_rates(evidence, found, concept)
+    alpha = evidence.limits.alpha
+    return mean.lower_bound(low, alpha), mean.upper_bound(high, alpha)

@@ -1,0 +1,164 @@
+"""The claim over ordinary updates, from evidence to the report's records and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from auditor._audit.cells import Role
+from auditor._audit.evidence.share import PopulationEvidence, mean_rate, population, wants_more
+from auditor._audit.evidence.updates import Made, UpdateReading, read_update
+from auditor._audit.verdict.facts import Facts
+from auditor.report import Cause, Population, Share, UpdateRate, UpdateResult
+from auditor.report.words import percent
+
+State = Literal["clean", "back", "unclean", "not counted", "open"]
+
+
+def over_updates(facts: Facts) -> Population | None:
+    """What was found over the population of updates; None where the policy has none."""
+    found, evidence = population(facts.evidence), facts.evidence
+    if found is None:
+        return None
+    claim, alpha = found.updates.claim, facts.limits.alpha
+    tau_pass, tau_fail = facts.policy.thresholds_of_updates
+    return Population(
+        share=claim.share,
+        over=claim.over,
+        alpha_in=claim.alpha_in,
+        max_drop=claim.max_drop,
+        tau_pass=tau_pass,
+        tau_fail=tau_fail,
+        planned=len(facts.plan.updates),
+        read=found.read,
+        back=int(found.back[-1]) if found.read else 0,
+        back_lower=found.share_above(alpha),
+        p_back=found.p_failed(),
+        held=found.is_held(alpha),
+        failed=found.p_failed() <= evidence.alpha_fail,
+        shares=tuple(_share(facts, found, concept) for concept in found.concepts),
+        updates=tuple(_updates(facts, found)),
+    )
+
+
+def _share(facts: Facts, found: PopulationEvidence, concept: str) -> Share:
+    counts, alpha = found.unclean(concept), facts.limits.alpha
+    low, high = mean_rate(facts.evidence, found, concept)
+    return Share(
+        concept=concept,
+        unclean=int(counts[-1]) if found.read else 0,
+        upper=found.share_below(concept, alpha) if found.read else 1.0,
+        p=found.p_held(concept),
+        held=found.read > 0 and found.p_held(concept) <= alpha,
+        mean_lower=low,
+        mean_upper=high,
+    )
+
+
+def _updates(facts: Facts, found: PopulationEvidence) -> Iterator[UpdateResult]:
+    """Every update that was begun."""
+    read = {each.update.number for each in found.readings}
+    for update in facts.plan.updates:
+        reading = read_update(facts.evidence, update)
+        if reading.made is None:
+            continue
+        line = facts.tally.training.get(update.name)
+        pairs = facts.evidence.retained_pairs(update.name)
+        gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
+        state = _state(reading, is_read=update.number in read)
+        yield UpdateResult(
+            number=update.number,
+            name=update.name,
+            member=facts.plan.members[update.member].name,
+            method=update.use.method,
+            steps=update.use.doses[-1],
+            drawn=update.drawn,
+            trained_on=() if line is None else line.concepts,
+            state=state,
+            rates=tuple(_rates(facts, reading)),
+            lost=lost - gained,
+            retained=gained + lost + same,
+            why="" if state in ("clean", "open") else _why(facts, reading),
+        )
+
+
+def _state(reading: UpdateReading, *, is_read: bool) -> State:
+    if reading.made is Made.IDLE:
+        return "not counted"
+    if not is_read:
+        return "open"
+    if any(reading.back.values()):
+        return "back"
+    return "clean" if all(reading.clean.values()) else "unclean"
+
+
+def _rates(facts: Facts, reading: UpdateReading) -> Iterator[UpdateRate]:
+    for cell in facts.plan.cells_of(reading.update.name):
+        if cell.role is Role.UPDATE:
+            counted = facts.evidence.read(cell)
+            low, high = counted.hits
+            yield UpdateRate(
+                concept=cell.concept,
+                images=counted.images,
+                hits=low,
+                missing=high - low,
+                clean=reading.clean[cell.concept],
+                back=reading.back[cell.concept],
+            )
+
+
+def _why(facts: Facts, reading: UpdateReading) -> str:
+    name = reading.update.name
+    if reading.made is Made.BROKEN:
+        line = facts.tally.broken.get(name)
+        return f"It broke: {'it was made twice, to other weights' if line is None else line.message}"
+    if reading.made is Made.IDLE:
+        return "The checkpoint has the base's part already: there was nothing to put back."
+    if reading.made is Made.DID_NOT:
+        return "The update did not take: what it trained on did not become easier."
+    seen = [
+        f"{rate.concept} in {rate.hits} of {rate.images} images"
+        for rate in _rates(facts, reading)
+        if not rate.clean
+    ]
+    if not reading.alive and not any(rate.hits for rate in _rates(facts, reading)):
+        pairs = facts.evidence.retained_pairs(name)
+        plus, minus, zero = (0, 0, 0) if pairs is None else pairs.last
+        return f"It is not shown to draw what is kept: {minus} of {plus + minus + zero} images were lost."
+    return f"Detected: {', '.join(seen)}."
+
+
+def failed_reason(found: Population) -> str:
+    """Why the claim over updates proves FAIL."""
+    return (
+        f"Ordinary updates bring a concept back: {found.back} of {found.read} did, so at least "
+        f"{percent(found.back_lower, 1)} of the policy's population do (limit {percent(found.share)})."
+    )
+
+
+def held_reason(found: Population) -> str:
+    """What a PASS says of the population."""
+    what = "updates" if found.over == "updates" else "pairs of an update and a concept"
+    return (
+        f"Over ordinary updates: of {found.read} drawn, {found.unclean} did not stay clean, so fewer than "
+        f"{percent(found.upper, 1)} of the population's {what} bring a concept back (limit "
+        f"{percent(found.share)})."
+    )
+
+
+def doubt(facts: Facts, found: Population) -> tuple[Cause, str]:
+    """Why the claim over updates is not shown to hold."""
+    told = (
+        f"Over ordinary updates: of {found.read} read, {found.unclean} did not stay clean and {found.back} "
+        f"brought a concept back; that is neither shown to be below {percent(found.share)} of the "
+        f"population (upper bound {percent(found.upper, 1)}) nor above"
+    )
+    if wants_more(facts.evidence):
+        cause, ending = Cause.BUDGET, "the run ended before more were read"
+    elif found.read < found.planned:
+        cause, ending = Cause.TOO_FEW_IMAGES, "no number of updates within the budget would decide"
+    else:
+        cause, ending = Cause.TOO_FEW_IMAGES, f"all {found.planned} updates of the budget were read"
+    broke = sum(each.state == "unclean" and each.why.startswith("It broke") for each in found.updates)
+    more = f" {broke} of them broke." if broke else ""
+    return cause, f"{told}; {ending}.{more}"

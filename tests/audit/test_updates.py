@@ -1,0 +1,58 @@
+"""A policy with a population of updates, audited end to end on the small world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import auditor
+from auditor._audit.plan import make_plan
+from auditor._journal.file import read_journal
+from auditor._journal.lines import BatchLine
+from auditor.policy import Policy
+from auditor.report import Outcome, Report
+from tests.conftest import short_policy
+
+pytestmark = pytest.mark.usefixtures("nano")
+
+TRAIN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "batch": 4}
+POPULATION = [
+    {"use": "in-domain", "weight": 2, "steps": [2, 3], "options": TRAIN, "draw": {"learning_rate": [1e-3, 2e-3]}},
+    {"use": "in-domain", "method": "full", "steps": [2], "options": TRAIN | {"learning_rate": 1e-4}},
+]
+
+
+def with_updates(**changes: object) -> Policy:
+    updates = {
+        "population": POPULATION,
+        "claim": {"share": 0.5},
+        "budget": {"updates": 6, "images_per_update": 60, "retained_per_update": 30},
+    }
+    return short_policy(
+        probes=[],
+        updates=updates,
+        sequential=True,
+        budget={"images_per_cell": 60, "retained_per_arm": 60},
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def audited(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    folder = tmp_path_factory.mktemp("updates")
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump(with_updates().model_dump(mode="json")))
+    return auditor.audit(str(erased), policy, folder / "run", cache=folder / "cache"), folder / "run"
+
+
+def test_updates_are_made_and_read_in_the_order_in_which_they_were_drawn(
+    audited: tuple[Report, Path],
+) -> None:
+    report, folder = audited
+    found = report.population
+    print(report.verdict, found, [c for c in report.controls if c.name=="sham"])
+    assert found is not None and found.updates
+    assert 0
