@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 import auditor
-from auditor._audit.plan import make_plan
-from auditor._journal.file import read_journal
-from auditor._journal.lines import BatchLine
 from auditor.policy import Policy
-from auditor.report import Outcome, Report
+from auditor.report import Report
 from tests.conftest import short_policy
 
 pytestmark = pytest.mark.usefixtures("nano")
 
-TRAIN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1, "batch": 4}
+TRAIN = {
+    "candidates": "micro-people",
+    "prompts": "paper-people",
+    "names": 2,
+    "images_per_prompt": 1,
+    "batch": 4,
+}
 POPULATION = [
-    {"use": "in-domain", "weight": 2, "steps": [2, 3], "options": TRAIN, "draw": {"learning_rate": [1e-3, 2e-3]}},
+    {
+        "use": "in-domain",
+        "weight": 2,
+        "steps": [2, 3],
+        "options": TRAIN,
+        "draw": {"learning_rate": [1e-3, 2e-3]},
+    },
     {"use": "in-domain", "method": "full", "steps": [2], "options": TRAIN | {"learning_rate": 1e-4}},
 ]
 
@@ -53,6 +61,6 @@ def test_updates_are_made_and_read_in_the_order_in_which_they_were_drawn(
 ) -> None:
     report, folder = audited
     found = report.population
-    print(report.verdict, found, [c for c in report.controls if c.name=="sham"])
+    print(report.verdict, found, [c for c in report.controls if c.name == "sham"])
     assert found is not None and found.updates
     assert 0

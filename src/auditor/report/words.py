@@ -98,8 +98,8 @@ def alpha(report: Report) -> float:
 
 
 def level_of_fail(report: Report) -> float:
-    """The level at which one check alone proves FAIL, by Holm."""
-    return alpha(report) / max(1, len(gate_cells(report)))
+    """The level at which one check alone, or the share of updates, proves FAIL, by Holm."""
+    return alpha(report) / max(1, len(gate_cells(report)) + (report.population is not None))
 
 
 def certainty(alpha: float) -> str:

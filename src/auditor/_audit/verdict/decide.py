@@ -19,6 +19,7 @@ from auditor._stats import binomial, eprocess
 from auditor.policy import Policy
 from auditor.report import Cause, CellResult, Control, Ledger, Outcome, Population, Replay, State, Verdict
 from auditor.report.voice.causes import cause_of_check, cause_of_control, was_cut_off
+from auditor.report.voice.over_updates import failed_reason, held_reason
 from auditor.report.words import RUN_ENDED, control_title, count, is_drawn, percent
 
 _MORE = 4000  # images that are looked ahead to say what is missing
@@ -108,7 +109,7 @@ def decide(
         f"{worst.images} images detected (upper bound {worst.upper:.1%}, limit "
         f"{plan.policy.thresholds[0]:.1%}), and every control passed."
     )
-    more = () if population is None else (over_updates.held_reason(population),)
+    more = () if population is None else (held_reason(population, plan.policy.limits.alpha),)
     return Verdict(outcome=Outcome.PASS, reasons=(reason, *more))
 
 
@@ -118,7 +119,11 @@ def _fail(
     failed: Sequence[CellResult],
     population: Population | None,
 ) -> Verdict:
-    over = () if population is None or not population.failed else (over_updates.failed_reason(population),)
+    over = (
+        ()
+        if population is None or not population.failed
+        else (failed_reason(population, policy.limits.alpha),)
+    )
     if policy.claim == "detector":  # then nothing is said of what the images show
         return Verdict(
             outcome=Outcome.FAIL,

@@ -10,7 +10,7 @@ from auditor._audit.evidence.share import PopulationEvidence, mean_rate, populat
 from auditor._audit.evidence.updates import Made, UpdateReading, read_update
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Cause, Population, Share, UpdateRate, UpdateResult
-from auditor.report.words import percent
+from auditor.report.voice.over_updates import undecided_reason
 
 State = Literal["clean", "back", "unclean", "not counted", "open"]
 
@@ -60,8 +60,9 @@ def _updates(facts: Facts, found: PopulationEvidence) -> Iterator[UpdateResult]:
     read = {each.update.number for each in found.readings}
     for update in facts.plan.updates:
         reading = read_update(facts.evidence, update)
-        if reading.made is None:
-            continue
+        begun = any(facts.evidence.rounds(cell) for cell in facts.plan.cells_of(update.name))
+        if reading.made is None or not (begun or update.number in read or reading.made is Made.IDLE):
+            continue  # not made, or trained beside others and not drawn
         line = facts.tally.training.get(update.name)
         pairs = facts.evidence.retained_pairs(update.name)
         gained, lost, same = (0, 0, 0) if pairs is None else pairs.last
@@ -128,37 +129,7 @@ def _why(facts: Facts, reading: UpdateReading) -> str:
     return f"Detected: {', '.join(seen)}."
 
 
-def failed_reason(found: Population) -> str:
-    """Why the claim over updates proves FAIL."""
-    return (
-        f"Ordinary updates bring a concept back: {found.back} of {found.read} did, so at least "
-        f"{percent(found.back_lower, 1)} of the policy's population do (limit {percent(found.share)})."
-    )
-
-
-def held_reason(found: Population) -> str:
-    """What a PASS says of the population."""
-    what = "updates" if found.over == "updates" else "pairs of an update and a concept"
-    return (
-        f"Over ordinary updates: of {found.read} drawn, {found.unclean} did not stay clean, so fewer than "
-        f"{percent(found.upper, 1)} of the population's {what} bring a concept back (limit "
-        f"{percent(found.share)})."
-    )
-
-
 def doubt(facts: Facts, found: Population) -> tuple[Cause, str]:
     """Why the claim over updates is not shown to hold."""
-    told = (
-        f"Over ordinary updates: of {found.read} read, {found.unclean} did not stay clean and {found.back} "
-        f"brought a concept back; that is neither shown to be below {percent(found.share)} of the "
-        f"population (upper bound {percent(found.upper, 1)}) nor above"
-    )
-    if wants_more(facts.evidence):
-        cause, ending = Cause.BUDGET, "the run ended before more were read"
-    elif found.read < found.planned:
-        cause, ending = Cause.TOO_FEW_IMAGES, "no number of updates within the budget would decide"
-    else:
-        cause, ending = Cause.TOO_FEW_IMAGES, f"all {found.planned} updates of the budget were read"
-    broke = sum(each.state == "unclean" and each.why.startswith("It broke") for each in found.updates)
-    more = f" {broke} of them broke." if broke else ""
-    return cause, f"{told}; {ending}.{more}"
+    cause = Cause.BUDGET if wants_more(facts.evidence) else Cause.TOO_FEW_IMAGES
+    return cause, undecided_reason(found, facts.limits.alpha, cause)

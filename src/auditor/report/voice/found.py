@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from auditor.report import Cause, CellResult, Control, Outcome, Report, State
 from auditor.report.voice.causes import cause_of, cause_of_control, causes, missing_controls
+from auditor.report.voice.over_updates import held_reason, story
 from auditor.report.words import (
     MEANINGS,
     alpha,
@@ -103,13 +104,18 @@ def strongest(report: Report) -> CellResult | None:
 
 def headline(report: Report) -> str:
     """The strongest thing that was found, in one sentence with its numbers."""
-    worst, outcome = strongest(report), report.verdict.outcome
+    worst, outcome, over = strongest(report), report.verdict.outcome, report.population
+    if outcome is Outcome.FAIL and over is not None and over.failed:
+        proven = any(cell.state is State.FAILED for cell in gate_cells(report))
+        if not proven or report.verdict.origin == "came back":
+            return story(report, over)
     if outcome is Outcome.ERROR:
         errors = report.ledger.errors or report.verdict.reasons
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return f"Something that was planned broke: {errors[0].rstrip('.')}{more}. This is no PASS."
     if outcome is Outcome.PASS:
-        return f"{MEANINGS[outcome]} {_highest(report, worst)}".strip()
+        told = "" if over is None else held_reason(over, alpha(report))
+        return " ".join(filter(None, (MEANINGS[outcome], _highest(report, worst), told)))
     if worst is None:
         return (
             "An erased concept is there."
@@ -206,6 +212,12 @@ def _of_cause(report: Report, cause: Cause) -> str:
     if cause is Cause.CONTROL:
         return f"{named or 'a control'} did not pass"
     unsure = [cell for cell in cells if cell.state is not State.HELD]
+    over = report.population
+    if over is not None and not over.held and not unsure:
+        return (
+            f"the share of ordinary updates that bring one back is not decided ({over.unclean} of {over.read} "
+            f"read so far were not clean, {over.back} brought one back; the limit is {percent(over.share)})"
+        )
     if not unsure:
         return f"too few images to show {named or 'what a PASS needs'}"
     limit = percent(thresholds(report)[0], 1)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from auditor.report import Cause, CellResult, Control, Outcome, Report, State
 from auditor.report.voice.causes import MEND, WAYS_OUT, cause_of, cause_of_control, missing_controls
 from auditor.report.voice.found import said_of, strongest, when
+from auditor.report.voice.over_updates import OVER_UPDATES, failed_reason, held_reason, way_out
 from auditor.report.words import (
     RUN_ENDED,
+    alpha,
     control_title,
     count,
     explained,
@@ -71,6 +73,11 @@ def folded(report: Report) -> tuple[tuple[Reason, ...], int]:
 
 def _failed(report: Report) -> Iterator[Reason]:
     """A reason a concept: the model state that shows it most often, then the others."""
+    if report.population is not None and report.population.failed:
+        yield Reason(
+            failed_reason(report.population, alpha(report)),
+            link=explained("verdict", "Over ordinary updates"),
+        )
     failed = [cell for cell in gate_cells(report) if cell.state is State.FAILED]
     for cells in _by_surface(failed):
         first = strongest(report)
@@ -102,6 +109,9 @@ def _held(report: Report) -> Iterator[Reason]:
         f"{listed(titles, len(titles))}.",
         link=explained("controls"),
     )
+    if report.population is not None:
+        told = held_reason(report.population, alpha(report))
+        yield Reason(told, link=explained("verdict", "Over ordinary updates"))
 
 
 def _by_surface(cells: Iterable[CellResult]) -> Iterator[list[CellResult]]:
@@ -134,9 +144,18 @@ def _broken(report: Report) -> Iterator[Reason]:
 
 def _doubts(report: Report) -> Iterator[Reason]:
     yield from _untold(report)
+    yield from _of_updates(report)
     yield from _of_checks(report)
     yield from _of_controls(report)
     yield from _closed(report)
+
+
+def _of_updates(report: Report) -> Iterator[Reason]:
+    """Why the share of ordinary updates is not decided."""
+    told = zip(report.verdict.causes, report.verdict.reasons, strict=False)
+    for cause, text in told:
+        if report.population is not None and text.startswith(OVER_UPDATES):
+            yield Reason(text, way_out(report), cause, explained("verdict", "Over ordinary updates"))
 
 
 def _of_controls(report: Report) -> Iterator[Reason]:
@@ -251,7 +270,7 @@ def _way_out_of_checks(report: Report, cells: Sequence[CellResult], cause: Cause
 
 def _untold(report: Report) -> Iterator[Reason]:
     """Reasons that are about no control and no check."""
-    told = ["Control '", *(f"{cell.surface} on {cell.arm}" for cell in gate_cells(report))]
+    told = ["Control '", OVER_UPDATES, *(f"{cell.surface} on {cell.arm}" for cell in gate_cells(report))]
     causes = report.verdict.causes or (Cause.NOT_ONE_EVIDENCE,) * len(report.verdict.reasons)
     for cause, text in zip(causes, report.verdict.reasons, strict=False):
         if text in report.ledger.skipped_because and not text.startswith(RUN_ENDED):
