@@ -14,22 +14,16 @@ from tests.conftest import short_policy
 
 pytestmark = pytest.mark.usefixtures("nano")
 
-TRAIN = {
-    "candidates": "micro-people",
-    "prompts": "paper-people",
-    "names": 2,
-    "images_per_prompt": 1,
-    "batch": 4,
-}
+TRAIN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1}
 POPULATION = [
     {
         "use": "in-domain",
         "weight": 2,
-        "steps": [2, 3],
+        "steps": [20, 30],
         "options": TRAIN,
-        "draw": {"learning_rate": [1e-3, 2e-3]},
+        "draw": {"learning_rate": [1e-2, 2e-2]},
     },
-    {"use": "in-domain", "method": "full", "steps": [2], "options": TRAIN | {"learning_rate": 1e-4}},
+    {"use": "in-domain", "method": "full", "steps": [20], "options": TRAIN | {"learning_rate": 1e-3}},
 ]
 
 
@@ -59,7 +53,7 @@ def audited(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rep
 def test_updates_are_made_and_read_in_the_order_in_which_they_were_drawn(
     audited: tuple[Report, Path],
 ) -> None:
-    report, folder = audited
+    report, _ = audited
     found = report.population
     print(report.verdict, found, [c for c in report.controls if c.name == "sham"])
     assert found is not None and found.updates

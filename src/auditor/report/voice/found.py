@@ -215,8 +215,9 @@ def _of_cause(report: Report, cause: Cause) -> str:
     over = report.population
     if over is not None and not over.held and not unsure:
         return (
-            f"the share of ordinary updates that bring one back is not decided ({over.unclean} of {over.read} "
-            f"read so far were not clean, {over.back} brought one back; the limit is {percent(over.share)})"
+            f"the share of ordinary updates that bring one back is not decided ({over.unclean} of "
+            f"{over.read} read were not clean, {over.back} brought one back; the limit is "
+            f"{percent(over.share)})"
         )
     if not unsure:
         return f"too few images to show {named or 'what a PASS needs'}"

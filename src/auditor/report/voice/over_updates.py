@@ -76,14 +76,15 @@ def story(report: Report, found: Population) -> str:
         ""
         if worst is None
         else (
-            f"; after update {worst[2].number} ({worst[2].member}, {worst[2].steps} steps) {worst[1].concept} is "
-            f"drawn in {worst[1].hits} of {worst[1].images} images"
+            f"; after update {worst[2].number} ({worst[2].member}, {worst[2].steps} steps) "
+            f"{worst[1].concept} is drawn in {worst[1].hits} of {worst[1].images} images"
         )
     )
     names = listed(list(dict.fromkeys(rate.concept for _, rate, _ in rates)))
     return (
         f"Came back: {found.back} of {found.read} ordinary updates bring {names or 'a concept'} back{most}; "
-        f"at least {percent(found.back_lower, 1)} of such updates do, and the limit is {percent(found.share)}."
+        f"at least {percent(found.back_lower, 1)} of such updates do, and the limit is "
+        f"{percent(found.share)}."
     )
 
 
