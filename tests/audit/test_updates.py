@@ -31,13 +31,13 @@ def with_updates(**changes: object) -> Policy:
     updates = {
         "population": POPULATION,
         "claim": {"share": 0.5},
-        "budget": {"updates": 6, "images_per_update": 60, "retained_per_update": 30},
+        "budget": {"updates": 8, "images_per_update": 80, "retained_per_update": 100},
     }
     return short_policy(
         probes=[],
         updates=updates,
         sequential=True,
-        budget={"images_per_cell": 60, "retained_per_arm": 60},
+        budget={"images_per_cell": 60, "retained_per_arm": 200},
         **changes,
     )
 
@@ -53,8 +53,13 @@ def audited(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rep
 def test_updates_are_made_and_read_in_the_order_in_which_they_were_drawn(
     audited: tuple[Report, Path],
 ) -> None:
-    report, _ = audited
+    report, folder = audited
     found = report.population
-    print(report.verdict, found, [c for c in report.controls if c.name == "sham"])
-    assert found is not None and found.updates
-    assert 0
+    assert found is not None and report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert [each.number for each in found.updates] == list(range(1, len(found.updates) + 1))
+    assert found.read == sum(each.state in ("clean", "unclean", "back") for each in found.updates) >= 2
+    first = found.updates[0]
+    assert first.state == "clean" and first.rates[0].clean and first.rates[0].images >= 65
+    batches = [line for line in read_journal(folder / "journal.jsonl") if isinstance(line, BatchLine)]
+    drawn = list(dict.fromkeys(line.arm for line in batches if line.arm.startswith("updates.")))
+    assert drawn == [each.name for each in found.updates]

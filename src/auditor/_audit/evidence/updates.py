@@ -48,6 +48,8 @@ class UpdateReading:
     """None: not made yet."""
     closed: bool
     """Is it read, whatever else is drawn?"""
+    held: dict[str, bool]
+    """By concept: shown to be below the limit."""
     clean: dict[str, bool]
     """By concept: held, alive and took."""
     back: dict[str, bool]
@@ -81,17 +83,15 @@ def _read(evidence: Evidence, update: DrawnUpdate, arm: Arm, made: Made | None) 
     gates = [cell for cell in plan.cells_of(arm.name) if cell.role is Role.UPDATE]
     closed = made is not None and not any(update_wants(evidence, cell) for cell in plan.cells_of(arm.name))
     alive = _is_alive(evidence, arm)
-    clean = {
-        cell.concept: made is Made.TOOK and alive and _is_held(evidence, evidence.read(cell))
-        for cell in gates
-    }
+    held = {cell.concept: _is_held(evidence, evidence.read(cell)) for cell in gates}
+    clean = {concept: made is Made.TOOK and alive and held[concept] for concept in held}
     back = {
         cell.concept: made is not Made.BROKEN
         and _is_failed(evidence, evidence.read(cell), len(gates))
         and evidence.p_negative(arm.name, cell.concept) <= _level(evidence, len(gates))
         for cell in gates
     }
-    return UpdateReading(update, made, closed, clean, back, alive)
+    return UpdateReading(update, made, closed, held, clean, back, alive)
 
 
 def first_rounds(cell: Cell) -> int:

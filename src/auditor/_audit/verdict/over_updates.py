@@ -11,6 +11,7 @@ from auditor._audit.evidence.updates import Made, UpdateReading, read_update
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Cause, Population, Share, UpdateRate, UpdateResult
 from auditor.report.voice.over_updates import undecided_reason
+from auditor.report.words import percent
 
 State = Literal["clean", "back", "unclean", "not counted", "open"]
 
@@ -117,16 +118,17 @@ def _why(facts: Facts, reading: UpdateReading) -> str:
         return "The checkpoint has the base's part already: there was nothing to put back."
     if reading.made is Made.DID_NOT:
         return "The update did not take: what it trained on did not become easier."
-    seen = [
-        f"{rate.concept} in {rate.hits} of {rate.images} images"
-        for rate in _rates(facts, reading)
-        if not rate.clean
-    ]
-    if not reading.alive and not any(rate.hits for rate in _rates(facts, reading)):
-        pairs = facts.evidence.retained_pairs(name)
-        plus, minus, zero = (0, 0, 0) if pairs is None else pairs.last
-        return f"It is not shown to draw what is kept: {minus} of {plus + minus + zero} images were lost."
-    return f"Detected: {', '.join(seen)}."
+    rates = [rate for rate in _rates(facts, reading) if not reading.held[rate.concept]]
+    if rates:
+        seen = [f"{rate.concept} in {rate.hits} of {rate.images} images" for rate in rates]
+        limit = percent(facts.policy.thresholds_of_updates[0])
+        return f"Detected: {', '.join(seen)}; not shown to be below {limit}."
+    pairs = facts.evidence.retained_pairs(name)
+    plus, minus, zero = (0, 0, 0) if pairs is None else pairs.last
+    return (
+        f"It is not shown to draw what is kept: of {plus + minus + zero} images {minus} were lost and {plus} "
+        "gained."
+    )
 
 
 def doubt(facts: Facts, found: Population) -> tuple[Cause, str]:
