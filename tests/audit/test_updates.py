@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 import auditor
+from auditor._journal.file import read_journal
+from auditor._journal.lines import BatchLine
 from auditor.policy import Policy
-from auditor.report import Report
+from auditor.report import Outcome, Report
 from tests.conftest import short_policy
 
 pytestmark = pytest.mark.usefixtures("nano")
