@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from auditor._audit.cells import PlannedSample, Role
+from auditor._audit.command import more_of
 from auditor._audit.evidence.counts import tally
 from auditor._audit.evidence.stopping import rounds_wanted, turns
 from auditor._audit.plan import make_plan
 from auditor._audit.run_folder.manifest import own_budget
 from auditor._audit.verdict.assemble import report_of
-from auditor._audit.verdict.next_step import more_of
 from auditor._journal.lines import Line, StopLine
 from auditor.errors import UsageError
 from auditor.policy import Policy

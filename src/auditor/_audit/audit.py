@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auditor._audit.cells import Seeds
-from auditor._audit.command import command_of
+from auditor._audit.command import command_of, more_of
 from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
@@ -28,7 +28,6 @@ from auditor._audit.run_folder.manifest import (
 )
 from auditor._audit.speed import keep_speed, speed_of
 from auditor._audit.verdict.assemble import would_pass
-from auditor._audit.verdict.next_step import more_of
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.places import refuse_unwritable
 from auditor._files.repository import path_in_repository

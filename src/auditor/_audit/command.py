@@ -41,3 +41,15 @@ def command_of(
             checkpoint,
         ]
     )
+
+
+def more_of(command: str, more: Mapping[str, float]) -> str:
+    """``command``, an audit's, with larger numbers of the budget by key."""
+    words = shlex.split(command)
+    for key in more:
+        flag = f"--{key.replace('_', '-')}"
+        if flag in words:
+            at = words.index(flag)
+            del words[at : at + 2]
+    flags = [part for key, value in more.items() for part in (f"--{key.replace('_', '-')}", f"{value:g}")]
+    return shlex.join([*words[:2], *flags, *words[2:]])

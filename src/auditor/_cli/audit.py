@@ -70,6 +70,7 @@ def command(
     images_per_cell: int | None,
     retained_per_arm: int | None,
     minutes: float | None,
+    updates: int | None,
     prediction: str | None,
     components: dict[str, str],
     form: str,
@@ -107,6 +108,7 @@ def command(
                 "images_per_cell": images_per_cell,
                 "retained_per_arm": retained_per_arm,
                 "minutes": minutes,
+                "updates": updates,
             },
         )
     write_forms(report, out, forms)

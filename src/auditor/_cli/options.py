@@ -138,13 +138,16 @@ def chosen(prediction: str | None, components: dict[str, str]) -> dict[str, str]
 
 
 def more_budget(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--images-per-cell``, ``--retained-per-arm`` and ``--minutes``: more than the policy's budget."""
+    """``--images-per-cell``, ``--retained-per-arm``, ``--minutes`` and ``--updates``: more than the policy's
+    budget."""
     for name, kind, what in (
+        ("--updates", click.IntRange(min=1), "updates of the population at most"),
         ("--minutes", click.FloatRange(min=0, min_open=True), "minutes of measuring in all"),
         ("--retained-per-arm", click.IntRange(min=1), "retained images of a model state at most"),
         ("--images-per-cell", click.IntRange(min=1), "images of a check at most"),
     ):
         key = name.removeprefix("--").replace("-", "_")
-        text = f"So many {what}, more than the policy's budget.{key}: an undecided run goes on in its folder."
+        key = f"updates.budget.{key}" if key == "updates" else f"budget.{key}"
+        text = f"So many {what}, more than the policy's {key}: an undecided run goes on in its folder."
         command = click.option(name, type=kind, help=text)(command)
     return command

@@ -99,7 +99,9 @@ def _near_run(out: Path) -> str:
 
 def own_budget(policy: Policy) -> dict[str, Any]:
     """What a manifest notes of a policy beside which a larger budget was given."""
-    return policy.model_dump(mode="json", include={"budget", "on_undecided"})
+    found = policy.model_dump(mode="json", include={"budget", "on_undecided"})
+    over = {} if policy.updates is None else {"updates": policy.updates.model_dump(mode="json")}
+    return found | over
 
 
 def _asked(policy: Policy, manifest: dict[str, Any]) -> Policy | None:
@@ -172,6 +174,12 @@ def check_folder(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
         drawn = (usual | earlier["policy"]["budget"]).get(key)
         if value is not None and (drawn is None or value < drawn):
             changed.append(f"budget.{key} fell: {drawn} → {value}")
+    before, now = (
+        (found["policy"].get("updates") or {}).get("budget", {}).get("updates", 0)
+        for found in (earlier, manifest)
+    )
+    if now < before:
+        changed.append(f"updates.budget.updates fell: {before} → {now}")
     if changed:
         raise UsageError(f"{out} holds another audit ({'; '.join(changed)}); give a new folder with --out.")
     return earlier

@@ -8,15 +8,17 @@ on"). The odds are no evidence: they weigh the unknown rates by what was seen, a
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from auditor._audit.cells import BASE, Cell, Role
+from auditor._audit.command import more_of
+from auditor._audit.evidence.share import population
 from auditor._audit.verdict.facts import Facts
 from auditor._audit.verdict.mend import failed, never
+from auditor._audit.verdict.next_updates import more_updates
 from auditor._stats.ahead import Ahead, Test, drop_ahead, first_reaching, rate_ahead
 from auditor._stats.eprocess import Floats
 from auditor.report import Control, Ledger, NextStep, Outcome, Provenance, Verdict
@@ -52,22 +54,13 @@ def next_step(
     if facts.tally.stopped is not None or not ledger.whole:
         return _the_rest(facts, provenance, mend)
     missing = any(control.passed is False and control.decides == "PASS" for control in controls)
+    over = population(facts.evidence)
     held = all(facts.evidence.is_held(cell) for cell in facts.plan.gate_cells)
     if unseen and held and not missing and not mend:
         return _said(provenance.command, "The same command looks again at what earlier processes left.")
+    if over is not None and held and not missing and not mend:
+        return more_updates(facts, over, provenance)
     return _Ahead(facts, mend).step(provenance)
-
-
-def more_of(command: str, more: Mapping[str, float]) -> str:
-    """``command``, an audit's, with larger numbers of the budget by key."""
-    words = shlex.split(command)
-    for key in more:
-        flag = f"--{key.replace('_', '-')}"
-        if flag in words:
-            at = words.index(flag)
-            del words[at : at + 2]
-    flags = [part for key, value in more.items() for part in (f"--{key.replace('_', '-')}", f"{value:g}")]
-    return shlex.join([*words[:2], *flags, *words[2:]])
 
 
 def _the_rest(facts: Facts, provenance: Provenance, mend: Sequence[str]) -> NextStep:
@@ -258,7 +251,7 @@ class _Ahead:
     def _retained(self) -> Iterator[tuple[str, _Open]]:
         """The controls on retained images that a PASS still needs."""
         limits = self.facts.limits
-        own = [arm for arm in self.plan.arms if arm.is_judged and arm.retained_by is None]
+        own = [arm for arm in self.plan.arms if arm.is_named and arm.retained_by is None]
         for arm in dict.fromkeys(arm.partner for arm in own):
             cell = self.plan.cell(arm, Role.RETAINED)
             if cell is None:
