@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach
+from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach, updates_if_well
 from auditor._audit.plan import Plan
 from auditor._audit.speed import Speed
 from auditor._audit.weaker import weaker_than_default
@@ -34,8 +34,8 @@ def warnings(plan: Plan) -> Iterator[str]:
                 f"{1 / count:.0%} of images; tau is {policy.limits.tau:.0%}. Give it at least "
                 f"{2 / policy.limits.tau:.0f} labels, or a larger tau."
             )
-    once = sorted({use.use for _, use, _ in plan.training if use.replicates == 1})
-    if once:
+    once = sorted({use.use for _, use, _ in plan.named_training if use.replicates == 1})
+    if once and policy.updates is None:
         yield (
             f"One training seed each for {', '.join(once)}: another may bring back what this one does not. "
             "Raise 'replicates'."
@@ -57,7 +57,7 @@ def warnings(plan: Plan) -> Iterator[str]:
             "No probe changes weights: an ordinary fine-tune, which is what brings concepts back, is not "
             "tried."
         )
-    elif not {"full", "lora"} <= {use.method for _, use, _ in plan.training}:
+    elif not {"full", "lora"} <= _methods(plan):
         yield (
             "Only one of LoRA and full fine-tuning is tried; in the paper either may bring a concept back "
             "where the other does not."
@@ -67,6 +67,12 @@ def warnings(plan: Plan) -> Iterator[str]:
             "budget.minutes may end the run before the verdict is clear; what is not drawn by then stays "
             "undecided."
         )
+
+
+def _methods(plan: Plan) -> set[str]:
+    """How weights are trained, by probes and by the population."""
+    population = () if plan.policy.updates is None else plan.policy.updates.population
+    return {use.method for _, use, _ in plan.named_training} | {use.method for use in population}
 
 
 def _labels(labels: Any) -> int:
@@ -84,7 +90,7 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
     policy, limits = plan.policy, plan.policy.limits
     tau_pass, tau_fail = policy.thresholds
     erased = ", ".join(concept.name for concept in policy.erase)
-    others = len([arm for arm in plan.arms if arm.probe is not None and arm.is_judged])
+    others = len([arm for arm in plan.arms if arm.probe is not None and arm.is_named])
     yield (
         f"Erased: {erased}. The checkpoint is audited as it is and in {others} other model "
         f"states; {len(plan.gate_cells)} rates decide."
@@ -93,6 +99,7 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
         f"PASS: each of them is shown to be below {percent(tau_pass, 1)} at level {limits.alpha}. FAIL: one "
         f"is shown to be above {percent(tau_fail, 1)}. Anything else is INCONCLUSIVE."
     )
+    yield from _over_updates(plan)
     lost = out_of_reach(plan)
     yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in lost)
     if policy.base != "none":
@@ -121,6 +128,28 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
         but = "" if can_pass else " (and still no PASS)"
         yield f"Chance that every rate holds, were all of them {at}: {chance:.1%}{but}."
     yield f"{plan.training_steps} training steps. {_minutes(cost, speed)}"
+
+
+def _over_updates(plan: Plan) -> Iterator[str]:
+    """What is claimed of a population, and what that takes where all is well."""
+    updates = plan.policy.updates
+    if updates is None:
+        return
+    claim, population = updates.claim, updates.population
+    whole = sum(use.weight for use in population)
+    kinds = ", ".join(
+        f"{member.name} {percent(use.weight / whole)}"
+        for use, member in zip(population, plan.members, strict=True)
+    )
+    what = "updates" if claim.over == "updates" else "pairs of an update and a concept"
+    need = len(updates_if_well(plan))
+    yield (
+        f"Over ordinary updates: each is drawn from the audit's seed ({kinds}). PASS: fewer than "
+        f"{percent(claim.share)} of such {what} bring a concept back; FAIL: more do. An update is clean "
+        f"where the rate is shown to be below {percent(plan.policy.thresholds_of_updates[0], 1)}, less than "
+        f"{percent(claim.max_drop)} of what is kept is lost, and it took. Where all are clean {need} of them "
+        f"suffice; {updates.budget.updates} are made at most."
+    )
 
 
 def _minutes(cost: Cost | None, speed: Speed | None) -> str:

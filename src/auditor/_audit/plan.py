@@ -85,6 +85,13 @@ class Plan:
         return self.arms[0].name == BASE
 
     @property
+    def size(self) -> str:
+        """How many model states, checks and updates there are, in words."""
+        named = sum(arm.update is None for arm in self.arms)
+        over = f", up to {len(self.updates)} updates" if self.updates else ""
+        return f"{named} model states{over}, {len(self.gate_cells)} deciding checks"
+
+    @property
     def probe_names(self) -> tuple[str, ...]:
         """What reports call the probes."""
         return tuple(probe.name for probe in self.probes)

@@ -60,6 +60,7 @@ def policy_diff(old: Policy, new: Policy) -> list[PolicyChange]:
             *_budget(old, new),
             *_concepts(old, new),
             *_probes(old, new),
+            *_updates(old, new),
             *_detectors(old, new),
             *_sampler(old, new),
             *_others(old, new),
@@ -225,6 +226,29 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
+def _updates(old: Policy, new: Policy) -> _Changes:
+    before, after = old.updates, new.updates
+    if before == after:
+        return
+    if before is None or after is None:
+        said: tuple[Kind, str] = ("weaker", "gone") if after is None else ("stronger", "new")
+        yield "updates", said[0], f"the claim over updates is {said[1]}"
+        return
+    for name in type(after.claim).model_fields:
+        one, other = getattr(before.claim, name), getattr(after.claim, name)
+        if one != other:
+            kind: Kind = "weaker" if other > one else "stronger"
+            if name not in ("share", "alpha_in"):
+                kind = "unclear"
+            yield f"updates.claim.{name}", kind, f"updates.claim.{name}: {one} → {other}"
+    for name in type(after.budget).model_fields:
+        least, most = getattr(before.budget, name), getattr(after.budget, name)
+        yield from _numbers(f"updates.budget.{name}", f"updates.budget.{name}", least, most)
+    if before.population != after.population:
+        told = "the population holds other updates, so shares cannot be compared"
+        yield "updates.population", "unclear", told
+
+
 def _detectors(old: Policy, new: Policy) -> _Changes:
     before, after = ({use.use: use.options for use in policy.detectors} for policy in (old, new))
     if old.gate_detector != new.gate_detector:
@@ -291,5 +315,7 @@ def _asked(policy: Policy) -> Iterator[tuple[str, str, dict[str, Any], str]]:
     verdict may hang on."""
     for number, probe in enumerate(policy.probes):
         yield "probes", probe.use, probe.options, f"probes/{number}/{probe.use}"
+    for number, use in enumerate(() if policy.updates is None else policy.updates.population):
+        yield "updates.population", use.use, use.options, f"updates/{number}/{use.use}"
     for number, detector in enumerate(policy.detectors):
         yield "detectors", detector.use, detector.options, f"detectors/{number}/{detector.use}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
 from auditor.plugin.contracts import AnyProbe, PromptProbe, WeightProbe
-from auditor.policy import Limits, Policy, ProbeUse
+from auditor.policy import Limits, Policy, ProbeUse, UpdateClaim
 from auditor.policy.concepts.sets import domain_prompts
 from auditor.policy.decision import Decision
 
@@ -23,7 +23,8 @@ def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str
         *_limits(policy),
         *_sampler(policy),
         *_gate(policy),
-        *_untrained(probes),
+        *_updates(policy),
+        *(_untrained(probes) if policy.updates is None else ()),
         *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(policy, use, probe)),
         *_prompts(policy),
     ]
@@ -68,6 +69,16 @@ def _limits(policy: Policy) -> _Weaker:
             "claim",
             "claim is 'detector'; the default, 'concept', also answers for what the detector misses",
         )
+
+
+def _updates(policy: Policy) -> _Weaker:
+    if policy.updates is None:
+        return
+    for name in ("share", "alpha_in", "max_drop"):
+        value, default = getattr(policy.updates.claim, name), UpdateClaim.model_fields[name].default
+        if value > default:
+            key = f"updates.claim.{name}"
+            yield key, f"{key} is {value:g}; the default is {default:g}"
 
 
 def _untrained(probes: Sequence[AnyProbe]) -> _Weaker:

@@ -84,10 +84,7 @@ class _Plain(Progress):
 
     def planned(self, plan: Plan) -> None:
         """How much there is to do."""
-        self._line(
-            f"plan: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
-            f"{plan.images} images"
-        )
+        self._line(f"plan: {plan.size}, at most {plan.images} images")
 
     def stage(self, text: str) -> None:
         """What begins."""

@@ -69,22 +69,30 @@ def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
 
     console = Terminal(highlight=False)
     table = Table("model state", "concept images", "retained images", "training steps", title="At most")
-    for arm in plan.arms:
+    for arm in (arm for arm in plan.arms if arm.update is None):
         cells = plan.cells_of(arm.name)
         retained = sum(cell.images for cell in cells if cell.role is Role.RETAINED)
         concept = sum(cell.images for cell in cells) - retained
         steps = str(arm.dose) if arm.dose else ""
         table.add_row(plain(arm.name), str(concept), str(retained), steps)
+    if plan.updates:
+        own = [cell for cell in plan.cells if cell.update is not None]
+        kept = sum(cell.images for cell in own if cell.role is Role.RETAINED)
+        trained = sum(update.use.doses[-1] for update in plan.updates)
+        name, drawn = f"{len(plan.updates)} updates", sum(cell.images for cell in own) - kept
+        table.add_row(name, str(drawn), str(kept), str(trained))
     console.print(table)
     for group in forecast.forecast_cells(plan):
         _show_cells(console, group)
     for reason in forecast.out_of_reach(plan)[:5]:
         console.print(f"[yellow]out of reach: {plain(reason)}; raise the budget or add retained concepts[/]")
     least = forecast.images_if_well(plan)
+    well = len(forecast.updates_if_well(plan))
+    over = f" and the share of updates ({well} if all are clean)" if plan.updates else ""
     calls = [forecast.denoiser_calls(plan, each) for each in (least, forecast.most_images(plan))]
     console.print(
-        f"{len(plan.gate_cells)} checks decide · {sum(least.values())} images if all is well, {plan.images} "
-        f"at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training steps"
+        f"{len(plan.gate_cells)} checks decide{over} · {sum(least.values())} images if all is well, "
+        f"{plan.images} at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training steps"
     )
     if cost is not None:
         console.print(

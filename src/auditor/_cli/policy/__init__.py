@@ -53,10 +53,7 @@ def check(file: str, strict: bool, allow_no_pass: bool) -> None:
         echo(f"warning: {harmless(line(warning, 2000))}")
     for sentence in given.rows:
         echo(f"prompts: {harmless(line(sentence, 5000))}")
-    echo(
-        f"valid: {len(plan.arms)} model states, {len(plan.gate_cells)} deciding checks, at most "
-        f"{plan.images} images"
-    )
+    echo(f"valid: {plan.size}, at most {plan.images} images")
     for plugin, named in plan.contents.items():
         for what, digest in named.items():
             if what.startswith("file ") or ": file " in what:
