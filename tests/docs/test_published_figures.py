@@ -71,6 +71,9 @@ def test_what_the_page_says_in_short_is_so() -> None:
     assert [row.name for row in meta if row.shown] == ["SDD", "meta SDD"]
     assert [row.name for row in meta if row.p <= 0.05 and not row.shown] == ["ESD-u-1"]
     assert len(meta) == 10 and all(row.shown for row in main)
+    other = made.rises(RISES[2], as_prompts=True)
+    assert len(other) == 8 and sum(not row.shown for row in other) == 1
+    assert not any(row.shown for row in made.rises(RISES[4], as_prompts=True))
     assert sum(row.shown for row in unsafe) * 2 == len(unsafe) and not any(row.before for row in unsafe)
 
 
