@@ -33,7 +33,7 @@ CALLS = {
     "policy check micro_person": "Did you mean 'micro-person'",
     "policy check micro-person.yaml": "Did you mean 'micro-person'",
     "policy check gates.yaml": "Did you mean 'gate.yaml'",
-    "policy explain nothing-like-it": "Bundled: micro-demo, micro-object,",
+    "policy explain nothing-like-it": "Bundled: illusion-curriculum, mace-celebrities-50,",
     "policy check policies/gate.yml": "Did you mean 'policies/gate.yaml'",
     "policy diff gate.yaml micro-prson": "Did you mean 'micro-person'",
     "policy check wrong.yaml": "did you mean 'clip-zero-shot'? Known: by-domain, clip-zero-shot",
