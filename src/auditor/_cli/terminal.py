@@ -92,7 +92,8 @@ def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
     calls = [forecast.denoiser_calls(plan, each) for each in (least, forecast.most_images(plan))]
     console.print(
         f"{len(plan.gate_cells)} checks decide{over} · {sum(least.values())} images if all is well, "
-        f"{plan.images} at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training steps"
+        f"{plan.images} at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training "
+        "steps"
     )
     if cost is not None:
         console.print(

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from auditor._audit.cells import Role
 from auditor._audit.evidence.updates import Made, UpdateReading, first_rounds, read_update
 from auditor._stats import eprocess, mean
+from auditor._stats.ahead import Test, rate_ahead
 
 if TYPE_CHECKING:
     from auditor._audit.evidence.sequential_tests import Evidence
     from auditor.policy import Updates
+
+_WORTH = 0.05
+"""Where a PASS is out of reach, a smaller chance of a FAIL is not worth another update."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class PopulationEvidence:
         return self.read > 0 and all(self.p_held(concept) <= alpha for concept in self.concepts)
 
     def in_reach(self, left: int, alpha: float, alpha_fail: float) -> bool:
-        """Can ``left`` more updates decide, were all of them clean, or all of them bad?"""
+        """Can ``left`` more updates decide: a PASS, were all of them clean; or a FAIL, by what was seen of
+        those before? A stopping rule costs no alpha, whatever it rests on."""
         more = np.arange(1, left + 1)
         if not left:
             return False
@@ -104,10 +109,9 @@ class PopulationEvidence:
             )
             for concept in self.concepts
         )
-        bad = eprocess.log_evidence_above(
-            _last(self.back) + more, self.read + more, self.limit_back, self.prior
-        )
-        return good or _reaches(bad, alpha_fail)
+        against = Test(self.limit_back, alpha_fail, below=False)
+        bad = rate_ahead(_last(self.back), 0, self.read, 1, left, against, None, self.prior).shown
+        return good or float(bad[-1]) >= _WORTH
 
 
 def _reaches(log_evidence: NDArray[np.float64], level: float) -> bool:
