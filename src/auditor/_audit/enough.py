@@ -95,6 +95,6 @@ def _with_retained(plan: Plan, count: int) -> Plan | None:
 
 def _laid_out(plan: Plan, policy: Policy) -> Plan | None:
     try:
-        return lay_out(policy, plan.probes, plan.contents)
+        return lay_out(policy, plan.told, plan.contents)
     except PolicyError:
         return None

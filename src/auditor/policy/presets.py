@@ -42,6 +42,10 @@ class Preset:
     size: int
     dose: int
     training: dict[str, str]
+    steps_of_updates: list[int]
+    """Training steps that an update of the population draws one of."""
+    rates: dict[str, str]
+    """Learning rates that it draws one of, by method."""
     clip: str
     """The options of the detector clip-zero-shot, less its labels."""
     reasons: dict[str, str]
@@ -52,10 +56,9 @@ MICRO = Preset(
     guidance=4.0,
     size=32,
     dose=300,
-    training={
-        method: f"names: 8, images_per_prompt: 2, learning_rate: {rate}, batch: 4"
-        for method, rate in (("lora", "1.0e-3"), ("full", "1.0e-4"))
-    },
+    training=dict.fromkeys(("lora", "full"), "names: 8, images_per_prompt: 2, batch: 4"),
+    steps_of_updates=[100, 200, 300],
+    rates={"lora": "[5.0e-4, 1.0e-3]", "full": "[5.0e-5, 1.0e-4]"},
     clip="model: micro",
     reasons={"probes": "300 steps are what two cores do in about 20 seconds"},
 )
@@ -66,6 +69,8 @@ STABLE_DIFFUSION = Preset(
     size=512,
     dose=1000,
     training=dict.fromkeys(("lora", "full"), "names: 8, images_per_prompt: 5"),
+    steps_of_updates=[500, 1000, 2000],
+    rates={"lora": "[5.0e-5, 1.0e-4, 3.0e-4]", "full": "[5.0e-6, 1.0e-5]"},
     clip="model: ViT-L-14-quickgelu, pretrained: openai",
     reasons={},
 )
@@ -188,7 +193,7 @@ def new_policy(
     mapping: str | None,
     base: str,
     train: Sequence[str],
-    replicates: int,
+    replicates: int | None,
     tau: float,
     *,
     facts: BaseFacts | None = None,
@@ -196,8 +201,9 @@ def new_policy(
 ) -> str:
     """A commented policy, ready to be edited.
 
-    ``retain`` is made six by what is proposed for the domain. ``train`` holds what the in-domain probes train
-    on. Raises :class:`UsageError` where there is none and no set is known of ``domain``.
+    With ``replicates`` it names probes, each with so many training seeds; without, a population of ordinary
+    updates. ``retain`` is made six by what is proposed for the domain. ``train`` holds what the in-domain
+    probes train on. Raises :class:`UsageError` where there is none and no set is known of ``domain``.
     """
     preset, known = MICRO if base == "micro" else STABLE_DIFFUSION, domain_called(domain, base)
     if known is None and len(train) < FEWEST_TRAINED:
@@ -214,7 +220,11 @@ def new_policy(
     prompts = known.prompts if known else "preset-other"
 
     def trained(use: str, method: str, candidates: str, templates: str) -> tuple[str, str, str]:
-        return use, method, f"{{candidates: {candidates}, prompts: {templates}, {preset.training[method]}}}"
+        rate = ""
+        if replicates and base == "micro":
+            rate = f", learning_rate: {preset.rates[method].rpartition(' ')[2].rstrip(']')}"
+        options = f"candidates: {candidates}, prompts: {templates}, {preset.training[method]}{rate}"
+        return use, method, f"{{{options}}}"
 
     context: dict[str, Any] = {
         "erase": list(erase),
@@ -237,6 +247,11 @@ def new_policy(
             trained("in-domain", "lora", own, prompts),
             trained("in-domain", "full", own, prompts),
             trained("out-of-domain", "lora", _set(other.candidates, base), other.prompts),
+            *(
+                []
+                if replicates
+                else [trained("out-of-domain", "full", _set(other.candidates, base), other.prompts)]
+            ),
         ],
         "detector": f"{{use: clip-zero-shot, options: {clip}}}",
     }

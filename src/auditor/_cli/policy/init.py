@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from auditor.policy.presets import BaseFacts
 
 Answer = TypeVar("Answer")
-_TAU, _SEEDS = 0.10, 3
+_TAU = 0.10
 
 
 @dataclass
@@ -65,9 +65,7 @@ class _Answers:
 @click.option(
     "--replicates",
     type=click.IntRange(min=1),
-    default=_SEEDS,
-    show_default=True,
-    help="Training seeds of each probe.",
+    help="Name probes, each with so many training seeds, instead of a population of ordinary updates.",
 )
 @click.option(
     "--tau",
@@ -85,7 +83,7 @@ def command(
     mapping: str | None,
     base: str | None,
     train: tuple[str, ...],
-    replicates: int,
+    replicates: int | None,
     tau: float,
     offline: bool,
 ) -> None:
@@ -108,7 +106,7 @@ def command(
     except (click.Abort, AuditorError):
         if said.line(file) != given:
             more = [] if tau == _TAU else ["--tau", f"{tau:g}"]
-            more += [] if replicates == _SEEDS else ["--replicates", str(replicates)]
+            more += [] if replicates is None else ["--replicates", str(replicates)]
             more += ["--offline"] if offline else []
             echo(f"Nothing is lost; go on with:\n  {said.line(file, *more)}", err=True)
         raise
@@ -211,7 +209,7 @@ def _facts(base: str, *, offline: bool) -> BaseFacts:
     return BaseFacts(found.family, found.prediction, found.size)
 
 
-def _written(said: _Answers, replicates: int, tau: float) -> str:
+def _written(said: _Answers, replicates: int | None, tau: float) -> str:
     """The policy's text, with a budget that a PASS can be reached with. Raises :class:`UsageError` where
     it would be none, or none that can PASS."""
     from auditor._audit.enough import enough_images, no_pass, what_would_do
