@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from auditor._audit.cells import Role
 from auditor._audit.cost import out_of_reach
 from auditor._audit.plan import Plan, lay_out
+from auditor._stats.design import least_images
 from auditor.errors import PolicyError
 from auditor.policy import Policy
 
@@ -26,6 +28,8 @@ def what_would_do(plan: Plan) -> str:
         return "With a base (the checkpoint before erasure) a PASS is possible."
     if policy.is_comparison:
         return "With image seeds that nobody knows before (no evaluation_seeds) a PASS is possible."
+    if (over := _updates_that_suffice(plan)) is not None:
+        return over
     found = enough_images(plan)
     if found is not None:
         return (
@@ -41,6 +45,28 @@ def what_would_do(plan: Plan) -> str:
     return (
         "Neither more images nor more retained concepts would do: look at the limits ('auditor policy "
         "explain')."
+    )
+
+
+def _updates_that_suffice(plan: Plan) -> str | None:
+    """What a population would need, in a sentence; None where it has that, or there is none."""
+    updates, limits = plan.policy.updates, plan.policy.limits
+    if updates is None:
+        return None
+    budget, claim = updates.budget, updates.claim
+    size = max(cell.size for cell in plan.cells if cell.role is Role.UPDATE)
+    limit = claim.share * (1 - claim.alpha_in)
+    least = (
+        least_images(1, limit, limits.alpha, limits.prior),
+        least_images(size, plan.policy.thresholds_of_updates[0], claim.alpha_in, limits.prior),
+    )
+    now = (budget.updates, budget.images_per_update)
+    if all(need <= own for need, own in zip(least, now, strict=True)):
+        return None
+    wanted = max(least[0], now[0]), max(2 * least[1], now[1])
+    return (
+        f"Enough would be updates.budget: {{updates: {wanted[0]}, images_per_update: {wanted[1]}}}; before: "
+        f"{now[0]}, {now[1]}."
     )
 
 

@@ -21,6 +21,7 @@ from auditor._stats.eprocess import Prior, log_evidence_above, log_evidence_belo
 _WRONG = 0.1  # chance, shared by all cells, that a rate of tau/4 is not held by the last round
 _HOPELESS = 0.1  # a cell is closed as undecided once both of its chances are below this
 _MOST_IMAGES = 4000
+_FARTHEST = 10**6
 
 Flags = NDArray[np.bool_]
 
@@ -172,6 +173,13 @@ def enough_images(
         if held >= 1 - _WRONG / cells:
             return n
     return None
+
+
+def least_images(size: int, limit: float, alpha: float, prior: Prior) -> int:
+    """The images, in whole rounds of ``size``, after which a rate is held below ``limit`` at ``alpha`` if
+    nothing at all is seen."""
+    n = np.arange(size, _FARTHEST, size)
+    return int(n[np.argmax(log_evidence_below(0, n, limit, prior) >= -math.log(alpha))])
 
 
 def fixed_outlook(n: int, rate: float, tau_pass: float, tau_fail: float, alpha: float, cells: int) -> Outlook:

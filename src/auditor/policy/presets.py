@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ import jinja2
 
 from auditor._files.bundled import policies_folder
 from auditor.errors import UsageError
-from auditor.policy import Policy, as_read
+from auditor.policy import Limits, Policy, as_read
 from auditor.policy.concepts.proposals import RETAINED
 
 FEWEST_TRAINED = 8
 FEWEST_RETAINED = 6
+_PER_UPDATE = 240
 BUDGET = (400, 300)
 """(images_per_cell, retained_per_arm) of a new policy, where they suffice."""
 
@@ -240,6 +242,7 @@ def new_policy(
         "size": (facts and facts.size) or preset.size,
         "note": known.note if known else "",
         "budget": budget,
+        "images_per_update": max(_PER_UPDATE, math.ceil(_PER_UPDATE * Limits().tau / tau)),
         "reasons": _yaml(
             {"limits.max_false_positive": "a control needs 59 images at 0.05 and 99 at 0.03"} | preset.reasons
         ),
