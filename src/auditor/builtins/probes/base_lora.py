@@ -31,7 +31,8 @@ class BaseLora(FineTune):
     """A LoRA that is trained on the base and then added to the erased denoiser's weights.
 
     The training is that of :class:`~auditor.plugin.FineTune` with the base in the place of the erased model:
-    its denoiser, text encoders, autoencoder and noise schedule. At each dose the erased weights W become W +
+    its denoiser, text encoders, autoencoder and noise schedule. Captions are read by the checkpoint's
+    tokenizer, which is the base's wherever a PASS is in reach. At each dose the erased weights W become W +
     strength * (alpha/r) * B A, with the factors of that step.
     """
 
@@ -64,10 +65,13 @@ class BaseLora(FineTune):
     def update(self, update: Update) -> Iterator[int]:
         """Train on the base, and add what was learnt at every dose.
 
-        Raises :class:`UsageError` where the erased denoiser is of another form than the base's.
+        Raises :class:`UsageError` where there is nothing of a base, or where the erased denoiser is of
+        another form than the base's.
         """
         from auditor._diffusion.finetune import add_lora_product
 
+        if not update.base:
+            raise UsageError(f"The probe {self.title} needs the base; give one (--base).")
         base = update.model.with_parts(update.base, update.base_schedule)
         weights: dict[str, Tensor] | None = None
         with closing(self.train(base, update)) as doses:
