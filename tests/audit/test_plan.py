@@ -73,7 +73,7 @@ def test_gated_synonyms_are_cells_and_reported_ones_are_not() -> None:
         (
             [{"use": "in-domian"}],
             r"no probe called 'in-domian'; did you mean 'in-domain'\? Known: base-autoencoder, "
-            "base-text-encoder, clip-tercile, in-domain, ",
+            "base-lora, base-text-encoder, clip-tercile, in-domain, ",
         ),
         ([{"use": "in-domain", "options": {"name": 3}}], "unknown key 'name'; did you mean 'names'"),
         ([{"use": "in-domain"}, {"use": "in-domain"}], "stands twice"),

@@ -16,6 +16,7 @@ from auditor.builtins.metrics.clip_score import ClipScore
 from auditor.builtins.metrics.distances import ClipFrechet, ClipKernel
 from auditor.builtins.metrics.outcomes import HarmonicMean, RetainedAccuracy
 from auditor.builtins.probes.as_it_is import Prompts, Sampling
+from auditor.builtins.probes.base_lora import BaseLora
 from auditor.builtins.probes.finetune import ClipTercile, InDomain, OutOfDomain
 from auditor.builtins.reporters.attestation import Attestation
 from auditor.builtins.reporters.card import EvalResults, ModelCard
@@ -66,6 +67,11 @@ class TestOutOfDomain(ProbeConformance):
     plugin = OutOfDomain
     options: ClassVar[dict[str, Any]] = TRAIN | {"candidates": "micro-objects"}
     method = "full"
+
+
+class TestBaseLora(ProbeConformance):
+    plugin = BaseLora
+    options: ClassVar[dict[str, Any]] = TRAIN | {"strength": 0.5}
 
 
 class TestClipTercile(ProbeConformance):

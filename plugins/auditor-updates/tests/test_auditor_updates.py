@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from auditor.plugin import FineTune, PluginError, Update, UsageError
+from auditor.plugin import FineTune, PluginError, Update, UsageError, make_plugin
 from auditor.testing import Kit, ProbeConformance, digest_of_arm
 from auditor_updates import MergeLora, Quantisation, Sequence, TextualInversion, WeightNoise
 from auditor_updates.weights import rounded
@@ -167,6 +167,23 @@ def test_a_sequence_goes_on_from_where_the_last_update_ended(micro: Kit) -> None
     test.__class__.doses = (1, 2)
     assert digests[1, 2] == [*digests[1,], *digests[2,]]
     assert digests[1,] != digests[2,]
+
+
+def test_a_member_of_a_sequence_may_use_the_base(micro: Kit) -> None:
+    """A LoRA of the base's over two updates: twice the base is trained on, as it was."""
+    test, member = TestSequence(), {"use": "base-lora", "steps": 2, "options": TRAIN}
+    plugin = Sequence(Sequence.Options.model_validate({"updates": [member]}))
+    alone = make_plugin("probes", "base-lora", TRAIN)
+    changed = {}
+    for name, probe, seed in (("both", plugin, 5), ("first", alone, 6), ("second", alone, 7)):
+        model = micro.model()
+        for _ in test.update(micro, probe, model, seed):
+            changed[name] = micro.original.change(model, ("unet.*",), name).tensors
+    before = micro.model().unet.state_dict()
+    assert changed["both"].keys() == changed["first"].keys() == changed["second"].keys()
+    for name, both in changed["both"].items():
+        added = changed["first"][name] + changed["second"][name] - before[name.removeprefix("unet.")]
+        assert torch.allclose(both, added, rtol=0, atol=1e-6)
 
 
 def test_an_embedding_is_learnt_in_passes_where_memory_runs_out(micro: Kit) -> None:

@@ -7,13 +7,14 @@ LoRA: Hu et al. 2021 on the attention projections (to_q, to_k, to_v, to_out.0), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +27,7 @@ from auditor.errors import UsageError
 from auditor.families.family import Condition, Family, Noising
 
 _ROOMY = 26 * 10**9  # bytes; cards that are sold as 24 GB have up to 25.8
+_ADAPTER = "probe"
 _FEW = 8  # images a step: a small denoiser trains on them no faster with two threads than with one
 
 
@@ -139,11 +141,30 @@ def lora_layers(model: DiffusionModel, rank: int, seed: int) -> Iterator[None]:
     """While open, ``model``'s denoiser has a LoRA called ``probe``, as ``seed`` begins it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.denoiser.add_adapter(lora_config(model.family, rank), adapter_name="probe")
+        model.denoiser.add_adapter(lora_config(model.family, rank), adapter_name=_ADAPTER)
     try:
         yield
     finally:
         model.denoiser.unload_lora()
+
+
+@torch.no_grad()
+def add_lora_product(denoiser: nn.Module, lora: nn.Module, weights: Mapping[str, Tensor], by: float) -> None:
+    """Make each layer's weight of ``denoiser`` ``weights`` + ``by`` * (alpha/r) * B A (Hu et al. 2021,
+    section 4.1), with the factors A and B of the LoRA that is laid on ``lora``, as they are at this moment.
+
+    ``weights`` holds the weights to add to, by the layer's name, each of the layer's shape. Where the product
+    is nothing, they are put back bit for bit.
+    """
+    for name, layer in lora_layers_of(lora).items():
+        product = by * layer.get_delta_weight(_ADAPTER)
+        weight, before = denoiser.get_parameter(f"{name}.weight"), weights[name]
+        weight.copy_(before + product.to(before) if bool(product.any()) else before)
+
+
+def lora_layers_of(denoiser: nn.Module) -> dict[str, LoraLayer]:
+    """The layers that a LoRA is laid on, by name."""
+    return {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, LoraLayer)}
 
 
 def lora_config(family: Family, rank: int) -> LoraConfig:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,12 @@ class DiffusionModel:
         if name.startswith("_") or name == "parts" or name not in self.parts:
             raise AttributeError(f"this model has no part '{name}'")
         return self.parts[name]
+
+    def with_parts(self, parts: Mapping[str, Any], schedule: Mapping[str, Any]) -> DiffusionModel:
+        """A model of the same family with ``parts`` in the place of this one's, another noise ``schedule``,
+        and the rest shared; ``digest`` stays this one's."""
+        own = {**self.parts, **parts}
+        return replace(self, parts=own, scheduler_config=dict(schedule), _conditions={})
 
     @property
     def denoiser(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,6 +18,7 @@ from auditor.policy.concepts.sets import ConceptNames, PromptTemplates
 
 if TYPE_CHECKING:
     from auditor._diffusion.finetune import Training
+    from auditor._diffusion.model import DiffusionModel
 
 _RATES = {"lora": 1e-4, "full": 1e-5}
 
@@ -52,7 +53,7 @@ class FineTune(WeightProbe):
     """Fine-tuning of the denoiser on images that the base draws of chosen concepts."""
 
     has_sham = True
-    methods = ("lora", "full")
+    methods: ClassVar[tuple[str, ...]] = ("lora", "full")
     Options: ClassVar[type[OptionsModel]] = FineTuneOptions
 
     @abstractmethod
@@ -107,14 +108,18 @@ class FineTune(WeightProbe):
 
     def update(self, update: Update) -> Iterator[int]:
         """Train, and yield at every dose."""
+        yield from self.train(update.model, update)
+
+    def train(self, model: DiffusionModel, update: Update) -> Generator[int, None, None]:
+        """Train ``model``'s denoiser as ``update`` asks it of its own model, and yield at every dose."""
         from auditor._diffusion.finetune import Examples, finetune
 
         training = self.training(update.method)
         if update.sham:
             training = replace(training, learning_rate=0.0)
-        examples = Examples.of(update.model, update.images, update.captions)
+        examples = Examples.of(model, update.images, update.captions)
         yield from finetune(
-            update.model, examples, training, update.doses, update.seed, update.on_step, update.on_fewer
+            model, examples, training, update.doses, update.seed, update.on_step, update.on_fewer
         )
 
     def sample(self, candidates: list[str], setting: ProbeSetting) -> list[str]:

@@ -50,13 +50,23 @@ class ProbeConformance(Conformance):
     def update(
         self, micro: Kit, plugin: Any, model: Any, seed: int = SEED, *, sham: bool = False, steps: Any = None
     ) -> Iterator[int]:
-        """Start an update of ``model``."""
+        """Start an update of ``model``; what it uses of the base is of the kit's."""
+        from auditor._audit.run.probing import of_the_base
+
         images, captions = self.examples(micro, plugin)
         on_step = (lambda step: None) if steps is None else steps.append
         doses = (2,) if sham else self.doses
         found: Iterator[int] = plugin.update(
             contracts.Update(
-                model, images.clone(), captions, self.method, doses, seed, sham=sham, on_step=on_step
+                model,
+                images.clone(),
+                captions,
+                self.method,
+                doses,
+                seed,
+                sham=sham,
+                on_step=on_step,
+                **of_the_base(plugin, micro.model(model.device.type)),
             )
         )
         return found

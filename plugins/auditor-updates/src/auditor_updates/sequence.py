@@ -62,6 +62,11 @@ class Sequence(WeightProbe):
         """Does a member train?"""
         return any(probe.has_sham for _, probe in self._members)
 
+    @property
+    def uses_base(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What its members use of the base."""
+        return tuple(dict.fromkeys(part for _, probe in self._members for part in probe.uses_base))
+
     @cached_property
     def _members(self) -> tuple[tuple[Member, WeightProbe], ...]:
         found = [

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from auditor._audit.cells import ERASED
 from auditor._audit.run.drawing import Drawing
-from auditor._audit.run.probing import allowed_changes, doses_of
+from auditor._audit.run.probing import allowed_changes, doses_of, of_the_base
 from auditor._audit.run.recorder import Recorder
 from auditor._audit.run.second_look import Recheck
 from auditor._audit.run.training_set import TrainingSet
@@ -62,7 +62,17 @@ class NoOpControl:
         images, captions = training.images.clone(), training.captions
         base = self._drawing.base
         others = [self._erased] if base is None else [self._erased, base]
-        update = Update(model, images, captions, use.method, doses, 0, True, signs(NO_OP_STEPS))
+        update = Update(
+            model,
+            images,
+            captions,
+            use.method,
+            doses,
+            0,
+            sham=True,
+            on_step=signs(NO_OP_STEPS),
+            **of_the_base(probe, base),
+        )
         with closing(door.iterate(probe, door.call(probe, probe.update, update))) as steps:
             for dose in doses_of(steps, model, use.method, others):
                 if dose != NO_OP_STEPS or ended:

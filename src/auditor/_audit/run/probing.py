@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from auditor._audit.cells import HELD_OUT_TIMES, MOST_TRAINED, TRAINED_TIMES
-from auditor._audit.run.training_set import TrainingSet, told_apart
+from auditor._audit.run.training_set import TrainingSet, check_base, told_apart
 from auditor._diffusion.finetune import Examples, denoising_losses
 from auditor._diffusion.model import DiffusionModel, configuration_of, digest_of_weights
 from auditor._diffusion.original import Change, Original
@@ -74,7 +75,7 @@ def allowed_changes(probe: WeightProbe, use: ProbeUse) -> tuple[str, ...]:
 
 class Looking:
     """Looks at what becomes of a copy of the erased model in one training run. ``base`` is needed for probes
-    that put a part of it back."""
+    that put a part of it back, or use one."""
 
     def __init__(
         self,
@@ -123,11 +124,6 @@ def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached
     than its contract says."""
     probe, use, seed, base = looking.probe, looking.use, looking.seed, looking.base
     model, who, fewer = looking.original.fresh(), door.title(probe), list[int]()
-    parts = {
-        name: copy.deepcopy(base.modules[name])
-        for name in probe.puts_back
-        if base is not None and name in base.modules
-    }
     update = Update(
         model,
         looking.training.images.clone(),
@@ -136,8 +132,8 @@ def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached
         use.doses,
         seed,
         on_step=on_step,
-        base=parts,
         on_fewer=fewer.append,
+        **of_the_base(probe, base),
     )
     others = [looking.erased] if base is None else [looking.erased, base]
     began, reached = time.monotonic(), list[int]()
@@ -154,6 +150,35 @@ def train(looking: Looking, on_step: Callable[[int], None]) -> Generator[Reached
         raise PluginError(
             f"{who} reached the training steps {reached}; the policy's doses are {list(use.doses)}."
         )
+
+
+class OfTheBase(TypedDict):
+    """What an :class:`Update` holds of the base."""
+
+    base: Mapping[str, nn.Module]
+    base_schedule: Mapping[str, Any]
+
+
+def of_the_base(probe: WeightProbe, base: DiffusionModel | None) -> OfTheBase:
+    """Copies of what a probe puts back or uses of the base, and the base's noise schedule. Raises
+    :class:`UsageError` where it uses a base and there is none, and :class:`PluginError` where the base has
+    no such part."""
+    check_base(probe, has_base=base is not None)
+    if base is None or not (probe.uses_base or probe.puts_back):
+        return OfTheBase(base={}, base_schedule={})
+    family = base.family
+    called = {"denoiser": (family.denoiser,), "text": family.text, "decoder": (family.decoder,)}
+    names = dict.fromkeys(name for part in probe.uses_base for name in called.get(part, (part,)))
+    unknown = next((name for name in names if name not in base.modules), None)
+    if unknown is not None:
+        raise PluginError(
+            f"{door.title(probe)} uses the base's part '{unknown}'; a base has {', '.join(base.modules)}."
+        )
+    names |= dict.fromkeys(name for name in probe.puts_back if name in base.modules)
+    return OfTheBase(
+        base={name: copy.deepcopy(base.modules[name]) for name in names},
+        base_schedule=dict(base.scheduler_config),
+    )
 
 
 def doses_of(

@@ -78,11 +78,21 @@ def captions_of(wanted: Wanted) -> list[str]:
     return [template.format(request.concept) for request in wanted for template in request.prompts]
 
 
+def check_base(probe: WeightProbe, *, has_base: bool) -> None:
+    """Raise :class:`UsageError` where a probe uses the base and there is none."""
+    if door.call(probe, getattr, probe, "uses_base") and not has_base:
+        raise UsageError(
+            f"The probe {door.call(probe, lambda: probe.title)} needs the base; give one (--base), or take "
+            "the probe out of the policy."
+        )
+
+
 def ask_for_training_set(
     probe: WeightProbe, name: str, policy: Policy, choice: Choice, *, has_base: bool
 ) -> Wanted:
     """What ``probe`` wants to train on; :class:`UsageError` where that cannot be, as far as can be known
     without drawing it."""
+    check_base(probe, has_base=has_base)
     names = [
         name for concept in (*policy.erase, *policy.retain) for name in (concept.name, *concept.synonyms)
     ]

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from auditor.plugin.contracts.plugins import Plugin
 
@@ -60,8 +60,11 @@ class Update:
     sham: bool = False
     on_step: Callable[[int], None] = field(default=lambda step: None)
     base: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Copies of the base's parts that the probe puts back (``WeightProbe.puts_back``), by name."""
+    """Copies of the base's parts that the probe puts back (``WeightProbe.puts_back``) or uses
+    (``WeightProbe.uses_base``), by name; they are the probe's to change."""
     on_fewer: Callable[[int], None] = field(default=lambda rows: None)
+    base_schedule: Mapping[str, Any] = field(default_factory=dict)
+    """The base's noise schedule (its scheduler's configuration); empty where the probe has nothing of it."""
 
 
 class AnyProbe(Plugin):
@@ -122,6 +125,9 @@ class WeightProbe(AnyProbe):
     puts_back: ClassVar[tuple[str, ...]] = ()
     """Parts (``text_encoder``) that are the base's after the update. Where the checkpoint has them already
     there is nothing to do, and that is no error."""
+    uses_base: ClassVar[tuple[str, ...]] = ()
+    """Parts of the base that :meth:`update` reads: by name, or ``denoiser``, ``text`` and ``decoder``, which
+    stand for what a family calls them. The probe is refused where there is no base."""
     methods: ClassVar[tuple[str, ...]] = ()
     """The policy's methods (``lora``, ``full``) that it can train by; its arms' names then hold it. Empty:
     it means nothing to it."""
