@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,11 +250,7 @@ def new_policy(
             trained("in-domain", "lora", own, prompts),
             trained("in-domain", "full", own, prompts),
             trained("out-of-domain", "lora", _set(other.candidates, base), other.prompts),
-            *(
-                []
-                if replicates
-                else [trained("out-of-domain", "full", _set(other.candidates, base), other.prompts)]
-            ),
+            *([] if replicates else _of_a_population(trained, own, prompts, other, base)),
         ],
         "detector": f"{{use: clip-zero-shot, options: {clip}}}",
     }
@@ -271,6 +267,23 @@ def new_policy(
     )
     templates.filters["yaml"] = _yaml
     return templates.get_template("init.yaml.j2").render(context)
+
+
+def _of_a_population(
+    trained: Callable[[str, str, str, str], tuple[str, str, str]],
+    own: str,
+    prompts: str,
+    other: Domain,
+    base: str,
+) -> list[tuple[str, str, str]]:
+    """What people do beside the updates that named probes are: full fine-tunes on other things, and LoRAs
+    that were trained on the public base."""
+    elsewhere = _set(other.candidates, base), other.prompts
+    return [
+        trained("out-of-domain", "full", *elsewhere),
+        trained("base-lora", "lora", own, prompts),
+        trained("base-lora", "lora", *elsewhere),
+    ]
 
 
 def _kept(
