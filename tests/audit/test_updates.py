@@ -29,26 +29,27 @@ POPULATION = [
 ]
 
 
-def with_updates(**changes: object) -> Policy:
+def policy_with_updates(changes: dict[str, object] | None = None, **others: object) -> Policy:
+    """The short policy with a population instead of probes."""
     updates = {
         "population": POPULATION,
         "claim": {"share": 0.5},
         "budget": {"updates": 8, "images_per_update": 80, "retained_per_update": 100},
     }
-    return short_policy(
-        probes=[],
-        updates=updates,
-        sequential=True,
-        budget={"images_per_cell": 60, "retained_per_arm": 200},
-        **changes,
-    )
+    usual: dict[str, object] = {
+        "probes": [],
+        "updates": updates | (changes or {}),
+        "sequential": True,
+        "budget": {"images_per_cell": 60, "retained_per_arm": 200},
+    }
+    return short_policy(**(usual | others))
 
 
 @pytest.fixture(scope="module")
 def audited(erased: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("updates")
     policy = folder / "policy.yaml"
-    policy.write_text(yaml.safe_dump(with_updates().model_dump(mode="json")))
+    policy.write_text(yaml.safe_dump(policy_with_updates().model_dump(mode="json")))
     return auditor.audit(str(erased), policy, folder / "run", cache=folder / "cache"), folder / "run"
 
 

@@ -15,7 +15,7 @@ from auditor._audit.command import command_of, more_of
 from auditor._audit.cost import call_cost, out_of_reach, training_calls_by_arm
 from auditor._audit.evidence.counts import tally
 from auditor._audit.judge import judge_folder
-from auditor._audit.plan import Plan, derive_seeds, make_plan
+from auditor._audit.plan import Plan, derive_seeds, make_plan, with_updates
 from auditor._audit.progress import Progress
 from auditor._audit.run_folder.finished import is_finished
 from auditor._audit.run_folder.manifest import (
@@ -96,7 +96,7 @@ def audit(
     progress.stage("admitting checkpoints")
     opened, opened_base = _open(checkpoint, policy.base, chosen or {}, offline=offline)
     seeds = derive_seeds(policy, opened.drawn_digest, opened_base.drawn_digest if opened_base else None)
-    plan = plan.with_updates(seeds) if policy.updates is not None else plan
+    plan = with_updates(plan, seeds) if policy.updates is not None else plan
     kept = cache or default_cache()
     made = instruments.with_updates([update.use for update in plan.updates], policy)
     work = _Work(plan, made, seeds, opened, opened_base, Observers(), progress, kept, key, began)

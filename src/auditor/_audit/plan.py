@@ -60,10 +60,6 @@ class Plan:
         same = sum(each.name == name for each in self.members[:member])
         return f"{UPDATES}.{name}" + (f".{same + 1}" if same else "")
 
-    def with_updates(self, seeds: Seeds) -> Plan:
-        """The plan with the updates that ``seeds`` draw."""
-        return lay_out(self.policy, self.told, self.contents, self.asked, seeds.audit)
-
     @property
     def policy_digest(self) -> str:
         """The digest that is pinned and reported: of the policy as it was written."""
@@ -200,6 +196,11 @@ def make_plan(policy: Policy, instruments: Instruments | None = None, *, asked: 
     members = make_members(policy) if instruments is None else instruments.members
     told = (*planned_probes(policy, probes), *planned_members(policy, members))
     return lay_out(policy, told, {} if instruments is None else instruments.contents(), asked)
+
+
+def with_updates(plan: Plan, seeds: Seeds) -> Plan:
+    """The plan with the updates that ``seeds`` draw."""
+    return lay_out(plan.policy, plan.told, plan.contents, plan.asked, seeds.audit)
 
 
 def lay_out(

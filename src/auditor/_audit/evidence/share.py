@@ -145,11 +145,10 @@ def wants_more(evidence: Evidence) -> bool:
     found = population(evidence)
     if found is None:
         return False
-    left = len(evidence.plan.updates) - sum(
-        read_update(evidence, update).closed for update in evidence.plan.updates
-    )
-    if left <= 0:
+    closed = [read_update(evidence, update).closed for update in evidence.plan.updates]
+    if all(closed):
         return False
+    left = len(closed) - closed.index(False)  # those that were closed beyond it wait for it
     if found.read < found.updates.budget.least_updates:
         return True
     decided = found.is_held(evidence.limits.alpha) or found.p_failed() <= evidence.alpha_fail
