@@ -63,12 +63,12 @@ def test_kinds_of_one_name_are_told_apart_by_their_method(undecided: Report) -> 
 def test_more_updates_are_the_way_out_where_the_budget_cannot_decide(undecided: Report) -> None:
     (reason,) = reasons(undecided)
     assert reason.cause is Cause.TOO_FEW_IMAGES and "--updates 48" in reason.way_out
-    plan = plan_over(24)
+    plan = plan_over(40)  # 33 with one unclean decide
     lines = journal_over(plan, back_in(1), skip=lambda planned: (planned.cell.update or 0) > 5)
     cut = verdict_of(plan, lines)
     told = next(each for each in reasons(cut) if each.sentence.startswith("Over ordinary updates"))
     assert told.cause is Cause.BUDGET and "the same command goes on" in told.way_out
-    assert numbers_of(cut, over(cut)).startswith("5 updates read of at most 24, 1 not clean, 1 back; ")
+    assert numbers_of(cut, over(cut)).startswith("5 updates read of at most 40, 1 not clean, 1 back; ")
 
 
 def test_a_pass_says_what_its_share_is_of(passed: Report) -> None:
