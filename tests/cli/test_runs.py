@@ -14,6 +14,7 @@ from auditor._audit.runs import runs_below
 from auditor._cli import cli
 from auditor.report import Report
 from auditor.report.voice import headline
+from tests.population import report_over
 
 pytestmark = pytest.mark.usefixtures("nano")
 
@@ -103,8 +104,22 @@ def test_the_page_links_the_pages_that_are_there(folder: Path) -> None:
     page = (folder / "site" / "index.html").read_text(encoding="utf-8")
     assert done.exit_code == 0 and 'href="../a/whole/report.html"' in page
     assert 'href="../b/report.html"' not in page and "<script>" not in page
+    assert "over ordinary updates" not in page, "no run claims a share"
     assert "default-src 'none'" in page and "5 without a verdict" in page
     assert str(folder) not in page and "/home/me" not in page
+
+
+def test_a_claim_over_updates_has_its_share_in_the_list(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.json").write_text(report_over(24).model_dump_json(), encoding="utf-8")
+    (run,) = runs_below(tmp_path)
+    assert run.share_upper == pytest.approx(0.1534, abs=1e-4)
+    assert (run.updates or "").startswith("24 updates read of at most 24, 0 not clean, 0 back; ")
+    assert json.loads(command(tmp_path, "--format", "json").stdout)[0]["updates"] == run.updates
+    done = command(tmp_path, "--page", tmp_path / "index.html")
+    assert "run: over ordinary updates: 24 updates read" in done.stdout
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert '<th scope="col">over ordinary updates</th>' in page and "0 not clean" in page
 
 
 @pytest.mark.parametrize("what", ["nothing", "nowhere", "a folder for a page"])

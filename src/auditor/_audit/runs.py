@@ -12,7 +12,7 @@ from auditor._audit.judge import judged
 from auditor.errors import AuditorError, said
 from auditor.report import Report
 from auditor.report.compare import read_report
-from auditor.report.voice import headline, strongest
+from auditor.report.voice import headline, numbers_of, strongest
 from auditor.report.words import published, rate_of
 
 _FILES = ("manifest.json", "journal.jsonl", "report.json")
@@ -42,6 +42,10 @@ class RunSummary:
     date: str | None
     sentence: str
     """The headline of the report, or what is wrong with the folder."""
+    updates: str | None = None
+    """Of a claim over ordinary updates: what was read of them, and their share with its limit."""
+    share_upper: float | None = None
+    """The upper bound of the share of updates that bring a concept back."""
 
     def row(self) -> dict[str, Any]:
         """Everything but where it lies on this disk, for JSON."""
@@ -101,12 +105,14 @@ def _summary(folder: Path, root: Path) -> RunSummary:
 def _facts(report: Report) -> tuple[object, ...]:
     """What no other version of auditor says otherwise of the same journal."""
     cells = tuple((cell.arm, cell.surface, cell.images, cell.hits, cell.state) for cell in report.cells)
+    over = report.population
     return (
         report.verdict.outcome,
         report.policy_digest,
         report.checkpoint.digest,
         report.ledger.measured,
         cells,
+        None if over is None else (over.read, over.unclean, over.back, over.state),
     )
 
 
@@ -122,7 +128,7 @@ _SAID = {
 
 
 def _row(folder: Path, name: str, report: Report, state: str) -> RunSummary:
-    worst, outcome = strongest(report), report.verdict.outcome.value
+    worst, outcome, over = strongest(report), report.verdict.outcome.value, report.population
     return RunSummary(
         folder=folder,
         name=name,
@@ -135,5 +141,7 @@ def _row(folder: Path, name: str, report: Report, state: str) -> RunSummary:
         checkpoint_digest=report.checkpoint.digest,
         policy_digest=report.policy_digest,
         date=report.provenance.started,
+        updates=None if over is None else numbers_of(report, over),
+        share_upper=None if over is None else over.bounds[1],
         sentence=_SAID[state] + headline(report),
     )

@@ -15,7 +15,7 @@ from auditor._cli.console import Terminal, plain, printable
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
 from auditor.report import Control, Outcome, Report, State
-from auditor.report.voice import folded, headline, next_box, notes
+from auditor.report.voice import folded, headline, kinds, next_box, notes, numbers_of
 from auditor.report.words import (
     bounds,
     control_title,
@@ -243,6 +243,10 @@ def show_report(report: Report, folder: Path) -> None:
         within = "–" if high is None else f"{percent(low, 1)} to {percent(high, 1)}"
         table.add_row(plain(cell.surface), plain(cell.arm), count(cell), rate, within, state)
     console.print(table)
+    if report.population is not None:
+        for kind in kinds(report.population):
+            console.say(kind.said)
+        console.say(f"over ordinary updates: {numbers_of(report, report.population)}")
     controls = [control for control in report.controls if control.passed is not None]
     below, above = (percent(limit, 1) for limit in thresholds(report))
     console.say(f"limits: PASS needs every rate below {below}, FAIL one above {above}")
@@ -307,6 +311,8 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
         )
     console.print(table)
     for run in runs:
+        if run.updates is not None:
+            console.say(f"{run.name}: over ordinary updates: {run.updates}")
         if run.state != "finished":
             console.say(f"{run.name}: {run.sentence}")
 

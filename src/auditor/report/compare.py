@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from auditor._files.nearest import beside
 from auditor.errors import UsageError
-from auditor.report import CellResult, Report
+from auditor.report import CellResult, Population, Report, Share
 from auditor.report.words import control_title, count, percent
 
 _SEVERITY = {"PASS": 0, "INCONCLUSIVE": 1, "ERROR": 1, "FAIL": 2, "held": 0, "undecided": 1, "failed": 2}
@@ -71,6 +71,7 @@ def diff(before: Report, after: Report) -> list[Change]:
         ),
         Change("policy", before.policy_digest[:12], after.policy_digest[:12], worse=False),
         *_cells(before, after),
+        *_updates(before.population, after.population),
         *_controls(before, after),
     ]
     return [change for change in found if change.before != change.after]
@@ -98,6 +99,59 @@ def _cell(cell: CellResult | None) -> str:
     if cell is None:
         return "not there"
     return f"{cell.state}, {count(cell)} ({percent(cell.lower, 1)} to {percent(cell.upper, 1)})"
+
+
+def _updates(before: Population | None, after: Population | None) -> Iterator[Change]:
+    """The claim over ordinary updates: a larger share is worse, and so is a claim of less."""
+    yield Change(
+        "share of ordinary updates that is allowed",
+        _limit(before),
+        _limit(after),
+        worse=before is not None and (after is None or after.share > before.share),
+    )
+    yield Change(
+        "ordinary updates that bring a concept back",
+        _back(before),
+        _back(after),
+        worse=after is not None and after.back_lower > (before.back_lower if before else 0.0),
+    )
+    both = (before, after)
+    old, new = ({share.concept: share for share in each.shares} if each else {} for each in both)
+    for concept in dict.fromkeys((*old, *new)):
+        was, now = old.get(concept), new.get(concept)
+        worse = (
+            now is None or not now.held
+            if was is None or now is None
+            else (was.held and not now.held) or now.upper > was.upper
+        )
+        yield Change(
+            f"{concept or 'all pairs'} over ordinary updates",
+            _share(was, before),
+            _share(now, after),
+            worse,
+        )
+
+
+def _limit(found: Population | None) -> str:
+    return "not claimed" if found is None else f"{percent(found.share, 1)} of {found.over}"
+
+
+def _back(found: Population | None) -> str:
+    return "not claimed" if found is None else f"{found.back} of {found.read}, {_within(*found.bounds)}"
+
+
+def _share(share: Share | None, found: Population | None) -> str:
+    if share is None or found is None:
+        return "not there"
+    told = "held" if share.held else "failed" if found.failed else "undecided"
+    if not found.read:
+        return f"{told}, none read"
+    mean = f"; mean rate {_within(share.mean_lower, share.mean_upper)}" if share.concept else ""
+    return f"{told}, {share.unclean} of {found.read} not clean, share at most {percent(share.upper, 1)}{mean}"
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return f"{percent(low, 1)} to {percent(high, 1)}"
 
 
 def _controls(before: Report, after: Report) -> Iterator[Change]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from auditor.report.measured import ReportModel
+from auditor.report.measured import ReportModel, State
 
 
 class UpdateRate(ReportModel):
@@ -19,6 +19,12 @@ class UpdateRate(ReportModel):
     """Shown to be below the limit, in a model that is shown to draw and to have learnt."""
     back: bool
     """Shown to be above the limit, by a detector that is shown to be rarely wrong on this model state."""
+
+    @property
+    def rate(self) -> float | None:
+        """The share of images that show it, of those that are there; None where none is."""
+        there = self.images - self.missing
+        return self.hits / there if there > 0 else None
 
 
 class UpdateResult(ReportModel):
@@ -93,3 +99,14 @@ class Population(ReportModel):
     def upper(self) -> float:
         """The highest upper bound of a share."""
         return max((share.upper for share in self.shares), default=1.0)
+
+    @property
+    def state(self) -> State:
+        """What is shown of the claim."""
+        return State.FAILED if self.failed else State.HELD if self.held else State.UNDECIDED
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """(lower, upper) of the share of updates that bring a concept back, each at 1 - alpha; none before
+        an update was read."""
+        return (self.back_lower, self.upper) if self.read else (None, None)

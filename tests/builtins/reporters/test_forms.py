@@ -306,6 +306,8 @@ FIXED = {
     "image",
     "started",
     "claim",
+    "causes",
+    "over",
 }
 
 

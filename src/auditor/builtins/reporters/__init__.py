@@ -11,7 +11,7 @@ from auditor.builtins.reporters.json import Json
 from auditor.builtins.reporters.junit import JUnit
 from auditor.builtins.reporters.markdown import Markdown
 from auditor.builtins.reporters.sarif import Sarif
-from auditor.builtins.reporters.tables import Csv
+from auditor.builtins.reporters.tables import Csv, UpdatesCsv
 from auditor.plugin import hookimpl
 from auditor.plugin.contracts import Reporter
 
@@ -32,4 +32,5 @@ def auditor_register_reporters() -> list[type[Reporter]]:
         Attestation,
         Badge,
         Csv,
+        UpdatesCsv,
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auditor.builtins.reporters.json import Json
 from auditor.plugin.contracts import Reporter
-from auditor.report import Outcome, Report, State
+from auditor.report import Outcome, Population, Report, State
 from auditor.report.words import gate_cells, line, published, remarks
 
 
@@ -30,6 +30,8 @@ class Attestation(Reporter):
         names: dict[State, list[str]] = {state: [] for state in State}
         for cell in gate_cells(report):
             names[cell.state or State.UNDECIDED].append(line(f"{cell.arm}: {cell.surface}"))
+        if report.population is not None:
+            names[report.population.state].append("over ordinary updates")
         shown = report.verdict.outcome in (Outcome.PASS, Outcome.FAIL)
         failed = [
             line(f"{c.name} on {c.arm}") for c in report.controls if c.decides == "PASS" and c.passed is False
@@ -38,6 +40,8 @@ class Attestation(Reporter):
         verdict: dict[str, object] = {"verdict": report.verdict.outcome.value}
         if found := remarks(report):
             verdict["remarks"] = [line(text, 3000) for text in found]
+        if report.population is not None:
+            verdict["over ordinary updates"] = _over_updates(report.population)
         passed = report.verdict.outcome is Outcome.PASS
         statement = {
             "_type": "https://in-toto.io/Statement/v1",
@@ -64,3 +68,18 @@ class Attestation(Reporter):
             },
         }
         return (json.dumps(statement, indent=1) + "\n").encode()
+
+
+def _over_updates(found: Population) -> dict[str, object]:
+    """The share that is claimed, in numbers; bounds are null before an update was read."""
+    lower, upper = found.bounds
+    return {
+        "state": found.state.value,
+        "share of": found.over,
+        "limit": found.share,
+        "read": found.read,
+        "unclean": found.unclean,
+        "back": found.back,
+        "lower": lower,
+        "upper": upper,
+    }

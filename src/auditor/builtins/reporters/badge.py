@@ -7,7 +7,7 @@ from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report
-from auditor.report.words import line
+from auditor.report.words import line, percent
 
 _COLOURS = {
     Outcome.PASS: "brightgreen",
@@ -31,10 +31,14 @@ class Badge(Reporter):
         shown = ", ".join(erased[:_CONCEPTS])
         more = f" and {len(erased) - _CONCEPTS} more" if len(erased) > _CONCEPTS else ""
         outcome = report.verdict.outcome
+        over = report.population
+        share = ""
+        if over is not None and outcome is Outcome.PASS:
+            share = f"under {percent(over.share)} of updates, "
         badge = {
             "schemaVersion": 1,
             "label": f"erasure of {shown}{more}",
-            "message": f"{outcome.value} (policy {report.policy_digest[:8]})",
+            "message": f"{outcome.value} ({share}policy {report.policy_digest[:8]})",
             "color": _COLOURS[outcome],
             "cacheSeconds": 3600,
         }

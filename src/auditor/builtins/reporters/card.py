@@ -8,10 +8,10 @@ from typing import ClassVar
 import yaml
 from pydantic import Field
 
-from auditor.builtins.reporters.markdown import table, text
+from auditor.builtins.reporters.markdown import share_of_updates, table, text
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Outcome, Report
-from auditor.report.voice import headline
+from auditor.report.voice import headline, what_was_shown
 from auditor.report.words import (
     NO_PROMISE,
     bounds,
@@ -56,12 +56,13 @@ class EvalResults(Reporter):
 
     def render(self, report: Report, folder: Path) -> bytes:
         """The highest upper bound of all deciding cells, in per cent; 100 where nothing was shown. The
-        notes hold the verdict."""
+        notes hold the verdict. Where ordinary updates prove FAIL, the bound of the mean rate over them is
+        among these."""
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
         worst = 1.0
         if report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
-            worst = max((_height(cell) for cell in gate_cells(report)), default=1.0)
+            worst = max([*map(_height, gate_cells(report)), *_after_updates(report)], default=1.0)
         entry = EvalResultEntry(
             dataset_id=self.options.dataset,
             task_id=self.options.task,
@@ -70,7 +71,7 @@ class EvalResults(Reporter):
             notes=f"auditor {report.provenance.versions.get('auditor', '')}: {report.verdict.outcome}; value "
             "is the highest upper bound of a detection rate in per cent; policy "
             f"{report.policy_digest[:12]}, checkpoint {report.checkpoint.digest[:12]}"
-            + "".join(f" {line(remark, 1000)}" for remark in remarks(report)),
+            + "".join(f" {line(each, 1000)}" for each in (*_over_updates(report), *remarks(report))),
         )
         return yaml.safe_dump(
             eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True
@@ -81,6 +82,16 @@ def _height(cell: CellResult) -> float:
     """The upper bound of a check; 1 where nothing was drawn."""
     upper = bounds(cell)[1]
     return 1.0 if upper is None else upper
+
+
+def _after_updates(report: Report) -> list[float]:
+    """Upper bounds of the mean rate over updates, where these prove FAIL: the checks alone may all be low."""
+    found = report.population
+    return [share.mean_upper for share in found.shares] if found is not None and found.failed else []
+
+
+def _over_updates(report: Report) -> tuple[str, ...]:
+    return () if report.population is None else (what_was_shown(report),)
 
 
 def _section(report: Report) -> str:
@@ -103,6 +114,7 @@ def _section(report: Report) -> str:
             *(text(remark, 3000) for remark in remarks(report)),
             *table(("after", "worst concept", "detected", "upper bound", "state"), rows),
             "",
+            *share_of_updates(report),
             f"Checkpoint `{report.checkpoint.digest}`, policy `{report.policy_digest}`, "
             f"{report.ledger.measured} images. {NO_PROMISE}",
             "",

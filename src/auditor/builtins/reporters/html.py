@@ -13,8 +13,9 @@ import jinja2
 from markupsafe import Markup
 
 from auditor.builtins.reporters.pictures import beside, chosen, damaged, grid, thumbnails
+from auditor.builtins.reporters.updates import section
 from auditor.plugin.contracts import OptionsModel, Reporter
-from auditor.report import CellResult, Report
+from auditor.report import CellResult, Report, TrainingSet
 from auditor.report.voice import folded, headline, next_box, notes, reasons
 from auditor.report.words import (
     NO_PROMISE,
@@ -103,6 +104,8 @@ class Html(Reporter):
                 summary=summary(report),
                 no_promise=NO_PROMISE,
                 remarks=notes(report),
+                over=section(report),
+                training=list(trained(report)),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
                 rows=list(rows(report)),
@@ -156,8 +159,17 @@ def summary(report: Report) -> str:
     probed = len({cell.arm for cell in cells} - {"erased"})
     return (
         f"{len(cells)} rates decide ({', '.join(states)}): the checkpoint as it is, and in {probed} other "
-        "model states."
+        f"model states{'.' if report.population is None else '; and the share of ordinary updates.'}"
     )
+
+
+def trained(report: Report) -> Iterator[TrainingSet]:
+    """Training sets one by one: those of a population's updates only where an erased concept was seen in
+    one."""
+    drawn = set() if report.population is None else {each.name for each in report.population.updates}
+    for row in report.training:
+        if row.probe not in drawn or any(row.forbidden_hits.values()):
+            yield row
 
 
 def contents(report: Report, *, more: bool) -> Iterator[tuple[str, str]]:
@@ -166,6 +178,7 @@ def contents(report: Report, *, more: bool) -> Iterator[tuple[str, str]]:
     sections = (
         ("reasons", "more reasons", more),
         ("audited", "what was audited", True),
+        ("updates", "over ordinary updates", report.population is not None),
         ("cells", "every concept after every update", True),
         ("detectors", "other detectors", bool(report.other_detectors)),
         ("chart", "from base to updated", True),

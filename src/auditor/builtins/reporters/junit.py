@@ -1,4 +1,5 @@
-"""The report as JUnit XML: a test case for every deciding cell, every control, and the verdict."""
+"""The report as JUnit XML: a test case for every deciding cell, the share of updates, every control, and the
+verdict."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from xml.etree import ElementTree
 
 from auditor.plugin.contracts import Reporter
 from auditor.report import Outcome, Report, State
-from auditor.report.voice import headline, next_box, reasons, said_of
+from auditor.report.voice import headline, next_box, reasons, said_of, what_was_shown
 from auditor.report.words import gate_cells, line, remarks, state_of
+
+_PROBLEMS = {State.HELD: None, State.FAILED: "failure", State.UNDECIDED: "error"}
 
 
 class JUnit(Reporter):
@@ -50,11 +53,12 @@ class JUnit(Reporter):
                 own.text = "\n".join(line(text, 3000) for text in (more or sentence).splitlines())
 
         for cell in gate_cells(report):
-            problem = {State.HELD: None, State.FAILED: "failure", State.UNDECIDED: "error"}[
-                cell.state or State.UNDECIDED
-            ]
+            problem = _PROBLEMS[cell.state or State.UNDECIDED]
             sentence = said_of(report, cell)
             case(f"cells.{cell.arm}", cell.surface, cell.seconds, problem, state_of(cell), sentence)
+        if report.population is not None:
+            state, sentence = report.population.state, what_was_shown(report)
+            case("updates", "share", 0.0, _PROBLEMS[state], state, sentence, sentence)
         for control in report.controls:
             if control.passed is not None and control.decides == "PASS":
                 problem = None if control.passed else "error"

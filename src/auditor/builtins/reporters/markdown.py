@@ -7,10 +7,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
-from auditor.report import Report
-from auditor.report.voice import Reason, folded, headline, next_box, notes, reasons
+from auditor.report import Population, Report
+from auditor.report.voice import (
+    STATES,
+    Reason,
+    folded,
+    headline,
+    kinds,
+    next_box,
+    notes,
+    reasons,
+    what_was_shown,
+)
 from auditor.report.words import (
     NO_PROMISE,
+    NOT_DRAWN,
     bounds,
     control_title,
     count,
@@ -26,6 +37,7 @@ from auditor.report.words import (
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 _MOST_REASONS = 20
 _MOST_CONTROLS = 100
+_MOST_UPDATES = 60
 _LONGEST_REMARK = 3000
 
 
@@ -71,6 +83,9 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         lines += ["", f"{level}# More reasons", "", *map(_reason, rest[:_MOST_REASONS])]
         left = len(rest) - _MOST_REASONS
         lines += [f"- … and {left} more in report.json"] if left > 0 else []
+    if report.population is not None:
+        lines += ["", f"{level}# Over ordinary updates", "", *share_of_updates(report)]
+        lines += _updates(report.population)
     lines += ["", f"{level}# Deciding checks", ""]
     gravest = sorted(cells, key=lambda cell: ("failed", "undecided", "held").index(cell.state or "held"))
     head = ("concept", "model state", "detected", "rate", "lower", "upper", "state")
@@ -107,6 +122,63 @@ def document(report: Report, most_rows: int, level: str = "#") -> str:
         )
     lines += ["", f"{level}# Where it comes from", "", *_facts(report), "", NO_PROMISE]
     return "\n".join(lines) + "\n"
+
+
+def share_of_updates(report: Report) -> list[str]:
+    """What is shown of the population, its kinds and the share of each concept; nothing where the policy has
+    none."""
+    found = report.population
+    if found is None:
+        return []
+    head = ("concept", "read", "not clean", "share is below", "limit", "mean rate", "state")
+    rows = (
+        (
+            share.concept or "all pairs",
+            str(found.read),
+            str(share.unclean),
+            percent(share.upper, 1) if found.read else "–",
+            percent(found.share),
+            f"{percent(share.mean_lower, 1)} to {percent(share.mean_upper, 1)}"
+            if found.read and share.concept
+            else "–",
+            "held" if share.held else "failed" if found.failed else "undecided",
+        )
+        for share in found.shares
+    )
+    return [
+        text(what_was_shown(report), _LONGEST_REMARK),
+        "",
+        *(f"- {text(kind.said)}" for kind in kinds(found)),
+        "",
+        *table(head, rows),
+        "",
+    ]
+
+
+def _updates(found: Population) -> list[str]:
+    """The updates that were not read clean, the gravest first."""
+    grave = list(STATES)
+    shown = [each for each in found.updates if each.state != "clean"]
+    shown.sort(key=lambda each: grave.index(each.state))
+    rows = (
+        (
+            str(each.number),
+            each.member,
+            str(each.steps),
+            "; ".join(f"{rate.concept} {rate.hits} of {rate.images}" for rate in each.rates if rate.images)
+            or NOT_DRAWN,
+            STATES[each.state],
+            each.why,
+        )
+        for each in shown[:_MOST_UPDATES]
+    )
+    if not shown:
+        return []
+    more = len(shown) - _MOST_UPDATES
+    return [
+        *table(("update", "kind", "steps", "detected", "state", "why"), rows),
+        *(["", f"… and {more} more in report.json"] if more > 0 else []),
+    ]
 
 
 def _reason(reason: Reason) -> str:

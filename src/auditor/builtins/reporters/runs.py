@@ -25,4 +25,6 @@ def index_page(runs: Sequence[RunSummary], folder: Path) -> bytes:
     ]
     counts = {word.value: sum(run.verdict == word for run in runs) for word in Outcome}
     template = environment().get_template("runs.html.j2")
-    return template.render(rows=rows, counts=counts, broken=sum(run.verdict is None for run in runs)).encode()
+    broken = sum(run.verdict is None for run in runs)
+    updates = any(run.updates is not None for run in runs)
+    return template.render(rows=rows, counts=counts, broken=broken, updates=updates).encode()

@@ -1,14 +1,15 @@
-"""The cells as a table for spreadsheets and data frames."""
+"""Cells, and updates of a population, as tables for spreadsheets and data frames."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from auditor.plugin.contracts import Reporter
-from auditor.report import CellResult, DetectorReading, Report
+from auditor.report import CellResult, DetectorReading, Report, UpdateResult
 from auditor.report.words import bounds, deciding, state_of
 
 COLUMNS = (
@@ -35,6 +36,27 @@ COLUMNS = (
     "detector",
     "agreement",
 )
+UPDATE_COLUMNS = (
+    "verdict",
+    "number",
+    "arm",
+    "kind",
+    "method",
+    "steps",
+    "drawn",
+    "trained_on",
+    "state",
+    "concept",
+    "images",
+    "hits",
+    "missing",
+    "rate",
+    "clean",
+    "back",
+    "lost",
+    "retained",
+    "why",
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -58,6 +80,43 @@ class Csv(Reporter):
             [verdict, *(_of(reading, column) for column in COLUMNS[1:])] for reading in report.other_detectors
         ]
         return csv_bytes(COLUMNS, rows)
+
+
+class UpdatesCsv(Reporter):
+    """``updates.csv``: one row an update of the policy's population and erased concept, in the order in which
+    they were drawn; the head alone where the policy has none."""
+
+    name = "csv-updates"
+    summary = "one row an ordinary update and concept, for spreadsheets and data frames"
+    filename = "updates.csv"
+
+    def render(self, report: Report, folder: Path) -> bytes:
+        """UTF-8, RFC 4180, as ``cells.csv``; ``drawn`` and ``trained_on`` are JSON, ``rate`` is empty where
+        no image was drawn."""
+        verdict, found = report.verdict.outcome.value, report.population
+        updates = () if found is None else found.updates
+        return csv_bytes(UPDATE_COLUMNS, (row for each in updates for row in _rows_of(verdict, each)))
+
+
+def _rows_of(verdict: str, update: UpdateResult) -> Iterator[list[object]]:
+    """A row a concept; one without where nothing was asked of the update."""
+    head = [
+        verdict,
+        update.number,
+        update.name,
+        update.member,
+        update.method,
+        update.steps,
+        json.dumps(update.drawn, ensure_ascii=False, sort_keys=True),
+        json.dumps(update.trained_on, ensure_ascii=False),
+        update.state,
+    ]
+    tail = [update.lost, update.retained, update.why or None]
+    for each in update.rates:
+        counts = [each.images, each.hits, each.missing, each.rate]
+        yield [*head, each.concept, *counts, each.clean, each.back, *tail]
+    if not update.rates:
+        yield [*head, *([None] * 7), *tail]
 
 
 def _of(row: CellResult | DetectorReading, column: str) -> object:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from auditor.report import Control, Outcome, Report, State
 from auditor.report.voice.found import said_of
+from auditor.report.voice.over_updates import OVER_UPDATES, what_was_shown
 from auditor.report.words import control_title, explained, gate_cells
 
 
@@ -28,6 +29,9 @@ class Finding:
 RULES = {
     "concept-present": "An erased concept is drawn more often than the policy allows.",
     "cell-undecided": "A rate is shown neither to be low enough nor too high.",
+    "updates-bring-back": "More ordinary updates than the policy allows bring an erased concept back.",
+    "updates-undecided": "The share of ordinary updates that bring an erased concept back is shown neither "
+    "to be low enough nor too high.",
     "control-not-passed": "A control that a verdict rests on did not pass.",
     "measurement-broke": "Something that was planned raised an error.",
     "not-shown": "The verdict is no PASS for another reason.",
@@ -46,11 +50,11 @@ def findings(report: Report) -> list[Finding]:
     # beside a proven FAIL the rest is a remark; where there is none, it is what stands between the checkpoint
     # and a PASS
     rest = "warning" if report.verdict.outcome is Outcome.FAIL else "error"
-    found = [*_of_cells(report, rest), *_of_controls(report.controls, rest)]
+    found = [*_of_cells(report, rest), *_of_updates(report, rest), *_of_controls(report.controls, rest)]
     found += [Finding("measurement-broke", "error", text, None, _key(text)) for text in report.ledger.errors]
     told = [
         f"{cell.surface} on {cell.arm}" for cell in gate_cells(report) if cell.state is State.UNDECIDED
-    ] + ["Control '"]
+    ] + ["Control '", *([OVER_UPDATES] if report.population is not None else [])]
     untold = [
         text
         for text in report.verdict.reasons
@@ -71,6 +75,15 @@ def _of_cells(report: Report, rest: str) -> Iterator[Finding]:
         if cell.state in rules:
             rule, severity = rules[cell.state]
             yield Finding(rule, severity, said_of(report, cell), cell.concept, f"{cell.arm} {cell.surface}")
+
+
+def _of_updates(report: Report, rest: str) -> Iterator[Finding]:
+    """One for all updates: what is claimed is their share, and no single one decides."""
+    found = report.population
+    rules = {State.FAILED: ("updates-bring-back", "error"), State.UNDECIDED: ("updates-undecided", rest)}
+    if found is not None and found.state in rules:
+        rule, severity = rules[found.state]
+        yield Finding(rule, severity, what_was_shown(report), None, "updates")
 
 
 def _of_controls(controls: tuple[Control, ...], rest: str) -> Iterator[Finding]:

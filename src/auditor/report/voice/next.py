@@ -83,11 +83,21 @@ def _of_a_pass(report: Report, out: Path | None) -> Next:
     said = [
         "Publish the checkpoint with this report; the command writes a section for its card.",
         f"What this does not mean: {NO_PROMISE[0].lower()}{NO_PROMISE[1:]}",
+        *_of_the_population(report),
         weaker or "Nothing that was asked is weaker than the defaults.",
     ]
     folder = _folder(report, out)
     command = f"auditor report render {shlex.quote(folder)} --format model-card" if folder else None
     return _box(tuple(said), command, explained("verdict", "What is claimed"))
+
+
+def _of_the_population(report: Report) -> list[str]:
+    if report.population is None:
+        return []
+    return [
+        "The share is one of the updates that the policy lists, drawn by its weights; it says nothing of "
+        "others, and some of those listed may bring a concept back."
+    ]
 
 
 def _of_a_fail(report: Report, out: Path | None) -> Next:

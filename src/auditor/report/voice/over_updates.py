@@ -2,12 +2,79 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+
 from auditor.report.document import Cause, Report
 from auditor.report.population import Population, UpdateResult
+from auditor.report.words import alpha as level_of
 from auditor.report.words import certainty, listed, percent
 
 OVER_UPDATES = "Over ordinary updates: "
 """How every reason begins that is about them."""
+
+STATES = {
+    "back": "back",
+    "unclean": "not clean",
+    "clean": "clean",
+    "not counted": "not counted",
+    "open": "not read yet",
+}
+"""What every form calls the state of an update, the gravest first."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The updates of one kind that were begun, in the order in which they were drawn."""
+
+    name: str
+    updates: tuple[UpdateResult, ...]
+
+    @property
+    def said(self) -> str:
+        """``in-domain-lora: 5 updates, 1 back, 4 clean``."""
+        counts = Counter[str](each.state for each in self.updates)
+        told = [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
+        return f"{self.name}: {_counted(len(self.updates))}, {', '.join(told)}"
+
+
+def kinds(found: Population) -> tuple[Kind, ...]:
+    """The updates by kind and method, in the order in which the kinds were first drawn."""
+    own: dict[tuple[str, str], list[UpdateResult]] = {}
+    for each in found.updates:
+        own.setdefault((each.member, each.method), []).append(each)
+    members = Counter(member for member, _ in own)
+    return tuple(
+        Kind(member if members[member] == 1 else f"{member} ({method})", tuple(updates))
+        for (member, method), updates in own.items()
+    )
+
+
+def what_was_shown(report: Report) -> str:
+    """What is shown of the population, in a sentence; empty where the policy has none."""
+    found = report.population
+    if found is None:
+        return ""
+    if found.failed:
+        return failed_reason(found, level_of(report))
+    if found.held:
+        return held_reason(found, level_of(report))
+    own = (text for text in report.verdict.reasons if text.startswith(OVER_UPDATES))
+    return next(own, f"{_shown_neither(found, level_of(report))}.")
+
+
+def numbers_of(report: Report, found: Population) -> str:
+    """The share with its bounds in one line: ``24 updates read, 2 not clean, 1 back; …``."""
+    read = f"{_counted(found.read)} read of at most {found.planned}"
+    limit = f"limit {percent(found.share)}: {found.state}"
+    low, high = found.bounds
+    if low is None:
+        return f"{read}; {limit}"
+    return (
+        f"{read}, {found.unclean} not clean, {found.back} back; {percent(low, 1)} to {percent(high, 1)} of "
+        f"the population's {what_of(found)} bring a concept back (each bound at "
+        f"{certainty(level_of(report))}), {limit}"
+    )
 
 
 def what_of(found: Population) -> str:
@@ -41,6 +108,15 @@ def undecided_reason(found: Population, alpha: float, cause: Cause) -> str:
         ending = f"no more of the {found.planned} of the budget would decide"
     else:
         ending = f"all {found.planned} of the budget were read"
+    return f"{_shown_neither(found, alpha)}; {ending}."
+
+
+def _shown_neither(found: Population, alpha: float) -> str:
+    if not found.read:
+        return (
+            f"{OVER_UPDATES}none of {found.planned} was read, so nothing is shown of their share (limit "
+            f"{percent(found.share)})"
+        )
     broke = sum(_broke(each) for each in found.updates)
     dull = sum(
         each.state == "unclean" and each.why.startswith("The update did not take") for each in found.updates
@@ -51,20 +127,23 @@ def undecided_reason(found: Population, alpha: float, cause: Cause) -> str:
         f"{OVER_UPDATES}of {found.read} read, {_were(found.unclean)} not read clean{more} and {found.back} "
         f"brought a concept back: with {certainty(alpha)} certainty {percent(found.back_lower, 1)} to "
         f"{percent(found.upper, 1)} of the population's {what_of(found)} do, and the limit is "
-        f"{percent(found.share)}; {ending}."
+        f"{percent(found.share)}"
     )
 
 
-def way_out(report: Report) -> str:
+def way_out(report: Report, cause: Cause) -> str:
     """What would decide an undecided population, in half a sentence."""
     found = report.population
     assert found is not None
     broken = [each for each in found.updates if _broke(each)]
     if broken:
         return f"mend what broke ({broken[0].why}), then give the same command again"
-    if found.read < found.planned:
-        return "the same command goes on; where no more would decide, erase more strongly or raise the limit"
-    return f"more updates decide (--updates {2 * found.planned}), in the same folder"
+    if cause is Cause.BUDGET:
+        return "the same command goes on in the same folder"
+    return (
+        f"more updates may decide (--updates {2 * found.planned}), in the same folder; else erase more "
+        "strongly, or raise the limit"
+    )
 
 
 def story(report: Report, found: Population) -> str:
@@ -90,6 +169,10 @@ def story(report: Report, found: Population) -> str:
 
 def _broke(update: UpdateResult) -> bool:
     return update.state == "unclean" and update.why.startswith("It broke")
+
+
+def _counted(count: int) -> str:
+    return f"{count} {'update' if count == 1 else 'updates'}"
 
 
 def _were(count: int) -> str:

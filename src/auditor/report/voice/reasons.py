@@ -155,7 +155,7 @@ def _of_updates(report: Report) -> Iterator[Reason]:
     told = zip(report.verdict.causes, report.verdict.reasons, strict=False)
     for cause, text in told:
         if report.population is not None and text.startswith(OVER_UPDATES):
-            yield Reason(text, way_out(report), cause, explained("verdict", "Over ordinary updates"))
+            yield Reason(text, way_out(report, cause), cause, explained("verdict", "Over ordinary updates"))
 
 
 def _of_controls(report: Report) -> Iterator[Reason]:
