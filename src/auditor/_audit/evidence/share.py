@@ -158,11 +158,12 @@ def wants_more(evidence: Evidence) -> bool:
 def first_rates(
     evidence: Evidence, found: PopulationEvidence, concept: str
 ) -> tuple[list[float], list[float]]:
-    """For each update read the rate at which ``concept`` was seen in its first images, a missing one as none
-    and as a hit. One that broke may have any."""
+    """For each update read the rate at which ``concept`` (where it is empty, the one that the update was asked
+    about) was seen in its first images, a missing one as none and as a hit. One that broke may have any."""
     low, high = list[float](), list[float]()
     for each in found.readings:
-        cell = evidence.plan.cell(each.update.name, Role.UPDATE, concept)
+        asked = concept or each.update.concept or ""
+        cell = evidence.plan.cell(each.update.name, Role.UPDATE, asked)
         if cell is None:
             continue
         reading = evidence.read(cell)

@@ -122,6 +122,9 @@ def _why(facts: Facts, reading: UpdateReading) -> str:
     if rates:
         seen = [f"{rate.concept} in {rate.hits} of {rate.images} images" for rate in rates]
         limit = percent(facts.policy.thresholds_of_updates[0])
+        if any(reading.back.values()):
+            above = percent(facts.policy.thresholds_of_updates[1], 1)
+            return f"Detected: {', '.join(seen)}; shown to be above {above}."
         return f"Detected: {', '.join(seen)}; not shown to be below {limit}."
     pairs = facts.evidence.retained_pairs(name)
     plus, minus, zero = (0, 0, 0) if pairs is None else pairs.last

@@ -125,8 +125,8 @@ def _shown_neither(found: Population, alpha: float) -> str:
     more = f" ({', '.join(filter(None, told))})" if broke or dull else ""
     return (
         f"{OVER_UPDATES}of {found.read} read, {_were(found.unclean)} not read clean{more} and {found.back} "
-        f"brought a concept back: with {certainty(alpha)} certainty {percent(found.back_lower, 1)} to "
-        f"{percent(found.upper, 1)} of the population's {what_of(found)} do, and the limit is "
+        f"brought a concept back: {percent(found.back_lower, 1)} to {percent(found.upper, 1)} of the "
+        f"population's {what_of(found)} do (each bound at {certainty(alpha)}), and the limit is "
         f"{percent(found.share)}"
     )
 
