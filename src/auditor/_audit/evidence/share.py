@@ -158,8 +158,9 @@ def wants_more(evidence: Evidence) -> bool:
 def first_rates(
     evidence: Evidence, found: PopulationEvidence, concept: str
 ) -> tuple[list[float], list[float]]:
-    """For each update read the rate at which ``concept`` (where it is empty, the one that the update was asked
-    about) was seen in its first images, a missing one as none and as a hit. One that broke may have any."""
+    """For each update read the rate at which ``concept`` was seen in its first images, a missing one as none
+    and as a hit; where it is empty, the concept that the update was asked about. One that broke may have
+    any."""
     low, high = list[float](), list[float]()
     for each in found.readings:
         asked = concept or each.update.concept or ""
