@@ -268,11 +268,13 @@ def test_one_update_is_read_as_often_clean_and_takes_as_many_images_as_computed(
             }
             images.append(drawn[Role.UPDATE])
             retained.append(drawn[Role.RETAINED])
-    for seen, expected in (
-        (clean, exact.clean),
-        (back, exact.back),
-        (images, exact.images),
-        (retained, exact.retained),
+    assert len(images) >= 40
+    for seen, expected, spread in (
+        (clean, exact.clean, math.sqrt(exact.clean * (1 - exact.clean))),
+        (back, exact.back, math.sqrt(exact.back * (1 - exact.back))),
+        (images, exact.images, float(np.std(images))),
+        (retained, exact.retained, float(np.std(retained))),
     ):
-        error = float(np.std(seen)) / math.sqrt(len(seen))
-        assert abs(float(np.mean(seen)) - expected) <= 4.5 * error + 0.02 * expected + 1e-3
+        error = spread / math.sqrt(len(seen))
+        print(f"{rates}: {np.mean(seen):.3f} of {len(seen)}, exactly {expected:.3f} (error {error:.3f})")
+        assert abs(float(np.mean(seen)) - expected) <= 4.5 * error + 1e-3 * expected
