@@ -24,7 +24,7 @@ from auditor._audit.evidence.rehearsal import rehearse
 from auditor._audit.evidence.sequential_tests import MISSING, Evidence, Outcomes
 from auditor._audit.evidence.share import PopulationEvidence
 from auditor._audit.evidence.updates import Made, UpdateReading
-from auditor._audit.plan import Plan, make_plan
+from auditor._audit.plan import Plan, make_plan, with_updates
 from auditor._audit.population import DrawnUpdate, draw_updates
 from auditor._stats import eprocess
 from auditor._stats.one_update import UpdateDesign
@@ -287,7 +287,7 @@ def uniform(seeds: NDArray[np.uint64], columns: int) -> Noise:
 def play_images(setting: Setting, kinds: tuple[Rates, Rates], run: int, batch: int = 5) -> Evidence:
     """One audit's updates, image by image, as a run would draw them: ``kinds`` are bad and good ones."""
     seeds = Seeds(f"audit {run}", f"shared {run}")
-    plan = setting.plan.with_updates(seeds)
+    plan = with_updates(setting.plan, seeds)
     arms = tuple(arm for arm in plan.arms if arm.update is not None)
     drawn = Drawn(plan, seeds, kinds)
     with patch.object(Evidence, "failed_cells", lambda self: []):  # named checks are simulated elsewhere

@@ -135,16 +135,16 @@ CLEAR = tuple(name for name in BROKEN if name != "the inner error is left out of
 
 
 def exact_chance(setting: Setting) -> float:
-    """The exact chance of the wrong verdict, where there is one concept and every update is made."""
+    """The exact chance of the wrong verdict of an audit that reads all its updates, where there is one
+    concept and every update is made."""
     bad = setting.share if setting.bad_of_all is None else setting.bad_of_all
-    design = share_design(setting)
+    design, misread = share_design(setting), 1 - setting.good.clean
     if setting.wrong is PASS:
-        took = setting.bad.made is Made.TOOK
-        return design.outlook(
-            unclean_chance(bad, setting.bad.clean if took else 0.0, 1 - setting.good.clean)
-        ).passed
+        missed = setting.bad.clean if setting.bad.made is Made.TOOK else 0.0
+        return design.outlook(unclean_chance(bad, missed, misread), futility=False).passed
     back = back_chance(bad, setting.bad.back, setting.good.back)
-    return design.outlook(max(back, unclean_chance(bad, misread=1 - setting.good.clean)), back).failed
+    unclean = max(back, unclean_chance(bad, misread=misread))
+    return design.outlook(unclean, back, futility=False).failed
 
 
 def check_levels(runs: int) -> None:

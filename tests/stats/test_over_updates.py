@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from auditor._stats import eprocess
-from auditor._stats.over_updates import ShareDesign, ShareOutlook, back_chance, unclean_chance
+from auditor._audit.evidence import share
+from auditor._stats import ahead, eprocess
+from auditor._stats.over_updates import WORTH, ShareDesign, ShareOutlook, back_chance, unclean_chance
 
 PRIOR = (0.5, 0.5)
 
@@ -50,16 +51,26 @@ def test_chance_to_pass_within_sixty_where_clean_updates_are_misread(
 @pytest.mark.parametrize("alpha_in", [0.01, 0.05, 0.3])
 def test_exact_levels_at_the_limits_are_below_alpha(share: float, alpha_in: float) -> None:
     design = ShareDesign(share, 150, 0.05, alpha_in, 2, PRIOR)
-    least_favourable = design.outlook(unclean_chance(share, missed=alpha_in))
+    least_favourable = design.outlook(unclean_chance(share, missed=alpha_in), futility=False)
     assert 0 < least_favourable.passed <= 0.05
     proven = back_chance(share, false=alpha_in)
-    assert 0 < design.outlook(proven, proven).failed <= 0.025
+    assert 0 < design.outlook(proven, proven, futility=False).failed <= 0.025
 
 
 def test_an_inner_error_that_is_left_out_costs_the_level() -> None:
     """Read against ``share`` itself, updates that are missed with chance ``alpha_in`` PASS too often."""
     careless = ShareDesign(0.2, 60, 0.05, 0.0, 1, PRIOR)
     assert careless.outlook(unclean_chance(0.2, missed=0.2)).passed > 0.09
+
+
+def fail_is_worth(design: ShareDesign, back: int, n: int) -> bool:
+    against = ahead.Test(design.limit_back, design.alpha / design.hypotheses, below=False)
+    coming = ahead.rate_ahead(back, 0, n, 1, design.updates - n, against, None, PRIOR)
+    return float(coming.shown[-1]) >= WORTH
+
+
+def test_another_update_is_worth_as_much_as_in_an_audit() -> None:
+    assert WORTH == share._WORTH
 
 
 def by_enumeration(design: ShareDesign, unclean: float, back: float) -> ShareOutlook:
@@ -81,10 +92,7 @@ def by_enumeration(design: ShareDesign, unclean: float, back: float) -> ShareOut
                     eprocess.log_evidence_below(found[n - 1], n + more, design.limit_unclean, PRIOR)
                     >= -math.log(design.alpha)
                 ).any()
-                or (
-                    eprocess.log_evidence_above(proven[n - 1] + more, n + more, design.limit_back, PRIOR)
-                    >= -math.log(design.alpha / design.hypotheses)
-                ).any()
+                or fail_is_worth(design, int(proven[n - 1]), int(n))
             )
             if holds or fails or not goes_on:
                 passed, failed, updates = (

@@ -10,6 +10,7 @@ how one update is read (:mod:`~auditor._stats.one_update`).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from auditor._stats.ahead import Test, rate_ahead
 from auditor._stats.eprocess import Prior, log_evidence_above, log_evidence_below
+
+WORTH = 0.05
+"""Where a PASS is out of reach, a smaller chance of a FAIL is not worth another update."""
 
 _MOST_UPDATES = 2000
 
@@ -90,12 +95,13 @@ class ShareDesign:
         shown = log_evidence_above(n, n, self.limit_back, self.prior) >= self._enough[1]
         return int(n[shown.argmax()]) if shown.any() else None
 
-    def outlook(self, unclean: float, back: float = 0.0) -> ShareOutlook:
+    def outlook(self, unclean: float, back: float = 0.0, futility: bool = True) -> ShareOutlook:
         """Exact chances where each update is unclean with chance ``unclean``, and with ``back`` of that also
         proven to be back. Raises ValueError where ``back`` exceeds ``unclean``.
 
-        Reading ends once PASS or FAIL is shown, or when not even updates that are all clean, or all back,
-        could still show it.
+        Reading ends once PASS or FAIL is shown, or when not even clean updates alone could still show PASS,
+        and the chance of FAIL, by what was seen, is below ``WORTH``. Without ``futility`` the last of these
+        is left out.
         """
         if not 0 <= back <= unclean <= 1:
             raise ValueError(f"chances of {unclean} unclean and {back} back are no chances of one update")
@@ -108,10 +114,11 @@ class ShareDesign:
             grown[1:, :n] += steps[1] * mass
             grown[1:, 1:] += steps[2] * mass
             holds, may_hold = (flags[:, None] for flags in self._holds(n))
-            fails, may_fail = (flags[None, :] for flags in self._fails(n))
+            fails, is_worth = (flags[None, :] for flags in self._fails(n, futility))
             failed += float(grown[np.broadcast_to(fails, grown.shape)].sum())
             passed += float(grown[holds & ~fails].sum())
-            mass = np.where(holds | fails | ~(may_hold | may_fail), 0.0, grown)
+            over = holds | fails | (~(may_hold | is_worth) if futility else False)
+            mass = np.where(over, 0.0, grown)
         return ShareOutlook(passed, failed, updates)
 
     def _holds(self, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -120,12 +127,28 @@ class ShareDesign:
         now = log_evidence_below(counts, n, limit, self.prior) >= self._enough[0]
         return now, log_evidence_below(counts, self.updates, limit, self.prior) >= self._enough[0]
 
-    def _fails(self, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """By updates among ``n`` that are proven to be back: is FAIL shown, and can it be?"""
-        counts, limit = np.arange(n + 1), self.limit_back
-        now = log_evidence_above(counts, n, limit, self.prior) >= self._enough[1]
-        last = counts + self.updates - n
-        return now, log_evidence_above(last, self.updates, limit, self.prior) >= self._enough[1]
+    def _fails(self, n: int, futility: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """By updates among ``n`` that are proven to be back: is FAIL shown, and is it likely enough?"""
+        counts = np.arange(n + 1)
+        now = log_evidence_above(counts, n, self.limit_back, self.prior) >= self._enough[1]
+        return now, counts >= (self._worth_from[n] if futility else 0)
+
+    @cached_property
+    def _worth_from(self) -> list[int]:
+        """For each number of updates read the fewest proven ones with which FAIL is worth another update: its
+        chance by what was seen, which rises in them, is ``WORTH`` at least."""
+        against = Test(self.limit_back, self.alpha / self.hypotheses, below=False)
+
+        def fewest(n: int) -> int:
+            left = self.updates - n
+
+            def is_worth(back: int) -> bool:
+                ahead = rate_ahead(back, 0, n, 1, left, against, None, self.prior)
+                return left > 0 and float(ahead.shown[-1]) >= WORTH
+
+            return bisect_left(range(n + 1), True, key=is_worth)
+
+        return [fewest(n) for n in range(self.updates + 1)]
 
     def fixed_outlook(self, n: int, unclean: float, back: float = 0.0) -> ShareOutlook:
         """The same where ``n`` updates are read, all of them and once, with binomial tails at the same levels
