@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor._audit.plan import Plan, make_plan
-from auditor._stats.one_update import UpdateDesign, UpdateOutlook
+from auditor._audit.plan import make_plan
+from auditor._audit.power import reading_of
+from auditor._stats.one_update import UpdateOutlook
 from auditor._stats.over_updates import ShareDesign, ShareOutlook, back_chance, unclean_chance
 from auditor.policy import load_policy
 
@@ -70,30 +71,6 @@ def chances(bad: float, good_one: UpdateOutlook, bad_one: UpdateOutlook) -> tupl
     """The chances that a drawn update is unclean and that it is proven to be back."""
     back = back_chance(bad, bad_one.back, good_one.back)
     return max(back, unclean_chance(bad, bad_one.clean, 1 - good_one.clean)), back
-
-
-def reading_of(plan: Plan) -> UpdateDesign:
-    """How the policy of ``plan`` reads one update of its population."""
-    policy = plan.policy
-    assert policy.updates is not None
-    claim, budget = policy.updates.claim, policy.updates.budget
-    gate, kept = (
-        next(cell.size for cell in plan.cells if cell.update and cell.role == role)
-        for role in ("update", "retained")
-    )
-    tau_pass, tau_fail = policy.thresholds_of_updates
-    return UpdateDesign(
-        size=gate,
-        images=budget.images_per_update,
-        retained_size=kept,
-        retained=budget.retained_per_update,
-        tau_pass=tau_pass,
-        tau_fail=tau_fail,
-        max_drop=claim.max_drop,
-        max_false_positive=policy.limits.max_false_positive,
-        alpha_in=claim.alpha_in,
-        prior=policy.limits.prior,
-    )
 
 
 if __name__ == "__main__":

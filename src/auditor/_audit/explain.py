@@ -7,6 +7,7 @@ from typing import Any
 
 from auditor._audit.cost import Cost, forecast_cells, images_if_well, out_of_reach, updates_if_well
 from auditor._audit.plan import Plan
+from auditor._audit.power import powers
 from auditor._audit.speed import Speed
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.relative_paths import relative_to
@@ -127,6 +128,7 @@ def explain(plan: Plan, cost: Cost | None = None, speed: Speed | None = None) ->
             chance *= group.p_all_held(group.outlooks[index])
         but = "" if can_pass else " (and still no PASS)"
         yield f"Chance that every rate holds, were all of them {at}: {chance:.1%}{but}."
+    yield from powers(plan)
     yield f"{plan.training_steps} training steps. {_minutes(cost, speed)}"
 
 

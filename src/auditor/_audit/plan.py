@@ -56,9 +56,7 @@ class Plan:
         if number < len(self.policy.probes):
             return self.probes[number].name
         member = self.updates[number - len(self.policy.probes)].member
-        name = self.members[member].name
-        same = sum(each.name == name for each in self.members[:member])
-        return f"{UPDATES}.{name}" + (f".{same + 1}" if same else "")
+        return f"{UPDATES}.{self.members[member].name}"
 
     @property
     def policy_digest(self) -> str:
@@ -225,6 +223,7 @@ def lay_out(
         arms += arms_of_probe(number, use, probe, has_base=has_base)
     prompts = {arm.name: Asked(policy, None if arm.probe is None else probes[arm.probe]) for arm in arms}
     deciding = sum(prompts[arm.name].deciding for arm in arms if arm.is_judged)
+    deciding += policy.updates is not None
     cells = [cell for arm in arms for cell in cells_of(policy, arm, prompts[arm.name], deciding)]
     for number, update in enumerate(updates, start=len(named)):
         own = arms_of_update(number, update)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from auditor._audit.cells import Role
 from auditor._audit.plan import Plan
+from auditor._audit.power import powers
 from auditor._cli.console import Terminal, plain, printable
 from auditor._cli.output import print_document
 from auditor.errors import ExitCode
@@ -95,6 +96,8 @@ def show_plan(plan: Plan, cost: Cost | None, speed: Speed | None) -> None:
         f"{plan.images} at most · {calls[0]} to {calls[1]} UNet evaluations · {plan.training_steps} training "
         "steps"
     )
+    for sentence in powers(plan):
+        console.say(sentence)
     if cost is not None:
         console.print(
             f"{(cost.least + cost.training) / 1e12:.3g} to {(cost.most + cost.training) / 1e12:.3g} TFLOP of "

@@ -64,8 +64,15 @@ def planned_members(policy: Policy, members: tuple[AnyProbe, ...]) -> tuple[Plan
                 f"updates: the probe {planned.name} changes no weights, so it is no update; name it under "
                 "'probes'."
             )
-        found.append(planned)
+        # by the plugin's own name: a title may say an option that is drawn
+        name = f"{probe.name}-{use.method}" if len(_methods(probe)) > 1 else probe.name
+        same = sum(each.name == name or each.name.startswith(f"{name}.") for each in found)
+        found.append(planned.model_copy(update={"name": f"{name}.{same + 1}" if same else name}))
     return tuple(found)
+
+
+def _methods(probe: AnyProbe) -> tuple[str, ...]:
+    return tuple(probe.methods) if isinstance(probe, WeightProbe) else ()
 
 
 def _planned(policy: Policy, use: ProbeUse, probe: AnyProbe) -> PlannedProbe:

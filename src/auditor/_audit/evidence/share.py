@@ -16,13 +16,11 @@ from auditor._audit.cells import Role
 from auditor._audit.evidence.updates import Made, UpdateReading, first_rounds, read_update
 from auditor._stats import eprocess, mean
 from auditor._stats.ahead import Test, rate_ahead
+from auditor._stats.over_updates import WORTH
 
 if TYPE_CHECKING:
     from auditor._audit.evidence.sequential_tests import Evidence
     from auditor.policy import Updates
-
-_WORTH = 0.05
-"""Where a PASS is out of reach, a smaller chance of a FAIL is not worth another update."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class PopulationEvidence:
         )
         against = Test(self.limit_back, alpha_fail, below=False)
         bad = rate_ahead(_last(self.back), 0, self.read, 1, left, against, None, self.prior).shown
-        return good or float(bad[-1]) >= _WORTH
+        return good or float(bad[-1]) >= WORTH
 
 
 def _reaches(log_evidence: NDArray[np.float64], level: float) -> bool:
