@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from auditor._audit.evidence import share
 from auditor._stats import ahead, eprocess
 from auditor._stats.over_updates import WORTH, ShareDesign, ShareOutlook, back_chance, unclean_chance
 
@@ -67,10 +66,6 @@ def fail_is_worth(design: ShareDesign, back: int, n: int) -> bool:
     against = ahead.Test(design.limit_back, design.alpha / design.hypotheses, below=False)
     coming = ahead.rate_ahead(back, 0, n, 1, design.updates - n, against, None, PRIOR)
     return float(coming.shown[-1]) >= WORTH
-
-
-def test_another_update_is_worth_as_much_as_in_an_audit() -> None:
-    assert WORTH == share._WORTH
 
 
 def by_enumeration(design: ShareDesign, unclean: float, back: float) -> ShareOutlook:

@@ -81,8 +81,8 @@ def powers(plan: Plan) -> Iterator[str]:
         good = reading.outlook(rate, GOOD_LOSS)
         found = design.outlook(unclean_chance(0.0, 0.0, 1 - good.clean))
         yield (
-            f"Updates after which the concept is drawn in {percent(rate)} and {percent(GOOD_LOSS)} of what is "
-            f"kept is lost are each read clean with chance {good.clean:.3f}; were all so, PASS has chance "
+            f"Updates after which the concept is drawn in {percent(rate)} and {percent(GOOD_LOSS)} of what "
+            f"is kept is lost are each read clean with chance {good.clean:.3f}; were all so, PASS has chance "
             f"{found.passed:.2f}, after {found.updates:.0f} updates of {good.images + good.retained:.0f} "
             "images on average."
         )
