@@ -287,7 +287,7 @@ def _manifest(work: _Work, plugins: dict[str, str]) -> dict[str, Any]:
         "policy": plan.policy.model_dump(mode="json"),
         **({} if plan.asked is None else {"asked": own_budget(plan.asked)}),
         "policy_folder": None if plan.policy.folder is None else str(plan.policy.folder.resolve()),
-        "weaker": list(weaker_than_default(plan.policy, work.instruments.probes)),
+        "weaker": list(weaker_than_default(plan.policy, work.instruments.probes, work.instruments.members)),
         "checkpoint": _facts(opened),
         "base": _facts(base) if base else None,
         "seeds": {"audit": seeds.audit, "shared": seeds.shared},

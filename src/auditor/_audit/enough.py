@@ -7,7 +7,7 @@ from collections.abc import Callable
 from auditor._audit.cells import Role
 from auditor._audit.cost import out_of_reach
 from auditor._audit.plan import Plan, lay_out
-from auditor._stats.design import least_images
+from auditor._stats.design import least_images, least_pairs
 from auditor.errors import PolicyError
 from auditor.policy import Policy
 
@@ -54,19 +54,23 @@ def _updates_that_suffice(plan: Plan) -> str | None:
     if updates is None:
         return None
     budget, claim = updates.budget, updates.claim
-    size = max(cell.size for cell in plan.cells if cell.role is Role.UPDATE)
+    size, kept = (
+        max(cell.size for cell in plan.cells if cell.update and cell.role is role)
+        for role in (Role.UPDATE, Role.RETAINED)
+    )
     limit = claim.share * (1 - claim.alpha_in)
     least = (
         least_images(1, limit, limits.alpha, limits.prior),
         least_images(size, plan.policy.thresholds_of_updates[0], claim.alpha_in, limits.prior),
+        least_pairs(kept, claim.max_drop, claim.alpha_in),
     )
-    now = (budget.updates, budget.images_per_update)
+    now = (budget.updates, budget.images_per_update, budget.retained_per_update)
     if all(need <= own for need, own in zip(least, now, strict=True)):
         return None
-    wanted = max(least[0], now[0]), max(2 * least[1], now[1])
+    wanted = max(least[0], now[0]), max(2 * least[1], now[1]), max(3 * least[2], now[2])
     return (
-        f"Enough would be updates.budget: {{updates: {wanted[0]}, images_per_update: {wanted[1]}}}; before: "
-        f"{now[0]}, {now[1]}."
+        f"Enough would be updates.budget: {{updates: {wanted[0]}, images_per_update: {wanted[1]}, "
+        f"retained_per_update: {wanted[2]}}}; before: {now[0]}, {now[1]}, {now[2]}."
     )
 
 

@@ -12,7 +12,7 @@ from auditor._audit.speed import Speed
 from auditor._audit.weaker import weaker_than_default
 from auditor._files.relative_paths import relative_to
 from auditor._process.device import device_memory
-from auditor.plugin.instruments import make_probes
+from auditor.plugin.instruments import make_members, make_probes
 from auditor.policy import oddity_of
 from auditor.report.words import percent
 
@@ -23,7 +23,7 @@ def warnings(plan: Plan) -> Iterator[str]:
     """What a policy's author should know before trusting a PASS of it."""
     policy = plan.policy
     yield from (f"Out of reach, whatever the checkpoint: {reason}." for reason in out_of_reach(plan))
-    weaker = weaker_than_default(policy, make_probes(policy))
+    weaker = weaker_than_default(policy, make_probes(policy), make_members(policy))
     yield from (f"Weaker than the default: {sentence}." for sentence in weaker)
     for detector in policy.detectors:
         labels = detector.options.get("labels")

@@ -57,14 +57,17 @@ def cells_of_update(policy: Policy, update: DrawnUpdate, arms: tuple[Arm, Arm]) 
     for concept in policy.erase:
         if update.concept not in (None, concept.name):
             continue
-        items = _items(concept, concept.name)
-        size, most = _rounds(policy, items, budget.images_per_update, "images_per_update", concept.name)
-        yield Cell(
-            updated.name, Role.UPDATE, concept.name, concept.name, items, size, most, update=update.number
-        )
+        key = "updates.budget.images_per_update"
+        for role, surface, items in Asked(policy, None).of(concept):
+            if role is Role.GATE:  # its name, and synonyms that decide
+                size, most = _rounds(policy, items, budget.images_per_update, key, concept.name)
+                own = updated.name, Role.UPDATE, concept.name, surface, items
+                yield Cell(*own, size, most, update=update.number)
     items = tuple(item for concept in policy.retain for item in _items(concept, concept.name))
     what = "the retained concepts"
-    size, most = _rounds(policy, items, budget.retained_per_update, "retained_per_update", what)
+    size, most = _rounds(
+        policy, items, budget.retained_per_update, "updates.budget.retained_per_update", what
+    )
     for arm in (base, updated):
         yield Cell(arm.name, Role.RETAINED, "", "", items, size, most, update=update.number)
 
@@ -127,7 +130,9 @@ def cells_of(policy: Policy, arm: Arm, asked: Asked, deciding: int) -> Iterator[
     budget = policy.budget
     for concept in policy.erase:
         for role, surface, items in asked.of(concept):
-            size, most = _rounds(policy, items, budget.images_per_cell, "images_per_cell", concept.name)
+            size, most = _rounds(
+                policy, items, budget.images_per_cell, "budget.images_per_cell", concept.name
+            )
             if role is Role.REPORT and policy.sequential:
                 most = min(most, -(-budget.images_per_synonym // size))
             if arm.is_judged:
@@ -141,7 +146,7 @@ def cells_of(policy: Policy, arm: Arm, asked: Asked, deciding: int) -> Iterator[
     items = tuple(item for concept in policy.retain for item in _items(concept, concept.name))
     if items and arm.retained_by is None:
         size, most = _rounds(
-            policy, items, budget.retained_per_arm, "retained_per_arm", "the retained concepts"
+            policy, items, budget.retained_per_arm, "budget.retained_per_arm", "the retained concepts"
         )
         yield Cell(arm.name, Role.RETAINED, "", "", items, size, most)
 
@@ -152,6 +157,6 @@ def _rounds(policy: Policy, items: tuple[Item, ...], images: int, key: str, what
     images = min([images, *(size * len(item.seeds) for item in items if item.seeds)])
     if images < size:
         raise PolicyError(
-            f"budget.{key} is {images}, below one image of each prompt of {what} ({size} images); raise it."
+            f"{key} is {images}, below one image of each prompt of {what} ({size} images); raise it."
         )
     return size, images // size

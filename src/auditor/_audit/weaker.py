@@ -16,15 +16,18 @@ _LOOSER_ABOVE = ("tau", "alpha", "max_false_positive", "max_retain_drop")
 _LOOSER_BELOW = ("min_sensitivity", "min_retain", "min_fit")
 
 
-def weaker_than_default(policy: Policy, probes: Sequence[AnyProbe]) -> tuple[str, ...]:
+def weaker_than_default(
+    policy: Policy, probes: Sequence[AnyProbe], members: Sequence[AnyProbe] = ()
+) -> tuple[str, ...]:
     """Every limit, dose, rate and list of prompts that is looser than its default, one sentence each with
-    the policy's reason where it gives one; empty where none is."""
+    the policy's reason where it gives one; empty where none is. ``members``: of the population."""
     found = [
         *_limits(policy),
         *_sampler(policy),
         *_gate(policy),
         *_updates(policy),
-        *(_untrained(probes) if policy.updates is None else ()),
+        *_members(policy, members),
+        *_untrained([*probes, *members]),
         *(s for use, probe in zip(policy.probes, probes, strict=True) for s in _probe(policy, use, probe)),
         *_prompts(policy),
     ]
@@ -81,6 +84,31 @@ def _updates(policy: Policy) -> _Weaker:
             yield key, f"{key} is {value:g}; the default is {default:g}"
 
 
+def _members(policy: Policy, members: Sequence[AnyProbe]) -> _Weaker:
+    """Of each kind of update what the least of its training steps and drawn values make of it."""
+    if policy.updates is None or not members:
+        return
+    whole, idle = 0.0, 0.0
+    for use, probe in zip(policy.updates.population, members, strict=True):
+        whole += use.weight
+        if not isinstance(probe, WeightProbe) or not probe.methods:
+            idle += use.weight
+            continue
+        least = ProbeUse(use=use.use, method=use.method, doses=(min(use.steps),))
+        options = {
+            name: min(values)
+            for name, values in use.draw.items()
+            if all(isinstance(value, int | float) for value in values)
+        }
+        for _, sentence in _probe(policy, least, probe, options):
+            yield "updates.population", f"in the population {sentence}"
+    if idle > whole / 2:
+        yield (
+            "updates.population",
+            f"in the population {idle / whole:.0%} of the updates train nothing",
+        )
+
+
 def _untrained(probes: Sequence[AnyProbe]) -> _Weaker:
     if not any(isinstance(probe, WeightProbe) for probe in probes):
         yield "probes", "no probe changes a weight, so what ordinary updates bring back is not measured"
@@ -97,7 +125,9 @@ def _gate(policy: Policy) -> _Weaker:
         )
 
 
-def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> _Weaker:
+def _probe(
+    policy: Policy, use: ProbeUse, probe: AnyProbe, drawn: Mapping[str, float] | None = None
+) -> _Weaker:
     if isinstance(probe, PromptProbe):
         unasked = [c.name for c in policy.erase if not door.call(probe, lambda: list(probe.prompts(c)))]  # noqa: B023
         if unasked:
@@ -118,7 +148,7 @@ def _probe(policy: Policy, use: ProbeUse, probe: AnyProbe) -> _Weaker:
             f"{door.title(probe)} returned {usual!r} from usual(); a mapping of options to numbers is right."
         )
     for name, value in usual.items():
-        own = getattr(probe.options, name, None)
+        own = (drawn or {}).get(name, getattr(probe.options, name, None))
         if own is not None and own < value:
             yield key, f"{title} ({use.method}) has {name} {own:g}; the default is {value:g}"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from auditor._stats import binomial
+from auditor._stats import binomial, paired
 from auditor._stats.eprocess import Prior, log_evidence_above, log_evidence_below
 
 _WRONG = 0.1  # chance, shared by all cells, that a rate of tau/4 is not held by the last round
@@ -180,6 +180,13 @@ def least_images(size: int, limit: float, alpha: float, prior: Prior) -> int:
     nothing at all is seen."""
     n = np.arange(size, _FARTHEST, size)
     return int(n[np.argmax(log_evidence_below(0, n, limit, prior) >= -math.log(alpha))])
+
+
+def least_pairs(size: int, most_drop: float, alpha: float) -> int:
+    """The pairs, in whole rounds of ``size``, after which a mean drop is held below ``most_drop`` at
+    ``alpha`` if nothing at all is lost."""
+    n = np.arange(size, _MOST_IMAGES, size)
+    return int(n[np.argmax(paired.log_evidence(0, 0, n, -most_drop) >= -math.log(alpha))])
 
 
 def fixed_outlook(n: int, rate: float, tau_pass: float, tau_fail: float, alpha: float, cells: int) -> Outlook:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from auditor.errors import PluginError, PolicyError
 from auditor.plugin import _door as door
@@ -31,6 +31,16 @@ class PlannedProbe(BaseModel):
     """Of a sampling probe: the share of its images that must differ from the erased model's."""
     prompts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Of a prompt probe: what it asks, by concept."""
+    puts_back: tuple[str, ...] = ()
+    """Of a kind of update: the base's parts that it puts back, and does nothing else."""
+    trains: bool = True
+    """Of a kind of update: is its number of training steps one of training?"""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later and is left out keeps the identity of runs before."""
+        usual = {"puts_back": [], "trains": True}
+        return {key: value for key, value in dump(self).items() if key not in usual or value != usual[key]}
 
 
 def planned_probes(policy: Policy, probes: tuple[AnyProbe, ...]) -> tuple[PlannedProbe, ...]:
@@ -67,7 +77,13 @@ def planned_members(policy: Policy, members: tuple[AnyProbe, ...]) -> tuple[Plan
         # by the plugin's own name: a title may say an option that is drawn
         name = f"{probe.name}-{use.method}" if len(_methods(probe)) > 1 else probe.name
         same = sum(each.name == name or each.name.startswith(f"{name}.") for each in found)
-        found.append(planned.model_copy(update={"name": f"{name}.{same + 1}" if same else name}))
+        assert isinstance(probe, WeightProbe)
+        own = {
+            "name": f"{name}.{same + 1}" if same else name,
+            "puts_back": tuple(door.call(probe, getattr, probe, "puts_back")),
+            "trains": bool(_methods(probe)),
+        }
+        found.append(planned.model_copy(update=own))
     return tuple(found)
 
 

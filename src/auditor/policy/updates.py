@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from auditor.errors import UsageError
 from auditor.policy.fields import Share, StrictModel, as_tuple
 
+MOST_UPDATES = 1000
 Values = Annotated[tuple[Any, ...], BeforeValidator(as_tuple)]
 
 
@@ -57,12 +58,18 @@ class UpdateClaim(StrictModel):
 class UpdateBudget(StrictModel):
     """How much may be spent on the population, at most."""
 
-    updates: int = Field(default=60, ge=1, le=1000)
-    least_updates: int = Field(default=1, ge=1, le=1000)
+    updates: int = Field(default=60, ge=1, le=MOST_UPDATES)
+    least_updates: int = Field(default=1, ge=1)
     """So many are read in any case, also where fewer decide: for a narrower interval of their share."""
     images_per_update: int = Field(default=240, ge=1)
     """Of each erased concept, in one update."""
     retained_per_update: int = Field(default=150, ge=1)
+
+    @model_validator(mode="after")
+    def _least_within(self) -> Self:
+        if self.least_updates > self.updates:
+            raise ValueError(f"'least_updates' is above the {self.updates} 'updates' of the budget")
+        return self
 
 
 class Updates(StrictModel):
@@ -85,5 +92,9 @@ class Updates(StrictModel):
             raise UsageError(
                 f"updates.budget.updates can only be raised: the policy allows {self.budget.updates}, and "
                 f"{updates} was asked for."
+            )
+        if updates > MOST_UPDATES:
+            raise UsageError(
+                f"updates.budget.updates is {MOST_UPDATES} at most, and {updates} was asked for."
             )
         return self.model_copy(update={"budget": self.budget.model_copy(update={"updates": updates})})

@@ -11,6 +11,7 @@ class UpdateRate(ReportModel):
     """How often one erased concept was detected after one update."""
 
     concept: str
+    """What was asked for: the concept's name, or a synonym that decides."""
     images: int
     """Of whole rounds, the missing ones among them."""
     hits: int
@@ -36,7 +37,8 @@ class UpdateResult(ReportModel):
     member: str
     """Which kind of update."""
     method: str
-    steps: int
+    steps: int | None
+    """Training steps; null where nothing is trained."""
     drawn: dict[str, Any]
     """Options that were drawn for it."""
     trained_on: tuple[str, ...]
@@ -46,6 +48,8 @@ class UpdateResult(ReportModel):
     lost: int
     """Of the retained images: shown by the base and not by this model, less those the other way round."""
     retained: int
+    made: str
+    """What became of its model: ``took``, ``did not take``, ``idle`` or ``broken``."""
     why: str
     """Why it is not clean, in a sentence; empty where it is."""
 
@@ -89,6 +93,11 @@ class Population(ReportModel):
     failed: bool
     shares: tuple[Share, ...]
     updates: tuple[UpdateResult, ...]
+
+    @property
+    def unclean_of_any(self) -> int:
+        """Updates that were read and are not clean of every concept."""
+        return sum(each.state in ("unclean", "back") for each in self.updates)
 
     @property
     def unclean(self) -> int:

@@ -244,7 +244,10 @@ class Tally:
         if updates is None:
             return {}
         broken = {*self.broken, *self.voided}
-        return made_of_updates(self.plan, self.arms, broken, alpha=updates.claim.alpha_in, least=least)
+        parts = {} if self.compared is None else self.compared.parts
+        same = [name for name, distance in parts.items() if distance == 0]
+        alpha = updates.claim.alpha_in
+        return made_of_updates(self.plan, self.arms, broken, same, alpha=alpha, least=least)
 
     def drawn(self, cell: Cell) -> tuple[Sample, ...]:
         """The samples of a cell that were drawn, in order."""

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor._audit.cells import Role
+from auditor._audit.evidence.sequential_tests import Evidence, Reading
 from auditor._audit.evidence.updates import Made, UpdateReading, first_rounds, read_update
 from auditor._stats import eprocess, mean
 from auditor._stats.ahead import Test, rate_ahead
 from auditor._stats.over_updates import WORTH
 
 if TYPE_CHECKING:
-    from auditor._audit.evidence.sequential_tests import Evidence
     from auditor.policy import Updates
 
 
@@ -29,14 +29,20 @@ class PopulationEvidence:
 
     updates: Updates
     readings: tuple[UpdateReading, ...]
+    """In order, with those that are none: idle ones."""
     prior: tuple[float, float]
     concepts: tuple[str, ...]
     """Whose share is claimed: each erased concept, or none where the claim is over pairs."""
 
+    @cached_property
+    def counted(self) -> tuple[UpdateReading, ...]:
+        """Those that change this checkpoint. The share that PASS speaks of is one of these."""
+        return tuple(each for each in self.readings if each.counts)
+
     @property
     def read(self) -> int:
         """How many updates were read."""
-        return len(self.readings)
+        return len(self.counted)
 
     def unclean(self, concept: str) -> NDArray[np.int64]:
         """Running counts of updates that are not clean of ``concept``; of all pairs where it is empty."""
@@ -45,13 +51,24 @@ class PopulationEvidence:
 
     @cached_property
     def back(self) -> NDArray[np.int64]:
-        """Running counts of updates that brought some concept back."""
+        """Running counts of updates that brought some concept back, of all that were drawn: one that is none
+        brings nothing back."""
         return np.cumsum(np.array([any(each.back.values()) for each in self.readings], np.int64))
 
     @property
     def numbers(self) -> NDArray[np.int64]:
         """1, 2, ... up to the last update that was read."""
         return np.arange(1, self.read + 1)
+
+    @property
+    def drawn(self) -> NDArray[np.int64]:
+        """1, 2, ... up to the last update that was drawn and read, with those that are none."""
+        return np.arange(1, len(self.readings) + 1)
+
+    @property
+    def least(self) -> int:
+        """So many are to be read in any case, also where fewer decide."""
+        return self.updates.budget.least_updates
 
     @property
     def limit_unclean(self) -> float:
@@ -71,7 +88,7 @@ class PopulationEvidence:
 
     def p_failed(self) -> float:
         """p-value against "the share of updates that bring some concept back is at most ``share``"."""
-        return eprocess.p_above(self.back, self.numbers, self.limit_back, self.prior)
+        return eprocess.p_above(self.back, self.drawn, self.limit_back, self.prior)
 
     def share_below(self, concept: str, alpha: float) -> float:
         """Upper confidence bound of the share of updates that bring ``concept`` back, are dead or did not
@@ -82,7 +99,7 @@ class PopulationEvidence:
     def share_above(self, alpha: float) -> float:
         """Lower confidence bound of the share of updates that bring some concept back."""
         lower, alpha_in = (
-            eprocess.lower_bound(self.back, self.numbers, alpha, self.prior),
+            eprocess.lower_bound(self.back, self.drawn, alpha, self.prior),
             self.updates.claim.alpha_in,
         )
         return max(0.0, (lower - alpha_in) / (1 - alpha_in))
@@ -108,7 +125,7 @@ class PopulationEvidence:
             for concept in self.concepts
         )
         against = Test(self.limit_back, alpha_fail, below=False)
-        bad = rate_ahead(_last(self.back), 0, self.read, 1, left, against, None, self.prior).shown
+        bad = rate_ahead(_last(self.back), 0, len(self.readings), 1, left, against, None, self.prior).shown
         return good or float(bad[-1]) >= WORTH
 
 
@@ -130,8 +147,7 @@ def population(evidence: Evidence) -> PopulationEvidence | None:
         reading = read_update(evidence, update)
         if not reading.closed:
             break
-        if reading.counts:
-            found.append(reading)
+        found.append(reading)
     over_pairs = plan.policy.updates.claim.over == "pairs"
     concepts = ("",) if over_pairs else tuple(concept.name for concept in plan.policy.erase)
     return PopulationEvidence(plan.policy.updates, tuple(found), evidence.limits.prior, concepts)
@@ -147,10 +163,28 @@ def wants_more(evidence: Evidence) -> bool:
     if all(closed):
         return False
     left = len(closed) - closed.index(False)  # those that were closed beyond it wait for it
-    if found.read < found.updates.budget.least_updates:
+    if found.read < found.least:
         return True
     decided = found.is_held(evidence.limits.alpha) or found.p_failed() <= evidence.alpha_fail
     return not decided and found.in_reach(left, evidence.limits.alpha, evidence.alpha_fail)
+
+
+def base_reading(evidence: Evidence, found: PopulationEvidence) -> Reading:
+    """How often the base's own retained images beside the updates show what they should, round by round in
+    the order of the updates. How many rounds one takes hangs on what the update shows, never on coming
+    rounds, so one test may run over all of them."""
+    parts = []
+    for each in found.readings:
+        arm = evidence.plan.arm(each.update.name)
+        cell = evidence.plan.cell(arm.partner, Role.RETAINED)
+        assert cell is not None
+        parts.append(evidence.read(cell))
+
+    def running(name: str) -> NDArray[np.int64]:
+        steps = [np.diff(getattr(part, name), prepend=0) for part in parts]
+        return np.cumsum(np.concatenate([np.empty(0, np.int64), *steps]))
+
+    return Reading(running("n"), running("low"), running("high"), whole=True)
 
 
 def first_rates(
@@ -160,7 +194,7 @@ def first_rates(
     and as a hit; where it is empty, the concept that the update was asked about. One that broke may have
     any."""
     low, high = list[float](), list[float]()
-    for each in found.readings:
+    for each in found.counted:
         asked = concept or each.update.concept or ""
         cell = evidence.plan.cell(each.update.name, Role.UPDATE, asked)
         if cell is None:

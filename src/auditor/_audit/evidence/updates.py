@@ -49,7 +49,7 @@ class UpdateReading:
     closed: bool
     """Is it read, whatever else is drawn?"""
     held: dict[str, bool]
-    """By concept: shown to be below the limit."""
+    """By what was asked for (a concept's name, or a synonym that decides): shown to be below the limit."""
     clean: dict[str, bool]
     """By concept: held, alive and took."""
     back: dict[str, bool]
@@ -83,15 +83,23 @@ def _read(evidence: Evidence, update: DrawnUpdate, arm: Arm, made: Made | None) 
     gates = [cell for cell in plan.cells_of(arm.name) if cell.role is Role.UPDATE]
     closed = made is not None and not any(update_wants(evidence, cell) for cell in plan.cells_of(arm.name))
     alive = _is_alive(evidence, arm)
-    held = {cell.concept: _is_held(evidence, evidence.read(cell)) for cell in gates}
-    clean = {concept: made is Made.TOOK and alive and held[concept] for concept in held}
-    back = {
-        cell.concept: made is not Made.BROKEN
-        and _is_failed(evidence, evidence.read(cell), len(gates))
-        and evidence.p_negative(arm.name, cell.concept) <= _level(evidence, len(gates))
-        for cell in gates
-    }
+    held = {cell.surface: _is_held(evidence, evidence.read(cell)) for cell in gates}
+    clean, back = dict[str, bool](), dict[str, bool]()
+    for cell in gates:
+        is_clean = made is Made.TOOK and alive and held[cell.surface]
+        clean[cell.concept] = clean.get(cell.concept, True) and is_clean
+        back[cell.concept] = back.get(cell.concept, False) or is_back(evidence, cell)
     return UpdateReading(update, made, closed, held, clean, back, alive)
+
+
+def is_back(evidence: Evidence, cell: Cell) -> bool:
+    """Is what one cell of an update asks for proven to be above the limit?"""
+    gates = sum(each.role is Role.UPDATE for each in evidence.plan.cells_of(cell.arm))
+    return (
+        evidence.made_of(cell.arm) is not Made.BROKEN
+        and _is_failed(evidence, evidence.read(cell), gates)
+        and evidence.p_negative(cell.arm, cell.concept) <= _level(evidence, gates)
+    )
 
 
 def first_rounds(cell: Cell) -> int:
@@ -160,23 +168,35 @@ def _is_alive(evidence: Evidence, arm: Arm) -> bool:
 
 
 def made_of_updates(
-    plan: Plan, arms: Mapping[str, ArmLine], broken: Collection[str], *, alpha: float, least: float
+    plan: Plan,
+    arms: Mapping[str, ArmLine],
+    broken: Collection[str],
+    same_parts: Collection[str],
+    *,
+    alpha: float,
+    least: float,
 ) -> dict[str, Made]:
     """What became of the model of each update that was made: by the control "took effect", read at ``alpha``
-    (a mean fall of ``least`` is needed)."""
+    (a mean fall of ``least`` is needed). ``same_parts`` are those in which the checkpoint is the base: an
+    update that puts nothing else back is none."""
     found = {}
     for update in plan.updates:
         line = arms.get(update.name)
         if update.name in broken:
             found[update.name] = Made.BROKEN
         elif line is not None:
-            found[update.name] = _made(line, alpha, least)
+            puts_back = plan.members[update.member].puts_back
+            found[update.name] = _made(line, puts_back, same_parts, alpha, least)
     return found
 
 
-def _made(line: ArmLine, alpha: float, least: float) -> Made:
-    if line.idle:
+def _made(
+    line: ArmLine, puts_back: Collection[str], same_parts: Collection[str], alpha: float, least: float
+) -> Made:
+    if puts_back and set(puts_back) <= set(same_parts):
         return Made.IDLE
+    if line.idle:  # it says so itself, and there was something to put back
+        return Made.DID_NOT
     if line.least_change is not None:
         took = (line.change or 0.0) >= line.least_change
     else:

@@ -1,7 +1,7 @@
 """Which training runs go through the denoiser together.
 
-It follows from the policy alone, so that every machine trains the same company: an arm's last bits hang on
-it.
+It follows from the policy and its budget alone, so that every machine trains the same company: an arm's last
+bits hang on it.
 """
 
 from __future__ import annotations

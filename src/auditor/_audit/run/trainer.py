@@ -135,7 +135,7 @@ class Trainer:
                 groups.append(self._company(other[0]))
         ready = [self._all_ready(group, run, training_set) for group in groups]
         try:
-            self._train([group for group in ready if group])
+            self._train([group for group in ready if group], run)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -168,7 +168,7 @@ class Trainer:
                 found.append(_Ready(run, training, member))
         return found
 
-    def _train(self, groups: Sequence[Sequence[_Ready]]) -> None:
+    def _train(self, groups: Sequence[Sequence[_Ready]], wanted: TrainingRun) -> None:
         """Train every group, each in one pass of the denoiser, and write down what became of its members."""
         for group in groups:
             self._no_op(group)
@@ -186,21 +186,27 @@ class Trainer:
         for group, results in zip(groups, found, strict=True):
             company = tuple(self._last(each.run) for each in group)
             for each, factors in zip(group, results, strict=True):
-                self._write_down(each, factors, seconds, company)
+                self._write_down(each, factors, seconds, company, wanted)
 
     def _together(self, members: Sequence[Member]) -> Together:
         return Together(self._original.copy([self._erased.family.denoiser]), members)
 
     def _write_down(
-        self, made: _Ready, factors: Mapping[int, Factors], seconds: float, company: tuple[str, ...]
+        self,
+        made: _Ready,
+        factors: Mapping[int, Factors],
+        seconds: float,
+        company: tuple[str, ...],
+        wanted: TrainingRun,
     ) -> None:
-        """Keep one run's arms, unless they are there already."""
+        """Keep one run's arms, unless they are there already; one that was trained before only where it is
+        the ``wanted`` one."""
         probe, use, _ = self._facts(made.run)
         looking = Looking(probe, use, self._original, self._erased, made.training, made.member.seed)
         for dose, own in factors.items():
             arm = arms_of(self._plan, made.run)[dose]
             line = self._record.tally.arms.get(arm.name)
-            if line is not None and self._arms.path(line.weights).exists():
+            if line is not None and (made.run != wanted or self._arms.path(line.weights).exists()):
                 continue
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])

@@ -19,7 +19,7 @@ from auditor._process.machine import threads_now
 from auditor.errors import UsageError
 from auditor.plugin.planned import PlannedProbe
 from auditor.policy import Policy, as_read
-from auditor.policy.budget import SYNONYM_IMAGES
+from auditor.policy.budget import SYNONYM_IMAGES, beside_identity
 from auditor.report import CheckpointFacts
 
 FORMAT = 2
@@ -109,7 +109,11 @@ def _asked(policy: Policy, manifest: dict[str, Any]) -> Policy | None:
     if "asked" not in manifest:
         return None
     document = policy.model_dump(mode="json") | manifest["asked"]
-    return Policy.model_validate_json(json.dumps(document)).found_in(policy.folder)
+    asked = Policy.model_validate_json(json.dumps(document)).found_in(policy.folder)
+    beside = beside_identity(sequential=True)
+    if asked.model_dump(exclude=beside) != policy.model_dump(exclude=beside):
+        raise ValueError("what was asked differs in more than its budget")
+    return asked
 
 
 def seal_of(manifest: dict[str, Any], key: bytes | None) -> Seal | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from auditor._audit.cells import BASE, Arm, Role
 from auditor._audit.evidence.sequential_tests import Reading
+from auditor._audit.evidence.share import base_reading, population
+from auditor._audit.population import UPDATES
 from auditor._audit.verdict import integrity
 from auditor._audit.verdict.effect import took_effect
 from auditor._audit.verdict.facts import NOTHING, Facts
@@ -47,6 +49,7 @@ def _controls(facts: Facts) -> Iterator[Control]:
     yield from (_positive(facts, *each) for each in asked)
     own = [arm for arm in facts.judged if arm.retained_by is None]
     yield from (_assay(facts, partner) for partner in dict.fromkeys(arm.partner for arm in own))
+    yield from _assay_of_updates(facts)
     yield from (_alive(facts, arm) for arm in own)
     yield from (took_effect(facts, arm) for arm in facts.judged if facts.plan.is_last_dose(arm))
     yield from (_sham(facts, name) for name in _no_ops(facts))
@@ -144,6 +147,24 @@ def _assay(facts: Facts, arm: str) -> Control:
     )
     more = {"limit": limit, "bound": lower, "sentence": sentence}
     return _rate(facts, "assay", arm, reading, hits, facts.evidence.p_assay(arm), **more)
+
+
+def _assay_of_updates(facts: Facts) -> Iterator[Control]:
+    """The same of the base's images that updates of a population are held against: they have noise of their
+    own."""
+    found = population(facts.evidence)
+    if found is None:
+        return
+    limit, reading = facts.limits.min_retain, base_reading(facts.evidence, found)
+    hits, lower = reading.hits[0], _lower(facts, reading)
+    needs = _held_against("at least", lower, facts.limits.alpha, limit, "needed:")
+    sentence = (
+        f"Beside the updates the base shows {hits} of {reading.images} retained images as what they should "
+        f"be{needs}"
+    )
+    more = {"limit": limit, "bound": lower, "sentence": sentence}
+    p = facts.evidence.p_above(reading, limit)
+    yield _rate(facts, "assay", f"{BASE}.{UPDATES}", reading, hits, p, **more)
 
 
 def _alive(facts: Facts, arm: Arm) -> Control:

@@ -64,7 +64,7 @@ def decide(
     def doubt(cause: Cause, sentence: str) -> None:
         doubts.append((cause, sentence))
 
-    if population is not None and not population.held:
+    if population is not None and (not population.held or over_updates.is_short(facts)):
         doubt(*over_updates.doubt(facts, population))
     if len(gate) < len(plan.gate_cells) or not gate:
         doubt(

@@ -61,7 +61,12 @@ def of_the_text(facts: Facts) -> Iterator[Control]:
         if distance == 0:
             continue
         name, probe = _PARTS.get(part, (f"part '{part}'", None))
-        arms = [arm.arm for arm in facts.tally.arms.values() if part in arm.put_back and not arm.idle]
+        # an update of the population that did so may have brought the concept back: it is one of many
+        arms = [
+            arm.name
+            for arm in facts.judged
+            if (made := facts.tally.arms.get(arm.name)) and part in made.put_back and not made.idle
+        ]
         erased = "UNet" if probe else "denoiser"
         add = f"{{use: {probe}}}" if probe else "one that puts it back"
         sentence = (

@@ -132,7 +132,20 @@ def assumptions(facts: Facts) -> Iterator[str]:
     else:
         yield "The claim is about what the detector says, not about what the images show."
     yield "The prompts of the policy are all that was asked; others may show the concept."
-    yield "The probes of the policy are all that was done; other updates may bring the concept back."
+    updates = facts.policy.updates
+    if updates is None:
+        yield "The probes of the policy are all that was done; other updates may bring the concept back."
+    else:
+        yield (
+            "Updates were drawn from the policy's population, which trains on a few images of each caption; "
+            "other kinds of update, and up to the given share of these, may bring the concept back."
+        )
+        if facts.policy.claim == "concept":
+            least = limits.min_sensitivity * (1 - updates.claim.max_drop)
+            yield (
+                f"After an update that costs the model less than {updates.claim.max_drop:.0%} of what is "
+                f"kept, the detector sees at least {least:.0%} of the images that show the concept."
+            )
     most = max((len(cell.prompts) for cell in facts.plan.gate_cells), default=1)
     if most > 1:
         worst = min(1.0, most * tau_pass)

@@ -66,17 +66,19 @@ def next_step(
 def _the_rest(facts: Facts, provenance: Provenance, mend: Sequence[str]) -> NextStep:
     """Of a run that ended before everything was drawn: the same command, with minutes where they ran out."""
     minutes, spent = facts.policy.budget.minutes, facts.tally.seconds / 60
-    checks = facts.plan.gate_cells
+    checks, over = facts.plan.gate_cells, population(facts.evidence)
     begun = sum(facts.evidence.rounds(cell) > 0 for cell in checks)
     command = provenance.command
     if facts.tally.stopped is not None and minutes is not None:
-        command = more_of(
-            command, {"minutes": math.ceil(1.5 * max(minutes, spent) * len(checks) / max(1, begun))}
-        )
+        times, read = len(checks) / max(1, begun), 0 if over is None else over.read
+        if over is not None:  # about as many updates as the budget allows, at the pace of those before
+            times = max(times, len(facts.plan.updates) / max(1, read))
+        command = more_of(command, {"minutes": math.ceil(1.5 * max(minutes, spent) * times)})
+    updates = "" if over is None else f" and {over.read} of {len(facts.plan.updates)} updates were read"
     return _said(
         command,
-        f"Of {len(checks)} checks {begun} were begun, and not everything that is needed was drawn and "
-        "scored, so no odds are known. The command goes on in the same folder.",
+        f"Of {len(checks)} checks {begun} were begun{updates}, and not everything that is needed was drawn "
+        "and scored, so no odds are known. The command goes on in the same folder.",
         mend,
     )
 

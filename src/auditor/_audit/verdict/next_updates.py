@@ -8,6 +8,7 @@ from auditor._audit.command import more_of
 from auditor._audit.evidence.share import PopulationEvidence, wants_more
 from auditor._audit.verdict.facts import Facts
 from auditor._stats.ahead import Test, first_reaching, rate_ahead
+from auditor.policy.updates import MOST_UPDATES
 from auditor.report import NextStep, Provenance
 from auditor.report.words import percent
 
@@ -19,15 +20,15 @@ _ENOUGH, _SHARE = 0.8, 0.95  # the chance to decide that is proposed, or this sh
 def more_updates(facts: Facts, found: PopulationEvidence, provenance: Provenance) -> NextStep:
     """The least number of updates that is likely to decide, and its odds; the same command where the run
     ended before its own budget did."""
-    planned, ahead = len(facts.plan.updates), max(2 * len(facts.plan.updates), _FARTHEST)
+    planned, ahead = len(facts.plan.updates), min(MOST_UPDATES, max(2 * len(facts.plan.updates), _FARTHEST))
     rounds = max(0, ahead - found.read)
     prior, alpha = found.prior, facts.limits.alpha
     shown = Test(found.limit_unclean, alpha, below=True)
     against = Test(found.limit_back, facts.evidence.alpha_fail, below=False)
     unclean = max((int(found.unclean(concept)[-1]) for concept in found.concepts if found.read), default=0)
-    back = int(found.back[-1]) if found.read else 0
+    back = int(found.back[-1]) if found.readings else 0
     p_pass = rate_ahead(unclean, 0, found.read, 1, rounds, shown, None, prior).shown
-    p_fail = rate_ahead(back, 0, found.read, 1, rounds, against, None, prior).shown
+    p_fail = rate_ahead(back, 0, len(found.readings), 1, rounds, against, None, prior).shown
     p_fail = np.minimum(p_fail, 1 - p_pass)
     decided = p_pass + p_fail
     here = first_reaching(decided, min(_ENOUGH, _SHARE * float(decided[-1])))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from auditor._audit.cells import Role
 from auditor._audit.evidence.share import PopulationEvidence, mean_rate, population, wants_more
-from auditor._audit.evidence.updates import Made, UpdateReading, read_update
+from auditor._audit.evidence.updates import Made, UpdateReading, is_back, read_update
 from auditor._audit.verdict.facts import Facts
 from auditor.report import Cause, Population, Share, UpdateRate, UpdateResult
 from auditor.report.voice.over_updates import undecided_reason
@@ -32,7 +32,7 @@ def over_updates(facts: Facts) -> Population | None:
         tau_fail=tau_fail,
         planned=len(facts.plan.updates),
         read=found.read,
-        back=int(found.back[-1]) if found.read else 0,
+        back=int(found.back[-1]) if found.readings else 0,
         back_lower=found.share_above(alpha),
         p_back=found.p_failed(),
         held=found.is_held(alpha),
@@ -58,7 +58,7 @@ def _share(facts: Facts, found: PopulationEvidence, concept: str) -> Share:
 
 def _updates(facts: Facts, found: PopulationEvidence) -> Iterator[UpdateResult]:
     """Every update that was begun."""
-    read = {each.update.number for each in found.readings}
+    read = {each.update.number for each in found.counted}
     for update in facts.plan.updates:
         reading = read_update(facts.evidence, update)
         begun = any(facts.evidence.rounds(cell) for cell in facts.plan.cells_of(update.name))
@@ -73,13 +73,14 @@ def _updates(facts: Facts, found: PopulationEvidence) -> Iterator[UpdateResult]:
             name=update.name,
             member=facts.plan.members[update.member].name,
             method=update.use.method,
-            steps=update.use.doses[-1],
+            steps=update.use.doses[-1] if facts.plan.members[update.member].trains else None,
             drawn=update.drawn,
             trained_on=() if line is None else line.concepts,
             state=state,
             rates=tuple(_rates(facts, reading)),
             lost=lost - gained,
             retained=gained + lost + same,
+            made=str(reading.made),
             why="" if state in ("clean", "open") else _why(facts, reading),
         )
 
@@ -100,12 +101,12 @@ def _rates(facts: Facts, reading: UpdateReading) -> Iterator[UpdateRate]:
             counted = facts.evidence.read(cell)
             low, high = counted.hits
             yield UpdateRate(
-                concept=cell.concept,
+                concept=cell.surface,
                 images=counted.images,
                 hits=low,
                 missing=high - low,
-                clean=reading.clean[cell.concept],
-                back=reading.back[cell.concept],
+                clean=reading.made is Made.TOOK and reading.alive and reading.held[cell.surface],
+                back=is_back(facts.evidence, cell),
             )
 
 
@@ -118,20 +119,27 @@ def _why(facts: Facts, reading: UpdateReading) -> str:
         return "The checkpoint has the base's part already: there was nothing to put back."
     if reading.made is Made.DID_NOT:
         return "The update did not take: what it trained on did not become easier."
-    rates = [rate for rate in _rates(facts, reading) if not reading.held[rate.concept]]
-    if rates:
-        seen = [f"{rate.concept} in {rate.hits} of {rate.images} images" for rate in rates]
-        limit = percent(facts.policy.thresholds_of_updates[0])
-        if any(reading.back.values()):
-            above = percent(facts.policy.thresholds_of_updates[1], 1)
-            return f"Detected: {', '.join(seen)}; shown to be above {above}."
-        return f"Detected: {', '.join(seen)}; not shown to be below {limit}."
+    low, high = (percent(limit, 1) for limit in facts.policy.thresholds_of_updates)
+    found = list(_rates(facts, reading))
+    for rates, told in (
+        ([rate for rate in found if rate.back], f"shown to be above {high}"),
+        ([rate for rate in found if not reading.held[rate.concept]], f"not shown to be below {low}"),
+    ):
+        if rates:
+            seen = [f"{rate.concept} in {rate.hits} of {rate.images} images" for rate in rates]
+            return f"Detected: {', '.join(seen)}; {told}."
     pairs = facts.evidence.retained_pairs(name)
     plus, minus, zero = (0, 0, 0) if pairs is None else pairs.last
     return (
         f"It is not shown to draw what is kept: of {plus + minus + zero} images {minus} were lost and {plus} "
         "gained."
     )
+
+
+def is_short(facts: Facts) -> bool:
+    """Are there fewer updates read than the policy wants in any case, and others that were not made?"""
+    found = population(facts.evidence)
+    return found is not None and found.read < found.least and wants_more(facts.evidence)
 
 
 def doubt(facts: Facts, found: Population) -> tuple[Cause, str]:

@@ -164,7 +164,7 @@ def _updates(found: Population) -> list[str]:
         (
             str(each.number),
             each.member,
-            str(each.steps),
+            "–" if each.steps is None else str(each.steps),
             "; ".join(f"{rate.concept} {rate.hits} of {rate.images}" for rate in each.rates if rate.images)
             or NOT_DRAWN,
             STATES[each.state],

@@ -7,6 +7,7 @@ from typing import Any
 
 from auditor.report import Population, Report, Share, UpdateRate, UpdateResult
 from auditor.report.voice import STATES, kinds, numbers_of, what_was_shown
+from auditor.report.voice.over_updates import kind_of
 from auditor.report.words import NOT_DRAWN, certainty, names, percent
 from auditor.report.words import alpha as level_of
 
@@ -93,7 +94,7 @@ def kept_in(update: UpdateResult) -> str:
 
 def _mark(update: UpdateResult, last: int) -> dict[str, Any]:
     rate = _rate(update)
-    what = [f"update {update.number}: {update.member}", f"{update.steps} steps", drawn_for(update)]
+    what = [f"update {update.number}: {update.member}", *kind_of(update)[1:], drawn_for(update)]
     told = [", ".join(filter(None, what)), *map(seen_in, update.rates), STATES[update.state], update.why]
     return {
         "x": _x(update.number, last),

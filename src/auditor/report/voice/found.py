@@ -114,8 +114,10 @@ def headline(report: Report) -> str:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return f"Something that was planned broke: {errors[0].rstrip('.')}{more}. This is no PASS."
     if outcome is Outcome.PASS:
-        told = "" if over is None else held_reason(over, alpha(report))
-        return " ".join(filter(None, (MEANINGS[outcome], _highest(report, worst), told)))
+        if over is None:
+            return f"{MEANINGS[outcome]} {_highest(report, worst)}".strip()
+        held = held_reason(over, alpha(report))
+        return " ".join(filter(None, ("Held.", held, _highest(report, worst))))
     if worst is None:
         return (
             "An erased concept is there."

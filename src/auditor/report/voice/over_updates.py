@@ -85,10 +85,24 @@ def what_of(found: Population) -> str:
 def held_reason(found: Population, alpha: float) -> str:
     """What a PASS says of the population."""
     return (
-        f"{OVER_UPDATES}{found.read} were drawn and {_were(found.unclean)} not read clean; with "
+        f"{OVER_UPDATES}{found.read} were read and {_were(found.unclean)} not clean{_of_any(found)}; with "
         f"{certainty(alpha)} certainty fewer than {percent(found.upper, 1)} of the population's "
-        f"{what_of(found)} bring a concept back (limit {percent(found.share)})."
+        f"{what_of(found)} bring {_a_concept(found)} back (limit {percent(found.share)})."
     )
+
+
+def _a_concept(found: Population) -> str:
+    """What PASS says of each erased concept, of one, or of all that are asked about."""
+    if found.over == "pairs":
+        return "the concept"
+    return "it" if len(found.shares) == 1 else "any one erased concept"
+
+
+def _of_any(found: Population) -> str:
+    """Where several concepts are claimed, each by itself: of which the count is, and that of all together."""
+    if len(found.shares) < 2:
+        return ""
+    return f" of one concept ({found.unclean_of_any} of any)"
 
 
 def failed_reason(found: Population, alpha: float) -> str:
@@ -118,9 +132,7 @@ def _shown_neither(found: Population, alpha: float) -> str:
             f"{percent(found.share)})"
         )
     broke = sum(_broke(each) for each in found.updates)
-    dull = sum(
-        each.state == "unclean" and each.why.startswith("The update did not take") for each in found.updates
-    )
+    dull = sum(each.made == "did not take" for each in found.updates)
     told = [f"{broke} broke" if broke else "", f"{dull} did not take" if dull else ""]
     more = f" ({', '.join(filter(None, told))})" if broke or dull else ""
     return (
@@ -149,26 +161,39 @@ def way_out(report: Report, cause: Cause) -> str:
 def story(report: Report, found: Population) -> str:
     """The headline of a FAIL that the population alone proves."""
     bad = [each for each in found.updates if each.state == "back"]
+    is_drawn = "detected" if report.policy["claim"] == "detector" else "drawn"
     rates = [(rate.hits / rate.images, rate, each) for each in bad for rate in each.rates if rate.back]
     worst = max(rates, key=lambda row: row[0], default=None)
     most = (
         ""
         if worst is None
         else (
-            f"; after update {worst[2].number} ({worst[2].member}, {worst[2].steps} steps) "
-            f"{worst[1].concept} is drawn in {worst[1].hits} of {worst[1].images} images"
+            f"; after update {worst[2].number} ({', '.join(kind_of(worst[2]))}) {worst[1].concept} is "
+            f"{is_drawn} in {worst[1].hits} of {worst[1].images} images"
         )
     )
     names = listed(list(dict.fromkeys(rate.concept for _, rate, _ in rates)))
+    what, of = names or "a concept", f"{found.back} of {found.read} ordinary updates"
+    if report.policy["claim"] == "detector":
+        story = f"The detector says {what} after {of}"
+    elif report.verdict.origin == "came back":
+        story = f"Came back: {of} bring {what} back"
+    else:
+        story = f"Present: {what} is drawn after {of}"
     return (
-        f"Came back: {found.back} of {found.read} ordinary updates bring {names or 'a concept'} back{most}; "
+        f"{story}{most}; "
         f"at least {percent(found.back_lower, 1)} of such updates do, and the limit is "
         f"{percent(found.share)}."
     )
 
 
+def kind_of(update: UpdateResult) -> list[str]:
+    """Which kind of update it is, and for how many steps it was trained."""
+    return [update.member] + ([] if update.steps is None else [f"{update.steps} steps"])
+
+
 def _broke(update: UpdateResult) -> bool:
-    return update.state == "unclean" and update.why.startswith("It broke")
+    return update.made == "broken"
 
 
 def _counted(count: int) -> str:
