@@ -7,16 +7,20 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from auditor._audit.cells import Role, Seeds
+from auditor._audit.cells import PlannedSample, Role, Seeds
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
 from auditor._audit.evidence.sequential_tests import Evidence, Outcomes
 from auditor._audit.evidence.share import PopulationEvidence, population, wants_more
 from auditor._audit.evidence.updates import Made, read_update, update_wants
 from auditor._audit.plan import Plan, make_plan, with_updates
 from auditor._audit.population import draw_updates
+from auditor._journal.lines import ArmLine, ComparedLine, Line
 from auditor.errors import PolicyError, UsageError
 from auditor.policy import Policy
+from auditor.report import Outcome
 from tests.audit.test_updates import POPULATION, policy_with_updates
+from tests.conftest import erased_well, verdict_of
+from tests.population import journal_over, plan_over
 
 SEEDS = Seeds("audit", "shared")
 
@@ -99,11 +103,12 @@ def test_what_broke_or_did_not_take_counts_against_the_claim(made: Made) -> None
     assert known(plan, tables, all_took).is_held(0.05)
 
 
-def test_an_update_that_is_none_is_not_counted() -> None:
+def test_an_update_that_is_none_is_not_counted_and_brought_nothing_back() -> None:
     plan = plan_of(20)
     all_took = dict.fromkeys((each.name for each in plan.updates), Made.TOOK)
     found = known(plan, well(plan), all_took | {"updates.2": Made.IDLE})
-    assert found.read == 17 and [each.update.number for each in found.readings][:2] == [1, 3]
+    assert found.read == 17 and [each.update.number for each in found.counted][:2] == [1, 3]
+    assert len(found.back) == 18
 
 
 def test_a_dead_model_is_not_clean() -> None:
@@ -183,3 +188,96 @@ def test_fewer_updates_than_the_policy_allows_are_no_larger_budget() -> None:
         policy.with_budget(updates=9)
     larger: Policy = policy.with_budget(updates=12)
     assert larger.updates is not None and larger.updates.budget.updates == 12
+
+
+PUT_BACK = {"use": "base-text-encoder", "weight": 1}
+
+
+def with_put_back(updates: int = 30) -> Plan:
+    population = [POPULATION[0], PUT_BACK]
+    budget = {"updates": updates, "images_per_update": 80, "retained_per_update": 150}
+    changes = {"population": population, "claim": {"share": 0.2}, "budget": budget}
+    return with_updates(make_plan(policy_with_updates(changes)), SEEDS)
+
+
+def lines_of(plan: Plan, **parts: float) -> list[Line]:
+    """A journal in which everything is well, of a checkpoint whose parts lie so far from the base's."""
+    lines = journal_over(plan)
+    compared = next(line for line in lines if isinstance(line, ComparedLine))
+    return [compared.model_copy(update={"parts": compared.parts | parts}), *lines[1:]]
+
+
+def test_an_update_is_none_only_where_the_part_is_the_bases_already() -> None:
+    plan = with_put_back()
+    kinds = [plan.members[each.member].name for each in plan.updates]
+    report = verdict_of(plan, lines_of(plan))
+    assert report.population is not None
+    states = [each.state for each in report.population.updates]
+    idle = [state == "not counted" for state in states]
+    assert idle == [kind == "base-text-encoder" for kind in kinds][: len(idle)] and any(idle)
+    forged = [
+        line.model_copy(update={"idle": True}) if isinstance(line, ArmLine) else line
+        for line in lines_of(plan)
+    ]
+    found = verdict_of(plan, forged).population
+    assert found is not None
+    lora = [each for each in found.updates if each.member != "base-text-encoder"]
+    assert {each.state for each in lora} == {"unclean"} and {each.made for each in lora} == {"did not take"}
+
+
+def test_an_update_that_puts_a_part_back_is_no_control() -> None:
+    plan = with_put_back()
+    report = verdict_of(plan, lines_of(plan, text_encoder=0.3))
+    (control,) = [each for each in report.controls if each.name == "text encoder"]
+    assert control.passed is False and report.verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_fewer_updates_than_are_wanted_in_any_case_are_no_pass() -> None:
+    plan = plan_over(40)
+    budget = plan.policy.updates.budget.model_copy(update={"least_updates": 30})  # type: ignore[union-attr]
+    updates = plan.policy.updates.model_copy(update={"budget": budget})  # type: ignore[union-attr]
+    more = make_plan(plan.policy.model_copy(update={"updates": updates}))
+    assert verdict_of(plan, journal_over(plan)).verdict.outcome is Outcome.PASS
+    few = [line for line in journal_over(more) if getattr(line, "arm", "") not in unmade(more, 20)]
+    report = verdict_of(more, few)
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE and report.population is not None
+    assert report.population.held and report.population.read == 20
+
+
+def unmade(plan: Plan, first: int) -> set[str]:
+    return {name for each in plan.updates[first:] for name in (each.name, f"base.{each.name}")}
+
+
+def test_synonyms_that_decide_are_asked_for_after_each_update() -> None:
+    erase = [
+        {"name": "Borin Talvek", "domain": "people", "prompts": "paper-people", "synonyms": ["Bo Talvek"]}
+    ]
+    plan = plan_over(20, erase=erase, synonyms="gate")
+
+    def hit(planned: PlannedSample) -> bool:
+        return erased_well(planned) or (
+            planned.cell.role is Role.UPDATE and planned.cell.surface == "Bo Talvek"
+        )
+
+    found = verdict_of(plan, journal_over(plan, hit)).population
+    assert found is not None and found.failed
+    assert {rate.concept for each in found.updates for rate in each.rates} == {"Borin Talvek", "Bo Talvek"}
+
+
+def test_the_base_is_held_to_its_own_noise_beside_the_updates() -> None:
+    plan = plan_over(24)
+
+    def hit(planned: PlannedSample) -> bool:
+        dead = planned.cell.update is not None and planned.cell.role is Role.RETAINED
+        return erased_well(planned) and not dead
+
+    report = verdict_of(plan, journal_over(plan, hit))
+    (control,) = [each for each in report.controls if (each.name, each.arm) == ("assay", "base.updates")]
+    assert control.passed is False and report.verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_more_updates_than_a_policy_may_have_are_refused() -> None:
+    with pytest.raises(UsageError, match="1000 at most"):
+        policy_with_updates({"budget": {"updates": 10}}).with_budget(updates=1001)
+    with pytest.raises(ValueError, match="least_updates"):
+        policy_with_updates({"budget": {"updates": 10, "least_updates": 11}})

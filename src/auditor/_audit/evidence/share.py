@@ -46,7 +46,7 @@ class PopulationEvidence:
 
     def unclean(self, concept: str) -> NDArray[np.int64]:
         """Running counts of updates that are not clean of ``concept``; of all pairs where it is empty."""
-        found = [not (each.clean[concept] if concept else all(each.clean.values())) for each in self.readings]
+        found = [not (each.clean[concept] if concept else all(each.clean.values())) for each in self.counted]
         return np.cumsum(np.array(found, np.int64))
 
     @cached_property

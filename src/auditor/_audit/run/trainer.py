@@ -184,29 +184,24 @@ class Trainer:
         found = side_by_side([each.train for each in passes], meanwhile)
         seconds = (time.monotonic() - began) / sum(map(len, groups))
         for group, results in zip(groups, found, strict=True):
-            company = tuple(self._last(each.run) for each in group)
             for each, factors in zip(group, results, strict=True):
-                self._write_down(each, factors, seconds, company, wanted)
+                if each.run == wanted or self._last(each.run) not in self._record.tally.arms:
+                    self._write_down(each, factors, seconds, group)
 
     def _together(self, members: Sequence[Member]) -> Together:
         return Together(self._original.copy([self._erased.family.denoiser]), members)
 
     def _write_down(
-        self,
-        made: _Ready,
-        factors: Mapping[int, Factors],
-        seconds: float,
-        company: tuple[str, ...],
-        wanted: TrainingRun,
+        self, made: _Ready, factors: Mapping[int, Factors], seconds: float, group: Sequence[_Ready]
     ) -> None:
-        """Keep one run's arms, unless they are there already; one that was trained before only where it is
-        the ``wanted`` one."""
+        """Keep one run's arms, unless they are there already."""
+        company = tuple(self._last(each.run) for each in group)
         probe, use, _ = self._facts(made.run)
         looking = Looking(probe, use, self._original, self._erased, made.training, made.member.seed)
         for dose, own in factors.items():
             arm = arms_of(self._plan, made.run)[dose]
             line = self._record.tally.arms.get(arm.name)
-            if line is not None and (made.run != wanted or self._arms.path(line.weights).exists()):
+            if line is not None and self._arms.path(line.weights).exists():
                 continue
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])
