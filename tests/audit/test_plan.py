@@ -6,6 +6,7 @@ import pytest
 
 from auditor._audit.cells import Role
 from auditor._audit.evidence.rehearsal import all_is_well, rehearse
+from auditor._audit.evidence.share import population
 from auditor._audit.plan import Plan, derive_seeds, make_plan
 from auditor.errors import PolicyError
 from auditor.policy import load_policy
@@ -136,3 +137,12 @@ def test_bundled_policies_can_pass_at_all(name: str) -> None:
     assert all(evidence.p_negative("base", concept) <= 0.05 for concept in plan.columns)
     assert evidence.p_assay() <= 0.05 and all(evidence.p_alive(arm.name) <= 0.05 for arm in plan.arms[1:])
     assert sum(len(table) for table in evidence.outcomes.values()) < plan.images / 3
+
+
+@pytest.mark.parametrize("name", ["micro-person-updates", "micro-object-updates", "sd14-object-updates"])
+def test_bundled_populations_can_pass_after_eighteen_clean_updates(name: str) -> None:
+    plan = make_plan(load_policy(name))
+    evidence = rehearse(plan, all_is_well(plan), 64)
+    found = population(evidence)
+    assert found is not None and found.is_held(0.05) and found.read == 18
+    assert all(evidence.is_held(cell) for cell in plan.gate_cells) and evidence.p_alive("erased") <= 0.05

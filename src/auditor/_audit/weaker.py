@@ -4,6 +4,7 @@ is never silent."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median_low
 
 from auditor.errors import PluginError
 from auditor.plugin import _door as door
@@ -85,7 +86,7 @@ def _updates(policy: Policy) -> _Weaker:
 
 
 def _members(policy: Policy, members: Sequence[AnyProbe]) -> _Weaker:
-    """Of each kind of update what the least of its training steps and drawn values make of it."""
+    """Of each kind of update what the middle one of its training steps and drawn values makes of it."""
     if policy.updates is None or not members:
         return
     whole, idle = 0.0, 0.0
@@ -94,14 +95,14 @@ def _members(policy: Policy, members: Sequence[AnyProbe]) -> _Weaker:
         if not isinstance(probe, WeightProbe) or not probe.methods:
             idle += use.weight
             continue
-        least = ProbeUse(use=use.use, method=use.method, doses=(min(use.steps),))
+        least = ProbeUse(use=use.use, method=use.method, doses=(median_low(use.steps),))
         options = {
-            name: min(values)
+            name: median_low(values)
             for name, values in use.draw.items()
             if all(isinstance(value, int | float) for value in values)
         }
         for _, sentence in _probe(policy, least, probe, options):
-            yield "updates.population", f"in the population {sentence}"
+            yield "updates.population", f"at the middle of what is drawn, {sentence}"
     if idle > whole / 2:
         yield (
             "updates.population",

@@ -72,7 +72,7 @@ STABLE_DIFFUSION = Preset(
     dose=1000,
     training=dict.fromkeys(("lora", "full"), "names: 8, images_per_prompt: 5"),
     steps_of_updates=[500, 1000, 2000],
-    rates={"lora": "[5.0e-5, 1.0e-4, 3.0e-4]", "full": "[5.0e-6, 1.0e-5]"},
+    rates={"lora": "[5.0e-5, 1.0e-4, 3.0e-4]", "full": "[5.0e-6, 1.0e-5, 2.0e-5]"},
     clip="model: ViT-L-14-quickgelu, pretrained: openai",
     reasons={},
 )
@@ -244,7 +244,12 @@ def new_policy(
         "budget": budget,
         "images_per_update": max(_PER_UPDATE, math.ceil(_PER_UPDATE * Limits().tau / tau)),
         "reasons": _yaml(
-            {"limits.max_false_positive": "a control needs 59 images at 0.05 and 99 at 0.03"} | preset.reasons
+            {"limits.max_false_positive": "a control needs 59 images at 0.05 and 99 at 0.03"}
+            | (
+                preset.reasons
+                if replicates
+                else {"updates.population": reason for reason in preset.reasons.values()}
+            )
         ),
         "probes": [
             trained("in-domain", "lora", own, prompts),
