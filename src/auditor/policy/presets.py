@@ -220,6 +220,7 @@ def new_policy(
     clip = f"{{{preset.clip}, labels: {labels}, templates: erasure-templates}}"
     other = DOMAINS[known.other if known else "people"]
     prompts = known.prompts if known else "preset-other"
+    what = "probes" if replicates else "updates.population"
 
     def trained(use: str, method: str, candidates: str, templates: str) -> tuple[str, str, str]:
         rate = ""
@@ -245,11 +246,7 @@ def new_policy(
         "images_per_update": max(_PER_UPDATE, math.ceil(_PER_UPDATE * Limits().tau / tau)),
         "reasons": _yaml(
             {"limits.max_false_positive": "a control needs 59 images at 0.05 and 99 at 0.03"}
-            | (
-                preset.reasons
-                if replicates
-                else {"updates.population": reason for reason in preset.reasons.values()}
-            )
+            | {what if name == "probes" else name: why for name, why in preset.reasons.items()}
         ),
         "probes": [
             trained("in-domain", "lora", own, prompts),
