@@ -18,9 +18,9 @@ from auditor._journal.lines import ArmLine, ComparedLine, Line
 from auditor.errors import PolicyError, UsageError
 from auditor.policy import Policy
 from auditor.report import Outcome
-from tests.audit.test_updates import POPULATION, policy_with_updates
+from tests.audit.test_updates import policy_with_updates
 from tests.conftest import erased_well, verdict_of
-from tests.population import journal_over, plan_over
+from tests.population import POPULATION, journal_over, plan_over
 
 SEEDS = Seeds("audit", "shared")
 

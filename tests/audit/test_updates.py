@@ -16,20 +16,9 @@ from auditor.errors import UsageError
 from auditor.policy import Policy
 from auditor.report import Outcome, Report
 from tests.conftest import short_policy
+from tests.population import POPULATION
 
 pytestmark = pytest.mark.usefixtures("nano")
-
-TRAIN = {"candidates": "micro-people", "prompts": "paper-people", "names": 2, "images_per_prompt": 1}
-POPULATION = [
-    {
-        "use": "in-domain",
-        "weight": 2,
-        "steps": [20, 30],
-        "options": TRAIN,
-        "draw": {"learning_rate": [1e-2, 2e-2]},
-    },
-    {"use": "in-domain", "method": "full", "steps": [20], "options": TRAIN | {"learning_rate": 1e-3}},
-]
 
 
 def policy_with_updates(changes: dict[str, object] | None = None, **others: object) -> Policy:

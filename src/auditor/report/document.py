@@ -277,6 +277,9 @@ class Report(ReportModel):
     damaged: tuple[Picture, ...] = ()
     """Retained images that the base shows as what they should be and a model state does not, those that lost
     most first: pairs of the base's image and the model state's, same prompt and noise."""
+    after_updates: tuple[Picture, ...] = ()
+    """Images in which the gate saw an erased concept after an update of the population, of the updates with
+    the highest rates; each update has noise of its own."""
     ledger: Ledger
     assumptions: tuple[str, ...]
     """What a PASS rests on, in sentences."""

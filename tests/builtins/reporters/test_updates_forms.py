@@ -380,3 +380,13 @@ def test_axe_finds_nothing_serious_in_it(tmp_path: Path, scheme: str) -> None:
     found, console, asked = browse(tmp_path, page, script, (AXE.read_text(encoding="utf-8"),))
     assert not [each for each in found if each[0] in ("serious", "critical")], found
     assert console == "" and asked == ""
+
+
+def test_images_of_the_worst_updates_are_shown_where_a_concept_was_seen(tmp_path: Path) -> None:
+    two = made("INCONCLUSIVE")
+    assert {each.arm for each in two.after_updates} == {"updates.3", "updates.9"}
+    assert all(each.hit for each in two.after_updates)
+    told = "Images in which the detector saw a concept after an update"
+    page = form("html", two.model_copy(update={"next_step": None}), tmp_path)
+    assert told in page and "update 3, in-domain" in page and "update 9, in-domain" in page
+    assert told not in form("html", made("PASS"), tmp_path)

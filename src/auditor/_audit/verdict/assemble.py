@@ -20,7 +20,7 @@ from auditor._audit.verdict.integrity import beside_unet
 from auditor._audit.verdict.ledger import assumptions, ledger
 from auditor._audit.verdict.next_step import next_step
 from auditor._audit.verdict.over_updates import over_updates
-from auditor._audit.verdict.pictures import damaged, pictures
+from auditor._audit.verdict.pictures import after_updates, damaged, pictures
 from auditor._audit.verdict.rates import cells, quality, resurgence
 from auditor._audit.verdict.training_seeds import replicates, steps_to_resurgence
 from auditor.report import (
@@ -103,6 +103,7 @@ def report_of(
         ),
         pictures=tuple(pictures(facts)),
         damaged=tuple(damaged(facts)),
+        after_updates=tuple(after_updates(facts, drawn_over)),
         ledger=counted,
         assumptions=tuple(assumptions(facts)),
         provenance=provenance,

@@ -8,11 +8,12 @@ from auditor._audit.cells import Cell, Role
 from auditor._audit.evidence.decisions import HIT, MISS
 from auditor._audit.verdict.facts import Facts
 from auditor._journal.lines import Sample
-from auditor.report import Picture
+from auditor.report import Picture, Population
 
 _FIRST_IMAGES = 4  # of each prompt
 _MOST_ROWS = 200  # of each concept
 _MOST_DAMAGED, _OF_EACH = 24, 4  # retained pairs, in all and of each model state
+_MOST_UPDATES = 4  # of which images are shown
 
 
 def pictures(facts: Facts) -> Iterator[Picture]:
@@ -84,6 +85,23 @@ def damaged(facts: Facts) -> Iterator[Picture]:
         yield after
 
 
+def after_updates(facts: Facts, found: Population | None) -> Iterator[Picture]:
+    """Images in which the gate saw an erased concept after an update: some of each of the updates with the
+    highest rates."""
+    seen = [each for each in (() if found is None else found.updates) if any(r.hits for r in each.rates)]
+    seen.sort(key=lambda each: -max(rate.hits / rate.images for rate in each.rates if rate.images))
+    decided = facts.tally.decisions.decided
+    for update in seen[:_MOST_UPDATES]:
+        shown = [
+            _picture(facts, update.name, cell.concept, sample)
+            for cell in facts.plan.cells_of(update.name)
+            if cell.role is Role.UPDATE
+            for sample in facts.tally.drawn(cell)
+            if sample.image and sample.observations and decided(sample.observations, cell.concept) == HIT
+        ]
+        yield from shown[:_OF_EACH]
+
+
 def _lost(facts: Facts, partner: Cell, cell: Cell) -> Iterator[tuple[float, Picture, Picture]]:
     """(fall of the score, the base's image, the model state's) wherever only the base's is right."""
     decisions = facts.tally.decisions
@@ -101,7 +119,7 @@ def _lost(facts: Facts, partner: Cell, cell: Cell) -> Iterator[tuple[float, Pict
 
 
 def _picture(facts: Facts, arm: str, concept: str, sample: Sample) -> Picture:
-    """A retained image, as the gate sees the concept that its prompt names."""
+    """An image, as the gate sees ``concept`` in it."""
     decisions = facts.tally.decisions
     return Picture(
         arm=arm,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jinja2
 from markupsafe import Markup
 
-from auditor.builtins.reporters.pictures import beside, chosen, damaged, grid, thumbnails
+from auditor.builtins.reporters.pictures import after_updates, beside, chosen, damaged, grid, thumbnails
 from auditor.builtins.reporters.updates import section
 from auditor.plugin.contracts import OptionsModel, Reporter
 from auditor.report import CellResult, Report, TrainingSet
@@ -79,10 +79,11 @@ class Html(Reporter):
             .read_text(encoding="utf-8")
         )
         pictures = chosen(report.pictures)
-        small = thumbnails([*report.damaged, *pictures], folder)
+        small = thumbnails([*report.damaged, *report.after_updates, *pictures], folder)
         sensitive = {domain.casefold() for domain in self.options.sensitive}
         grids = [grid(report, pictures, concept, arms, small, sensitive) for concept in concepts]
         top, lost = beside(report, folder, sensitive), damaged(report, small, sensitive)
+        after = after_updates(report, small, sensitive)
         shown, more = folded(report)
         return (
             environment()
@@ -105,6 +106,7 @@ class Html(Reporter):
                 no_promise=NO_PROMISE,
                 remarks=notes(report),
                 over=section(report),
+                after_updates=after,
                 training=list(trained(report)),
                 limits=thresholds(report),
                 gate_count=len(gate_cells(report)),
@@ -112,7 +114,7 @@ class Html(Reporter):
                 bars=chart(report, arms, charted),
                 doses=list(dose_curves(report)),
                 grids=grids,
-                sensitive=any(each["sensitive"] for each in (*grids, top, *lost)),
+                sensitive=any(each["sensitive"] for each in (*grids, top, *lost, *after)),
                 shown=len(pictures),
                 script=Markup(script),  # noqa: S704 - a file of this package
                 script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

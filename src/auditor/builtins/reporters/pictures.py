@@ -14,6 +14,7 @@ from PIL import Image
 
 from auditor.report import Outcome, Picture, Report
 from auditor.report.voice import strongest, when
+from auditor.report.voice.over_updates import kind_of
 from auditor.report.words import gate_cells, is_base
 
 _THUMBNAIL = 96  # pixels a side
@@ -214,6 +215,26 @@ def damaged(
             "sensitive": domains.get(before.concept, "") in sensitive,
         }
         for before, after in zip(report.damaged[::2], report.damaged[1::2], strict=False)
+    ]
+
+
+def after_updates(
+    report: Report, small: Mapping[Place, str], sensitive: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Images in which the concept was seen after updates, an update at a time."""
+    domains, found = _domains(report), dict[str, list[Picture]]()
+    for each in report.after_updates:
+        found.setdefault(each.arm, []).append(each)
+    updates = {} if report.population is None else {each.name: each for each in report.population.updates}
+    return [
+        {
+            "title": ", ".join([f"update {updates[name].number}", *kind_of(updates[name])])
+            if name in updates
+            else name,
+            "items": [Shown(each, small.get(place_of(each), ""), each.prompt) for each in own],
+            "sensitive": any(domains.get(each.concept, "") in sensitive for each in own),
+        }
+        for name, own in found.items()
     ]
 
 
