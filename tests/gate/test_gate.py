@@ -589,7 +589,8 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command
     done = here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     policy = load_policy(tmp_path / "gate.yaml")
-    assert policy.erase[0].name == "Borin Talvek" and policy.probes[0].replicates == 3
+    assert policy.erase[0].name == "Borin Talvek" and not policy.probes
+    assert policy.updates is not None and policy.updates.claim.share == 0.2
     assert (tmp_path / "gate.yaml").read_text().count("#") >= 8, "commented"
     assert here("policy", "init", "gate.yaml", *arguments, cwd=tmp_path).returncode == 2, "it exists"
     done = here("policy", "check", "gate.yaml", "--strict", cwd=tmp_path)
@@ -607,9 +608,9 @@ def test_a_policy_is_written_checked_and_explained(tmp_path: Path, here: Command
     assert done.returncode == 2 and "name at least 8 with --train" in done.stderr
     train = [part for n in range(8) for part in ("--train", f"tool {n}")]
     assert here("policy", "init", "odd.yaml", *odd, *train, cwd=tmp_path).returncode == 0
-    assert load_policy(tmp_path / "odd.yaml").probes[0].options["candidates"] == [
-        f"tool {n}" for n in range(8)
-    ]
+    updates = load_policy(tmp_path / "odd.yaml").updates
+    assert updates is not None
+    assert updates.population[0].options["candidates"] == [f"tool {n}" for n in range(8)]
 
 
 def test_explain_promises_nothing_that_is_out_of_reach(tmp_path: Path, here: Command) -> None:

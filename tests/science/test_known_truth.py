@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(FOLDER) if FOLDER else tmp_path_factory.mktemp("known-truth")
 
 
-@pytest.mark.parametrize("reference", references(), ids=lambda each: each.name)
+@pytest.mark.parametrize("reference", list(references()), ids=lambda each: each.name)
 def test_no_verdict_contradicts_what_is_known(reference: Reference, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     checkpoint, run = folder / reference.name, folder / f"run-{reference.name}"
