@@ -201,7 +201,7 @@ class Trainer:
         for dose, own in factors.items():
             arm = arms_of(self._plan, made.run)[dose]
             line = self._record.tally.arms.get(arm.name)
-            if line is not None and self._arms.path(line.weights).exists():
+            if line is not None and self.kept(arm.name) is not None:
                 continue
             model = self._with_lora(own, made.member.training.rank)
             reached = looking.reached(dose, model, seconds * dose / made.member.doses[-1])
